@@ -1,0 +1,25 @@
+# One interface target carries every flag; modules link it through samepage::core.
+add_library(samepage_options INTERFACE)
+target_compile_features(samepage_options INTERFACE cxx_std_20)
+target_compile_options(samepage_options INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wold-style-cast
+  -Wnon-virtual-dtor -Woverloaded-virtual -Wformat=2 -Wextra-semi -Wundef
+  -Wzero-as-null-pointer-constant)
+
+option(SAMEPAGE_WERROR "Treat warnings as errors (CI)" OFF)
+if(SAMEPAGE_WERROR)
+  target_compile_options(samepage_options INTERFACE -Werror)
+endif()
+
+set(SAMEPAGE_SANITIZE "" CACHE STRING "address;undefined, or thread")
+if(SAMEPAGE_SANITIZE)
+  list(JOIN SAMEPAGE_SANITIZE "," sanitizers)
+  target_compile_options(samepage_options INTERFACE
+    -fsanitize=${sanitizers} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(samepage_options INTERFACE -fsanitize=${sanitizers})
+endif()
+
+find_program(SAMEPAGE_MOLD mold)
+if(SAMEPAGE_MOLD)
+  target_link_options(samepage_options INTERFACE -fuse-ld=mold)
+endif()

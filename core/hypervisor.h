@@ -1,0 +1,98 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <sys/types.h>
+
+#include "core/clock.h"
+#include "core/result.h"
+
+namespace samepage {
+
+/// A VM's identity: libvirt's UUID in its canonical text form. Names are for people.
+struct VmId {
+  std::string uuid;
+
+  friend auto operator<=>(const VmId&, const VmId&) = default;
+};
+
+enum class VmState : std::uint8_t { kRunning, kPaused, kOther };
+
+/// One active VM of this host, as libvirt describes it.
+struct VmInfo {
+  VmId id;
+  std::string name;
+  VmState state = VmState::kOther;
+  std::uint64_t memory_bytes = 0;  ///< Guest RAM as configured.
+  int vcpus = 0;
+  double cpu_seconds = 0;               ///< Used since it started, all vCPUs.
+  pid_t pid = 0;                        ///< Its QEMU process, in the agent's PID namespace.
+  std::string sharing_domain = "default";  ///< From <samepage:domain> in the XML's metadata.
+};
+
+struct HypervisorFacts {
+  std::string uri;
+  std::string hypervisor_version;  ///< "QEMU 7.2.22"
+  std::string library_version;     ///< "libvirt 9.0.0"
+  std::uint64_t memory_bytes = 0;
+  int cpus = 0;
+};
+
+/// What libvirt reports of a running or finished outgoing migration.
+struct MigrationProgress {
+  std::uint64_t bytes_processed = 0;
+  std::uint64_t bytes_remaining = 0;
+  std::chrono::milliseconds elapsed{0};
+  std::chrono::milliseconds downtime{0};  ///< QEMU's figure; zero until the job ended.
+};
+
+struct MigrateRequest {
+  VmId vm;
+  std::string migrate_socket;   ///< UNIX path for QEMU's stream, the same on both hosts.
+  std::string control_socket;   ///< UNIX path that leads to the target's libvirt.
+  std::chrono::milliseconds downtime_max{300};
+};
+
+enum class VmEventKind : std::uint8_t { kStarted, kStopped, kPaused, kPausedForMigration, kResumed };
+
+struct VmEvent {
+  VmId vm;
+  VmEventKind kind = VmEventKind::kStarted;
+};
+
+/// The VMs of this host. LibvirtHypervisor in programs, a fake in tests/fakes/.
+///
+/// Threads: every method may be called from any thread; migrate() blocks its caller only.
+/// Errors: kNotFound: no such VM. kUnavailable: libvirt cannot be reached; retry is safe.
+class Hypervisor {
+ public:
+  virtual ~Hypervisor() = default;
+
+  virtual Result<HypervisorFacts> facts() = 0;
+
+  /// Every active VM, sorted by name.
+  virtual Result<std::vector<VmInfo>> vms() = 0;
+
+  /// Live-migrates to wherever the two sockets lead and returns when the source has let go of the
+  /// VM. The VM arrives *paused* on the target: whoever knows that the source will not run it any
+  /// more resumes it there (see "Never twice" in docs/design-notes.md). On any error the VM is
+  /// still the source's and goes on there.
+  virtual Result<void> migrate(const MigrateRequest& request) = 0;
+  virtual Result<MigrationProgress> migration_progress(const VmId& vm) = 0;
+  virtual Result<void> cancel_migration(const VmId& vm) = 0;
+
+  virtual Result<void> resume(const VmId& vm) = 0;
+
+  /// Ends a paused copy that an abandoned migration left here. kInvalid: the VM is not paused.
+  virtual Result<void> discard_paused(const VmId& vm) = 0;
+
+  /// Calls `on_event` from a thread of the hypervisor's own for each life-cycle change, until the
+  /// hypervisor is destroyed. At most one observer; set it before the first migration.
+  virtual Result<void> observe(std::function<void(const VmEvent&)> on_event) = 0;
+};
+
+}  // namespace samepage
