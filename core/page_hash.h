@@ -28,5 +28,5 @@ PageHash hash_page(PageView page, HashSeed seed);
 
 template <>
 struct std::hash<samepage::PageHash> {
-  std::size_t operator()(const samepage::PageHash& hash) const noexcept { return hash.value; }
+  std::size_t operator()(const samepage::PageHash& page) const noexcept { return page.value; }
 };
