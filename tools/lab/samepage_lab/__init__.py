@@ -8,6 +8,7 @@ from .heartbeat import Beat, Heartbeat
 from .hosts import Host
 from .ksm import Ksm
 from .lab import Lab, lab_names
+from .migration import Migration
 from .namespaces import Node, NodeProcess
 from .network import CONTROL_ADDRESS, LinkBytes
 
@@ -26,6 +27,7 @@ __all__ = [
     "LabError",
     "LabUnavailable",
     "LinkBytes",
+    "Migration",
     "Node",
     "NodeProcess",
     "check_available",

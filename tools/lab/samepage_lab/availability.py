@@ -23,7 +23,7 @@ def check_available() -> None:
     kernel()
     tried = subprocess.run(
         ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--mount-proc"]
-        + ["sh", "-c", "ip link add name lan type bridge && ip link add name v1 type veth peer name v2"],
+        + ["sh", "-c", "ip link add name lan type bridge && ip link add name a1 type veth"],
         text=True,
         capture_output=True,
     )

@@ -26,6 +26,7 @@ import libvirt_qemu
 from .errors import LabError
 from .heartbeat import Heartbeat
 from .initramfs import initramfs, kernel
+from .migration import Migration, migrate_stock
 
 if TYPE_CHECKING:
     from .hosts import Host
@@ -188,6 +189,10 @@ class Guest:
             if time.monotonic() > deadline:
                 raise LabError(f"guest {self.name} is still there after {timeout_s:g} s")
             time.sleep(0.02)
+
+    def migrate_stock(self, target: "Host") -> Migration:
+        """Moves the running guest with libvirt alone; see migration.py."""
+        return migrate_stock(self, target)
 
     def dump(self, file: Path | str) -> None:
         """Writes the guest's RAM, byte for byte from guest-physical address 0, to a file.

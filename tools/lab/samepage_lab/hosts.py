@@ -9,6 +9,7 @@ way in: it does not listen on TCP.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 import uuid
 from pathlib import Path
@@ -87,6 +88,27 @@ class Host(Node):
         (etc / "qemu.conf").write_text(_QEMU_CONF)
         # The pid file's usual place is /run itself, which hosts share.
         self.run(["libvirtd", "--daemon", "--pid-file", "/run/libvirt/libvirtd.pid"])
+
+    @property
+    def _capabilities(self) -> Path:
+        return self.folder / "var-cache-libvirt" / "qemu" / "capabilities"
+
+    def give_capabilities(self, kept: Path) -> None:
+        """Gives libvirtd what a former lab's libvirtd found out about QEMU, which takes it 1 s.
+
+        libvirtd itself checks whether that is still true (same QEMU, libvirt, kernel, CPU).
+        """
+        self._capabilities.mkdir(parents=True)
+        for found in kept.glob("*.xml"):
+            shutil.copy2(found, self._capabilities)
+
+    def keep_capabilities(self, kept: Path) -> None:
+        """Keeps what this host's libvirtd knows about QEMU for later labs."""
+        kept.mkdir(parents=True, exist_ok=True)
+        for found in self._capabilities.glob("*.xml"):
+            partial = kept / f"{found.name}.{os.getpid()}"
+            shutil.copy2(found, partial)
+            partial.rename(kept / found.name)
 
     def wait_libvirtd(self) -> None:
         deadline = time.monotonic() + _START_S

@@ -25,6 +25,7 @@ from .availability import check_available
 from .errors import LabError
 from .guests import Guest, GuestSpec
 from .hosts import Host, own_binds
+from .initramfs import cache_folder
 from .namespaces import Node
 
 HOSTS_MAX = 200
@@ -37,6 +38,10 @@ def labs_folder() -> Path:
 def lab_names() -> list[str]:
     """The labs that are up on this machine, and those that left something behind."""
     return sorted(path.parent.name for path in labs_folder().glob("*/nodes"))
+
+
+def _kept_capabilities() -> Path:
+    return cache_folder() / "lab-qemu-capabilities"
 
 
 @contextmanager
@@ -135,6 +140,7 @@ class Lab:
             for host in self.hosts:
                 network.shape(self.control, host, self.link_mbit)
         for host in self.hosts:
+            host.give_capabilities(_kept_capabilities())
             host.start_libvirtd(self.name)
         for host in self.hosts:
             host.wait_libvirtd()
@@ -168,6 +174,7 @@ class Lab:
         if not self.folder.exists():
             return False
         with _locked(self.name):
+            self.hosts[0].keep_capabilities(_kept_capabilities())
             self._remove()
         return True
 
