@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import unittest
 
+from .bindings import libvirt
 from .errors import LabUnavailable
 from .initramfs import kernel
 
@@ -20,6 +22,10 @@ def check_available() -> None:
     missing = [program for program in _PROGRAMS if shutil.which(program) is None]
     if missing:
         raise LabUnavailable(f"missing programs {', '.join(missing)}: run tools/setup as root")
+    if libvirt is None:
+        raise LabUnavailable(
+            f"{sys.executable} has no libvirt module: run tools/setup, and use /usr/bin/python3"
+        )
     kernel()
     tried = subprocess.run(
         ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--mount-proc"]

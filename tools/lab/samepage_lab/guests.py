@@ -20,9 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-import libvirt
-import libvirt_qemu
-
+from .bindings import libvirt, libvirt_qemu
 from .errors import LabError
 from .heartbeat import Heartbeat
 from .initramfs import initramfs, kernel

@@ -14,8 +14,7 @@ import time
 import uuid
 from pathlib import Path
 
-import libvirt
-
+from .bindings import libvirt
 from .errors import LabError
 from .namespaces import Node
 from .network import LinkBytes, link_bytes
@@ -68,8 +67,6 @@ def own_binds(folder: Path) -> list[tuple[Path, Path]]:
     return pairs
 
 
-# libvirt prints every error to stderr as well as raising it, unless told otherwise.
-libvirt.registerErrorHandler(lambda _context, _error: None, None)
 
 
 class Host(Node):

@@ -44,10 +44,14 @@ def _kept_capabilities() -> Path:
     return cache_folder() / "lab-qemu-capabilities"
 
 
+def _lock_path(name: str) -> Path:
+    return labs_folder() / f"{name}.lock"
+
+
 @contextmanager
 def _locked(name: str) -> Iterator[None]:
     """Only one process at a time brings a lab up or down. The lock's file goes with the lab."""
-    path = labs_folder() / f"{name}.lock"
+    path = _lock_path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with path.open("a") as lock:
@@ -171,9 +175,11 @@ class Lab:
         Also cleans up after a process that was killed while it had the lab, or KSM, on.
         """
         ksm.restore_if_abandoned()
-        if not self.folder.exists():
+        if not self.folder.exists() and not _lock_path(self.name).exists():
             return False
         with _locked(self.name):
+            if not self.folder.exists():
+                return False
             self.hosts[0].keep_capabilities(_kept_capabilities())
             self._remove()
         return True

@@ -6,8 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import libvirt
-
+from .bindings import libvirt
 from .errors import LabError
 
 if TYPE_CHECKING:
