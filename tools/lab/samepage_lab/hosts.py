@@ -67,8 +67,6 @@ def own_binds(folder: Path) -> list[tuple[Path, Path]]:
     return pairs
 
 
-
-
 class Host(Node):
     """One lab host. `address` is its address on the lab's network."""
 
