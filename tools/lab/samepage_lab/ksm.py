@@ -71,7 +71,6 @@ class Ksm:
             usual["smart_scan"] = 0
         self._settings = {**usual, **settings}
         self._lock_timeout_s = lock_timeout_s
-        self._scans_at_start = 0
 
     def __enter__(self) -> "Ksm":
         if not _KSM.is_dir():
@@ -92,7 +91,6 @@ class Ksm:
         except BaseException:
             self.__exit__()
             raise
-        self._scans_at_start = _get("full_scans")
         return self
 
     def _take_lock(self) -> None:
@@ -121,16 +119,17 @@ class Ksm:
     def wait_converged(self, timeout_s: float = 60.0, scans_min: int = 3) -> int:
         """Waits until KSM has nothing more to merge; returns pages_sharing.
 
-        That is: scans_min full scans began and ended since the start (a page merges in the second
+        That is: scans_min full scans began and ended since the call (a page merges in the second
         scan that sees it unchanged), and in the last one pages_sharing moved by under 0.2 %.
         """
         deadline = time.monotonic() + timeout_s
         scan, before = _get("full_scans"), -1
+        first = scan
         while True:
             now = _get("full_scans")
             if now != scan:
                 sharing = _get("pages_sharing")
-                enough = now - self._scans_at_start > scans_min
+                enough = now - first > scans_min
                 if enough and abs(sharing - before) <= max(8, sharing // 500):
                     return sharing
                 scan, before = now, sharing
