@@ -5,8 +5,8 @@
 #include <memory>
 #include <string>
 
-#include "core/fd.h"
 #include "core/clock.h"
+#include "core/fd.h"
 #include "core/result.h"
 
 namespace samepage::migrator {

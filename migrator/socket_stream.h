@@ -26,8 +26,8 @@ class SocketStream final : public ByteStream {
 
   /// Returns when the process at the other end of a UNIX socket has taken every byte written so far
   /// out of the socket: stronger than write_all(), whose bytes may still lie in the kernel when the
-  /// peer closes. kTimedOut: it has not by then. kUnavailable: the connection broke; the peer may or
-  /// may not have read.
+  /// peer closes. kTimedOut: it has not by then. kUnavailable: the connection broke; the peer may
+  /// or may not have read.
   Result<void> wait_until_read(Deadline deadline);
 
  private:
