@@ -12,15 +12,22 @@ TaskQueue::TaskQueue(const std::string& name, std::size_t tasks_max)
   pthread_setname_np(thread_.native_handle(), name.substr(0, 15).c_str());
 }
 
-TaskQueue::~TaskQueue() {
+TaskQueue::~TaskQueue() { stop(); }
+
+void TaskQueue::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopped_ = true;
+    tasks_.clear();
+  }
   thread_.request_stop();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 bool TaskQueue::post(std::function<void()> task) {
   {
     const std::lock_guard lock(mutex_);
-    if (tasks_.size() >= tasks_max_) return false;
+    if (stopped_ || tasks_.size() >= tasks_max_) return false;
     tasks_.push_back(std::move(task));
   }
   changed_.notify_one();
