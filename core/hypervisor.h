@@ -97,7 +97,8 @@ class Hypervisor {
   virtual Result<void> discard_paused(const VmId& vm) = 0;
 
   /// Calls `on_event` from a thread of the hypervisor's own for each life-cycle change, until the
-  /// hypervisor is destroyed. At most one observer; set it before the first migration.
+  /// hypervisor is destroyed. At most one observer; set it before the first migration. An empty
+  /// function ends the observation: when this returns, no call is under way and none follows.
   virtual Result<void> observe(std::function<void(const VmEvent&)> on_event) = 0;
 };
 
