@@ -18,13 +18,13 @@ namespace samepage::placer {
 /// Something that an administrator may want to know.
 struct Event {
   std::int64_t id = 0;  ///< Rising, from 1; chosen by append().
-  std::chrono::system_clock::time_point at;
+  std::chrono::system_clock::time_point at{};
   std::string kind;  ///< One word with underscores: "move_started".
   std::string text;  ///< One sentence.
-  std::optional<PlanId> plan;
-  std::string vm;    ///< A VM's name, or empty.
-  std::string host;  ///< A host's name, or empty.
-  std::optional<MoveProgress> progress;
+  std::optional<PlanId> plan{};
+  std::string vm{};    ///< A VM's name, or empty.
+  std::string host{};  ///< A host's name, or empty.
+  std::optional<MoveProgress> progress{};
 };
 
 /// The bounded history of events, in the placer's SQLite file.

@@ -17,10 +17,14 @@ namespace {
 std::string describe(const std::string& host, std::optional<Presence> presence) {
   if (!presence) return host + " cannot be asked";
   switch (*presence) {
-    case Presence::kAbsent: return host + " does not have it";
-    case Presence::kRunning: return host + " runs it";
-    case Presence::kPaused: return host + " has it paused";
-    case Presence::kOther: return host + " has it neither running nor paused";
+    case Presence::kAbsent:
+      return host + " does not have it";
+    case Presence::kRunning:
+      return host + " runs it";
+    case Presence::kPaused:
+      return host + " has it paused";
+    case Presence::kOther:
+      return host + " has it neither running nor paused";
   }
   return host;
 }
@@ -194,7 +198,8 @@ Result<Executor::Turn> Executor::attempt(Flight& flight) {
   TRY(journal_.move_started(flight.plan, flight.position, flight.order.session));
   ++flight.attempts;
   const MoveOrder& order = flight.order;
-  tell(flight, "move_started", order.name + " is moved from " + order.source + " to " + order.target);
+  tell(flight, "move_started",
+       order.name + " is moved from " + order.source + " to " + order.target);
 
   if (const std::optional<std::string> why = why_not_now(flight)) return Turn::failed(*why);
   const Result<void> prepared = carrier_.prepare(order, answer_by());
@@ -263,7 +268,8 @@ Result<Executor::Turn> Executor::settle_flight(Flight& flight) {
   bool has_told = false;
   for (;;) {
     if (flight.stop.stop_requested()) {
-      return fail(Errc::kTimedOut, "stopped while the move of " + flight.order.name + " was settled");
+      return fail(Errc::kTimedOut,
+                  "stopped while the move of " + flight.order.name + " was settled");
     }
     const Sight sight = look(flight);
     const Turn turn = sight.goes_on ? TRY(wait_for(flight)) : act(flight, sight);
@@ -307,13 +313,20 @@ Executor::Turn Executor::act(Flight& flight, const Sight& sight) {
   switch (settle(sight.source, sight.target)) {
     case Step::kAskAgain:
     case Step::kLookAgain:
-    case Step::kStayedAsk: return Turn::look();
-    case Step::kDone: return Turn::done();
-    case Step::kStayed: return stayed(flight);
-    case Step::kResumeTarget: return settle_copy(flight, order.target, Verdict::kResume);
-    case Step::kResumeSource: return settle_copy(flight, order.source, Verdict::kResume);
-    case Step::kDiscardTarget: return settle_copy(flight, order.target, Verdict::kDiscard);
-    case Step::kDiscardSource: return settle_copy(flight, order.source, Verdict::kDiscard);
+    case Step::kStayedAsk:
+      return Turn::look();
+    case Step::kDone:
+      return Turn::done();
+    case Step::kStayed:
+      return stayed(flight);
+    case Step::kResumeTarget:
+      return settle_copy(flight, order.target, Verdict::kResume);
+    case Step::kResumeSource:
+      return settle_copy(flight, order.source, Verdict::kResume);
+    case Step::kDiscardTarget:
+      return settle_copy(flight, order.target, Verdict::kDiscard);
+    case Step::kDiscardSource:
+      return settle_copy(flight, order.source, Verdict::kDiscard);
     case Step::kGone:
       return Turn::failed("neither " + order.source + " nor " + order.target + " has " +
                           order.name + " any more: it was shut down or moved by someone else");

@@ -36,16 +36,17 @@ Result<std::string> random_session();
 class Executor {
  public:
   struct Options {
-    std::chrono::seconds answer_max{20};      ///< For a host to answer one question.
-    std::chrono::seconds move_max{3600};      ///< For one migration; then it is cancelled.
-    std::chrono::seconds cancel_max{60};      ///< For a cancelled migration to end.
-    std::chrono::seconds patience{600};       ///< For hosts to come to a state that can be settled.
-    std::chrono::milliseconds ask_interval{2000};       ///< Between two looks at the hosts.
-    std::chrono::milliseconds progress_interval{500};   ///< Between two progress events.
-    int attempts_max = 3;                     ///< Of one move, after restarts of the placer.
+    std::chrono::seconds answer_max{20};  ///< For a host to answer one question.
+    std::chrono::seconds move_max{3600};  ///< For one migration; then it is cancelled.
+    std::chrono::seconds cancel_max{60};  ///< For a cancelled migration to end.
+    std::chrono::seconds patience{600};   ///< For hosts to come to a state that can be settled.
+    std::chrono::milliseconds ask_interval{2000};      ///< Between two looks at the hosts.
+    std::chrono::milliseconds progress_interval{500};  ///< Between two progress events.
+    int attempts_max = 3;  ///< Of one move, after restarts of the placer.
     Rest rest = rest_on_the_clock;
     std::function<Result<std::string>()> new_session = random_session;
-    std::function<void(const Event&)> on_event;  ///< Called after each event was stored; may be empty.
+    std::function<void(const Event&)>
+        on_event;  ///< Called after each event was stored; may be empty.
   };
 
   Executor(Options options, Journal& journal, EventLog& events, Carrier& carrier,

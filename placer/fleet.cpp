@@ -6,18 +6,24 @@ namespace samepage::placer {
 
 std::string_view to_string(HostState state) {
   switch (state) {
-    case HostState::kUp: return "up";
-    case HostState::kDown: return "down";
-    case HostState::kNeverSeen: return "never_seen";
+    case HostState::kUp:
+      return "up";
+    case HostState::kDown:
+      return "down";
+    case HostState::kNeverSeen:
+      return "never_seen";
   }
   return "unknown";
 }
 
 std::string_view to_string(VmState state) {
   switch (state) {
-    case VmState::kRunning: return "running";
-    case VmState::kPaused: return "paused";
-    case VmState::kOther: return "other";
+    case VmState::kRunning:
+      return "running";
+    case VmState::kPaused:
+      return "paused";
+    case VmState::kOther:
+      return "other";
   }
   return "unknown";
 }

@@ -24,8 +24,8 @@ std::string_view to_string(VmState state);    ///< "running", "paused", "other"
 
 /// Frames of one host's guests, as its agent counted them. Pages of 4 KiB.
 struct HostMemory {
-  std::uint64_t resident_pages = 0;    ///< Mapped by guests, the kernel's zero page left out.
-  std::uint64_t distinct_frames = 0;   ///< Physical frames behind them.
+  std::uint64_t resident_pages = 0;   ///< Mapped by guests, the kernel's zero page left out.
+  std::uint64_t distinct_frames = 0;  ///< Physical frames behind them.
   std::uint64_t ksm_mapped_pages = 0;
   std::uint64_t ksm_frames = 0;
   std::uint64_t free_bytes = 0;
@@ -41,11 +41,12 @@ struct Host {
   HostState state = HostState::kNeverSeen;
   std::uint64_t capacity_pages = 0;  ///< Offered to VMs, after the agent's own limit.
   unsigned cpus = 0;
-  std::string address;               ///< Where other agents reach this one.
+  std::string address;  ///< Where other agents reach this one.
   std::string agent_version;
   std::string hypervisor_version;
   std::optional<HostMemory> memory;
-  std::optional<std::chrono::milliseconds> report_age;  ///< Absent: no report since it was enrolled.
+  std::optional<std::chrono::milliseconds>
+      report_age;  ///< Absent: no report since it was enrolled.
 };
 
 struct Vm {
@@ -62,7 +63,8 @@ struct Vm {
   std::shared_ptr<const fingerprinter::Fingerprint> fingerprint;
   std::chrono::milliseconds fingerprint_age{0};
 
-  std::string copy_on;  ///< Another host that also has it (a migration, or what one left); or empty.
+  std::string
+      copy_on;  ///< Another host that also has it (a migration, or what one left); or empty.
   bool runs_twice = false;  ///< `copy_on` says that it runs there too.
 };
 

@@ -22,7 +22,9 @@ Result<State> parse_state(const std::array<std::string_view, 5>& names, std::str
   return fail(Errc::kCorrupt, "the journal has the unknown state \"" + std::string(text) + "\"");
 }
 
-std::string text(PlanId id) { return std::to_string(id.value); }
+std::string text(PlanId id) {
+  return std::to_string(id.value);
+}
 
 // SQLite's integers are signed; a figure beyond them was never counted by anyone.
 std::int64_t stored(std::uint64_t figure) {
@@ -54,8 +56,12 @@ MoveFigures read_figures(const Statement& row, int first) {
 
 }  // namespace
 
-std::string_view to_string(PlanState state) { return kPlanStates.at(static_cast<std::size_t>(state)); }
-std::string_view to_string(MoveState state) { return kMoveStates.at(static_cast<std::size_t>(state)); }
+std::string_view to_string(PlanState state) {
+  return kPlanStates.at(static_cast<std::size_t>(state));
+}
+std::string_view to_string(MoveState state) {
+  return kMoveStates.at(static_cast<std::size_t>(state));
+}
 
 std::int64_t Journal::today() const {
   return std::chrono::duration_cast<std::chrono::microseconds>(clock_.today().time_since_epoch())
@@ -67,8 +73,8 @@ Result<PlanId> Journal::propose(const Plan& plan) {
   Statement insert = TRY(database_.prepare(
       "INSERT INTO plans (state, created_at, summary, shared_before, shared_after)"
       " VALUES ('proposed', ?, ?, ?, ?)"));
-  TRY(insert.bind({today(), plan.summary, stored(plan.shared_before_pages),
-                   stored(plan.shared_after_pages)}));
+  TRY(insert.bind(
+      {today(), plan.summary, stored(plan.shared_before_pages), stored(plan.shared_after_pages)}));
   TRY(insert.run());
   const PlanId id{database_.last_insert_id()};
   TRY(insert_moves(id, plan));
@@ -104,9 +110,9 @@ Result<void> Journal::insert_stays(PlanId id, const Plan& plan) {
 }
 
 Result<void> Journal::drop_old_plans() {
-  Statement drop = TRY(database_.prepare(
-      "DELETE FROM plans WHERE state <> 'running' AND id NOT IN"
-      " (SELECT id FROM plans ORDER BY id DESC LIMIT ?)"));
+  Statement drop =
+      TRY(database_.prepare("DELETE FROM plans WHERE state <> 'running' AND id NOT IN"
+                            " (SELECT id FROM plans ORDER BY id DESC LIMIT ?)"));
   TRY(drop.bind({stored(options_.plans_max)}));
   return drop.run();
 }
@@ -132,7 +138,8 @@ Result<PlanRecord> Journal::plan(PlanId id) {
                     .stays = {}};
   if (!row.is_null(3)) record.ended_at = moment(row.integer(3));
   if (!row.is_null(7)) {
-    record.achieved = AchievedSharing{.before_pages = figure(row, 7), .after_pages = figure(row, 8)};
+    record.achieved =
+        AchievedSharing{.before_pages = figure(row, 7), .after_pages = figure(row, 8)};
   }
   record.moves = TRY(moves(id));
   record.stays = TRY(stays(id));
@@ -175,10 +182,8 @@ Result<std::vector<Stay>> Journal::stays(PlanId id) {
   TRY(row.bind({id.value}));
   std::vector<Stay> records;
   while (TRY(row.step())) {
-    records.push_back({.vm = VmId{row.text(0)},
-                       .name = row.text(1),
-                       .host = row.text(2),
-                       .reason = row.text(3)});
+    records.push_back(
+        {.vm = VmId{row.text(0)}, .name = row.text(1), .host = row.text(2), .reason = row.text(3)});
   }
   return records;
 }
@@ -216,7 +221,8 @@ Result<void> Journal::begin(PlanId id) {
   }
   const std::optional<PlanId> other = TRY(running());
   if (other) {
-    return fail(Errc::kInvalid, "plan " + text(*other) + " is running; wait for its end or cancel it");
+    return fail(Errc::kInvalid,
+                "plan " + text(*other) + " is running; wait for its end or cancel it");
   }
   Statement update = TRY(database_.prepare("UPDATE plans SET state = 'running' WHERE id = ?"));
   TRY(update.bind({id.value}));
@@ -228,15 +234,15 @@ Result<void> Journal::request_cancel(PlanId id) {
   Transaction change = TRY(database_.begin());
   const PlanState now = TRY(state(id));
   if (now != PlanState::kProposed && now != PlanState::kRunning) {
-    return fail(Errc::kInvalid, "plan " + text(id) + " has ended: it is " +
-                                    std::string(to_string(now)));
+    return fail(Errc::kInvalid,
+                "plan " + text(id) + " has ended: it is " + std::string(to_string(now)));
   }
   Statement update = TRY(database_.prepare("UPDATE plans SET cancel_requested = 1 WHERE id = ?"));
   TRY(update.bind({id.value}));
   TRY(update.run());
   if (now == PlanState::kProposed) {
-    Statement end = TRY(database_.prepare(
-        "UPDATE plans SET state = 'cancelled', ended_at = ? WHERE id = ?"));
+    Statement end =
+        TRY(database_.prepare("UPDATE plans SET state = 'cancelled', ended_at = ? WHERE id = ?"));
     TRY(end.bind({today(), id.value}));
     TRY(end.run());
     Statement skip = TRY(database_.prepare(
@@ -274,8 +280,9 @@ Result<void> Journal::move_ended(PlanId id, std::size_t position, const MoveEnd&
   CHECK(end.state == MoveState::kDone || end.state == MoveState::kFailed);
   Transaction change = TRY(database_.begin());
   const std::int64_t row_position = stored(position);
-  Statement update = TRY(database_.prepare(
-      "UPDATE moves SET state = ?, error = ? WHERE plan = ? AND position = ? AND state = 'running'"));
+  Statement update =
+      TRY(database_.prepare("UPDATE moves SET state = ?, error = ? WHERE plan = ? AND position = ? "
+                            "AND state = 'running'"));
   TRY(update.bind({to_string(end.state), end.error, id.value, row_position}));
   TRY(update.run());
   if (database_.rows_changed() != 1) {
@@ -286,8 +293,7 @@ Result<void> Journal::move_ended(PlanId id, std::size_t position, const MoveEnd&
   constexpr std::string_view kLast =
       " WHERE plan = ? AND position = ? AND attempt ="
       " (SELECT max(attempt) FROM sessions WHERE plan = ? AND position = ?)";
-  Statement ended = TRY(
-      database_.prepare("UPDATE sessions SET ended_at = ?" + std::string(kLast)));
+  Statement ended = TRY(database_.prepare("UPDATE sessions SET ended_at = ?" + std::string(kLast)));
   TRY(ended.bind({today(), id.value, row_position, id.value, row_position}));
   TRY(ended.run());
   if (end.figures) {
@@ -315,7 +321,8 @@ Result<void> Journal::finish(PlanId id, PlanState state, const std::string& why_
   TRY(update.bind({to_string(state), today(), id.value}));
   TRY(update.run());
   if (database_.rows_changed() != 1) {
-    return fail(Errc::kInvalid, "plan " + text(id) + " does not run, or one of its moves still does");
+    return fail(Errc::kInvalid,
+                "plan " + text(id) + " does not run, or one of its moves still does");
   }
   Statement skip = TRY(database_.prepare(
       "UPDATE moves SET state = 'skipped', error = ? WHERE plan = ? AND state = 'planned'"));
@@ -325,8 +332,8 @@ Result<void> Journal::finish(PlanId id, PlanState state, const std::string& why_
 }
 
 Result<void> Journal::record_achieved(PlanId id, const AchievedSharing& achieved) {
-  Statement update = TRY(database_.prepare(
-      "UPDATE plans SET achieved_before = ?, achieved_after = ? WHERE id = ?"));
+  Statement update = TRY(
+      database_.prepare("UPDATE plans SET achieved_before = ?, achieved_after = ? WHERE id = ?"));
   TRY(update.bind({stored(achieved.before_pages), stored(achieved.after_pages), id.value}));
   TRY(update.run());
   if (database_.rows_changed() != 1) {

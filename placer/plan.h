@@ -15,9 +15,11 @@ struct PlannedMove {
   std::string sharing_domain;
   std::string source;
   std::string target;
-  std::string reason;            ///< One sentence with figures, for people.
-  std::int64_t gain_pages = 0;   ///< Predicted change of the fleet's shared pages by this move, in order.
-  std::uint64_t cost_pages = 0;  ///< Pages that the target lacks: what dedup cannot save on the wire.
+  std::string reason;  ///< One sentence with figures, for people.
+  std::int64_t gain_pages =
+      0;  ///< Predicted change of the fleet's shared pages by this move, in order.
+  std::uint64_t cost_pages =
+      0;  ///< Pages that the target lacks: what dedup cannot save on the wire.
 };
 
 /// One VM that is left where it is, and why.

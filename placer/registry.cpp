@@ -29,8 +29,7 @@ bool is_name(std::string_view name) {
 
 Result<void> check_name(std::string_view name) {
   if (is_name(name)) return {};
-  return fail(Errc::kInvalid,
-              "a name has 1 to 63 letters, digits, dots, hyphens or underscores");
+  return fail(Errc::kInvalid, "a name has 1 to 63 letters, digits, dots, hyphens or underscores");
 }
 
 Result<void> fill_random(std::span<std::byte> bytes) {
@@ -69,8 +68,8 @@ Result<SharingDomain> read_domain(const Statement& row) {
 }  // namespace
 
 Result<std::vector<EnrolledHost>> Registry::hosts() {
-  Statement row = TRY(
-      database_.prepare("SELECT name, public_key, enrolled_at FROM hosts ORDER BY name"));
+  Statement row =
+      TRY(database_.prepare("SELECT name, public_key, enrolled_at FROM hosts ORDER BY name"));
   TRY(row.bind({}));
   std::vector<EnrolledHost> hosts;
   while (TRY(row.step())) {
@@ -99,13 +98,12 @@ Result<EnrolledHost> Registry::enroll(const std::string& name, const std::string
       return fail(Errc::kInvalid, "this key is enrolled as " + host.name);
     }
   }
-  const EnrolledHost host{
-      .name = name, .public_key = public_key, .enrolled_at = clock_.today()};
-  const auto at = std::chrono::duration_cast<std::chrono::microseconds>(
-                      host.enrolled_at.time_since_epoch())
-                      .count();
-  Statement insert = TRY(
-      database_.prepare("INSERT INTO hosts (name, public_key, enrolled_at) VALUES (?, ?, ?)"));
+  const EnrolledHost host{.name = name, .public_key = public_key, .enrolled_at = clock_.today()};
+  const auto at =
+      std::chrono::duration_cast<std::chrono::microseconds>(host.enrolled_at.time_since_epoch())
+          .count();
+  Statement insert =
+      TRY(database_.prepare("INSERT INTO hosts (name, public_key, enrolled_at) VALUES (?, ?, ?)"));
   TRY(insert.bind({name, public_key, std::int64_t{at}}));
   TRY(insert.run());
   TRY(change.commit());
@@ -124,8 +122,8 @@ Result<void> Registry::forget(std::string_view name) {
 }
 
 Result<std::vector<SharingDomain>> Registry::domains() {
-  Statement row = TRY(
-      database_.prepare("SELECT name, hash_seed, digest_key FROM domains ORDER BY name"));
+  Statement row =
+      TRY(database_.prepare("SELECT name, hash_seed, digest_key FROM domains ORDER BY name"));
   TRY(row.bind({}));
   std::vector<SharingDomain> domains;
   while (TRY(row.step())) domains.push_back(TRY(read_domain(row)));

@@ -159,8 +159,8 @@ Result<std::vector<std::string>> Roster::report(std::string_view host, HostRepor
   }
   const std::uint64_t pages_max = options_.host_memory_bytes_max / kPageSize;
   if (report.memory.resident_pages > pages_max || report.memory.distinct_frames > pages_max) {
-    return fail(Errc::kInvalid, "the agent of " + std::string(host) +
-                                    " counts more pages than a host can have");
+    return fail(Errc::kInvalid,
+                "the agent of " + std::string(host) + " counts more pages than a host can have");
   }
 
   std::vector<std::string> notes;
@@ -253,8 +253,8 @@ void Roster::claim(Owner& owner, const Member& member, const Entry& entry) const
   const auto rank = [&](const Member& host, const Entry& vm) {
     return std::tuple(is_up(host) && runs(vm), runs(vm), is_up(host), host.reported_at);
   };
-  owner.runs_twice = owner.runs_twice || (runs(entry) && is_up(member) && runs(*owner.entry) &&
-                                          is_up(*owner.member));
+  owner.runs_twice = owner.runs_twice ||
+                     (runs(entry) && is_up(member) && runs(*owner.entry) && is_up(*owner.member));
   owner.copy_on = entry.vm.host;
   if (rank(member, entry) > rank(*owner.member, *owner.entry)) {
     owner.copy_on = owner.entry->vm.host;

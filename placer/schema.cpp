@@ -103,6 +103,8 @@ constexpr std::array kSchema{kFirst};
 
 }  // namespace
 
-Result<void> migrate_schema(Database& database) { return database.migrate(kSchema); }
+Result<void> migrate_schema(Database& database) {
+  return database.migrate(kSchema);
+}
 
 }  // namespace samepage::placer

@@ -6,10 +6,14 @@ namespace {
 Step settle_running_source(std::optional<Presence> target) {
   if (!target) return Step::kStayedAsk;
   switch (*target) {
-    case Presence::kAbsent: return Step::kStayed;
-    case Presence::kPaused: return Step::kDiscardTarget;
-    case Presence::kRunning: return Step::kTwice;
-    case Presence::kOther: return Step::kLookAgain;
+    case Presence::kAbsent:
+      return Step::kStayed;
+    case Presence::kPaused:
+      return Step::kDiscardTarget;
+    case Presence::kRunning:
+      return Step::kTwice;
+    case Presence::kOther:
+      return Step::kLookAgain;
   }
   return Step::kLookAgain;
 }
@@ -19,10 +23,14 @@ Step settle_running_source(std::optional<Presence> target) {
 Step settle_paused_source(std::optional<Presence> target) {
   if (!target) return Step::kAskAgain;
   switch (*target) {
-    case Presence::kAbsent: return Step::kResumeSource;
-    case Presence::kPaused: return Step::kLookAgain;
-    case Presence::kRunning: return Step::kDiscardSource;
-    case Presence::kOther: return Step::kLookAgain;
+    case Presence::kAbsent:
+      return Step::kResumeSource;
+    case Presence::kPaused:
+      return Step::kLookAgain;
+    case Presence::kRunning:
+      return Step::kDiscardSource;
+    case Presence::kOther:
+      return Step::kLookAgain;
   }
   return Step::kLookAgain;
 }
@@ -30,10 +38,14 @@ Step settle_paused_source(std::optional<Presence> target) {
 Step settle_absent_source(std::optional<Presence> target) {
   if (!target) return Step::kAskAgain;
   switch (*target) {
-    case Presence::kAbsent: return Step::kGone;
-    case Presence::kPaused: return Step::kResumeTarget;
-    case Presence::kRunning: return Step::kDone;
-    case Presence::kOther: return Step::kLookAgain;
+    case Presence::kAbsent:
+      return Step::kGone;
+    case Presence::kPaused:
+      return Step::kResumeTarget;
+    case Presence::kRunning:
+      return Step::kDone;
+    case Presence::kOther:
+      return Step::kLookAgain;
   }
   return Step::kLookAgain;
 }
@@ -43,10 +55,14 @@ Step settle_absent_source(std::optional<Presence> target) {
 Step settle(std::optional<Presence> source, std::optional<Presence> target) {
   if (!source) return Step::kAskAgain;
   switch (*source) {
-    case Presence::kRunning: return settle_running_source(target);
-    case Presence::kPaused: return settle_paused_source(target);
-    case Presence::kAbsent: return settle_absent_source(target);
-    case Presence::kOther: return target ? Step::kLookAgain : Step::kAskAgain;
+    case Presence::kRunning:
+      return settle_running_source(target);
+    case Presence::kPaused:
+      return settle_paused_source(target);
+    case Presence::kAbsent:
+      return settle_absent_source(target);
+    case Presence::kOther:
+      return target ? Step::kLookAgain : Step::kAskAgain;
   }
   return Step::kLookAgain;
 }
