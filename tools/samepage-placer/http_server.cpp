@@ -20,7 +20,7 @@ namespace samepage::http {
 namespace {
 
 constexpr std::chrono::milliseconds kPullTime{250};
-constexpr std::size_t kStreamBlock = 32 * 1024;
+constexpr std::size_t kStreamBlock = 32'768;
 constexpr std::size_t kTokenLengthMin = 16;
 
 using MhdDaemon = Handle<MHD_Daemon, MHD_stop_daemon>;
@@ -116,19 +116,28 @@ bool client_is_gone(int socket) {
   return ::poll(&state, 1, 0) > 0 && (state.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 
-/// A streamed answer in flight; lives as long as its MHD_Response.
+/// A streamed answer in flight, counted in `streams`; lives as long as its MHD_Response.
 class Stream {
  public:
-  Stream(StreamSource source, std::stop_token stop, int socket, std::chrono::seconds heartbeat)
-      : source_(std::move(source)),
-        stop_(std::move(stop)),
-        socket_(socket),
-        heartbeat_(heartbeat) {}
+  struct Surroundings {
+    std::atomic<unsigned>& streams;
+    std::stop_token stop;
+    int socket;
+    std::chrono::seconds heartbeat;
+  };
+
+  Stream(StreamSource source, Surroundings surroundings)
+      : source_(std::move(source)), around_(std::move(surroundings)) {
+    ++around_.streams;
+  }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  ~Stream() { --around_.streams; }
 
   ssize_t read(char* buffer, std::size_t size_max) {
     try {
       while (sent_ == text_.size()) {
-        if (stop_.stop_requested() || client_is_gone(socket_))
+        if (around_.stop.stop_requested() || client_is_gone(around_.socket))
           return MHD_CONTENT_READER_END_WITH_ERROR;
         if (!pull()) return MHD_CONTENT_READER_END_OF_STREAM;
       }
@@ -147,7 +156,7 @@ class Stream {
     std::optional<std::string> text = source_(std::chrono::steady_clock::now() + kPullTime);
     if (!text) return false;
     const Deadline now = std::chrono::steady_clock::now();
-    const bool long_silence = now - last_line_ >= heartbeat_;
+    const bool long_silence = now - last_line_ >= around_.heartbeat;
     if (!text->empty() || long_silence) last_line_ = now;
     text_ = text->empty() && long_silence ? "\n" : *std::move(text);
     sent_ = 0;
@@ -155,9 +164,7 @@ class Stream {
   }
 
   StreamSource source_;
-  std::stop_token stop_;
-  int socket_;
-  std::chrono::seconds heartbeat_;
+  Surroundings around_;
   std::string text_;
   std::size_t sent_ = 0;
   Deadline last_line_ = std::chrono::steady_clock::now();
@@ -368,31 +375,23 @@ MHD_Result HttpServer::Daemon::answer(MHD_Connection* connection, Response respo
 
 /// Null when there are too many streams already.
 MhdResponse HttpServer::Daemon::make_stream(MHD_Connection* connection, StreamSource source) {
-  struct Slot {
-    explicit Slot(std::atomic<unsigned>& taken) : streams(taken) { ++streams; }
-    Slot(const Slot&) = delete;
-    Slot& operator=(const Slot&) = delete;
-    ~Slot() { --streams; }
-    std::atomic<unsigned>& streams;
-  };
-  struct Held {
-    Slot slot;
-    Stream stream;
-  };
   const MHD_ConnectionInfo* info =
       MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
   CHECK(info != nullptr);
-  auto held = std::unique_ptr<Held>(new Held{
-      Slot(streams_),
-      Stream(std::move(source), stop_.get_token(), info->connect_fd, options_.heartbeat_max)});
+  auto stream = std::make_unique<Stream>(std::move(source),
+                                         Stream::Surroundings{.streams = streams_,
+                                                              .stop = stop_.get_token(),
+                                                              .socket = info->connect_fd,
+                                                              .heartbeat = options_.heartbeat_max});
   if (streams_ > options_.streams_max) return nullptr;
   MhdResponse response(MHD_create_response_from_callback(
       MHD_SIZE_UNKNOWN, kStreamBlock,
       [](void* self, std::uint64_t, char* buffer, std::size_t size_max) {
-        return static_cast<Held*>(self)->stream.read(buffer, size_max);
+        return static_cast<Stream*>(self)->read(buffer, size_max);
       },
-      held.get(), [](void* self) { const std::unique_ptr<Held> last(static_cast<Held*>(self)); }));
-  if (response) held.release();
+      stream.get(),
+      [](void* self) { const std::unique_ptr<Stream> last(static_cast<Stream*>(self)); }));
+  if (response) static_cast<void>(stream.release());
   return response;
 }
 

@@ -89,6 +89,8 @@ class HttpServer {
   /// kUnavailable: another server listens there. kIo: the system refused.
   static Result<std::unique_ptr<HttpServer>> create(const Options& options,
                                                     std::vector<Route> routes);
+  HttpServer(const HttpServer&) = delete;
+  HttpServer& operator=(const HttpServer&) = delete;
   ~HttpServer();
 
   /// Refuses new requests, asks handlers to hurry, cuts streams off, waits for all. Idempotent.
