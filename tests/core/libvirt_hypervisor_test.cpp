@@ -1,16 +1,17 @@
 // The promise under test: what libvirt says of a host's VMs arrives unchanged, a missing libvirtd
 // is "unavailable" and not an error for good, and nobody else's VM is ended or put into a tenant's
 // domain by mistake. Against libvirt's own test driver, whose host lives in this process; live
-// migration needs two hosts, see tests/system.
+// migration between two hosts is tests/system/hypervisor_test.py.
 
 #include "core/libvirt_hypervisor.h"
 
-#include <csignal>
+#include <array>
 #include <fstream>
 
 #include <gtest/gtest.h>
 #include <libvirt/libvirt.h>
 #include <spawn.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -56,34 +57,37 @@ class LibvirtHypervisorTest : public ::testing::Test {
 class ProcessNamedLike {
  public:
   explicit ProcessNamedLike(const std::string& uuid) {
-    std::array<int, 2> pipe_ends{};
-    EXPECT_EQ(::pipe(pipe_ends.data()), 0);
-    const Fd read_end(pipe_ends[0]);
-    write_end_ = Fd(pipe_ends[1]);
+    std::array<int, 2> ends{};
+    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
+    line_ = Fd(ends[0]);
+    const Fd child_end(ends[1]);
     posix_spawn_file_actions_t actions{};
     posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, read_end.get(), STDIN_FILENO);
-    posix_spawn_file_actions_addclose(&actions, write_end_.get());
+    posix_spawn_file_actions_adddup2(&actions, child_end.get(), STDIN_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, child_end.get(), STDOUT_FILENO);
     std::string name = "sh";
     std::string flag = "-c";
-    std::string script = "read line";
+    std::string script = "echo; read line";
     std::string argument = uuid;
     const std::array<char*, 5> arguments = {name.data(), flag.data(), script.data(),
                                             argument.data(), nullptr};
     EXPECT_EQ(posix_spawn(&pid_, "/bin/sh", &actions, nullptr, arguments.data(), environ), 0);
     posix_spawn_file_actions_destroy(&actions);
+    // The kernel shows the arguments only some time after posix_spawn() has returned.
+    char started = 0;
+    EXPECT_EQ(::read(line_.get(), &started, 1), 1);
   }
   ProcessNamedLike(const ProcessNamedLike&) = delete;
   ProcessNamedLike& operator=(const ProcessNamedLike&) = delete;
   ~ProcessNamedLike() {
-    write_end_.reset();
+    line_.reset();
     ::waitpid(pid_, nullptr, 0);
   }
 
   pid_t pid() const { return pid_; }
 
  private:
-  Fd write_end_;
+  Fd line_;
   pid_t pid_ = 0;
 };
 
