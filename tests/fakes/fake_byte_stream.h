@@ -84,6 +84,7 @@ class FakeByteStream final : public migrator::ByteStream {
         append(bytes.first(size));
         bytes = bytes.subspan(size);
         changed_.notify_all();
+        if (closed_) return fail(Errc::kUnavailable, "connection closed");
       }
       return {};
     }
