@@ -64,7 +64,8 @@ Result<State> on(const Stopping&, const FinishHanded&) {
 }
 Result<State> on(const Stopping& phase, const MigrateReturned& event) {
   if (!event.error) return Releasing{};
-  return Withdrawing{phase.why};
+  return Withdrawing{
+      Error(phase.why.code(), phase.why.message() + "; libvirt: " + event.error->message())};
 }
 
 Result<State> on(const Withdrawing& phase, const StopAsked&) {
