@@ -78,8 +78,8 @@ void FinishWatch::saw_from_source(std::span<const std::byte> bytes) {
   const MutexLock lock(mutex_);
   for (const RpcMessage& message : calls_.feed(bytes)) {
     // Finish's last argument is `cancelled`: a migration that failed is finished, too.
-    const bool counts = is_finish(message.header) && message.header.type == kTypeCall &&
-                        message.last_word == 0;
+    const bool counts =
+        is_finish(message.header) && message.header.type == kTypeCall && message.last_word == 0;
     if (counts && finishes_.size() < kFinishesMax) finishes_.push_back(message.header);
   }
 }
@@ -91,8 +91,7 @@ std::optional<std::size_t> FinishWatch::saw_from_target(std::span<const std::byt
     if (!is_finish(message.header) || message.header.type != kTypeReply) continue;
     const auto called =
         std::find_if(finishes_.begin(), finishes_.end(), [&](const RpcHeader& call) {
-          return call.serial == message.header.serial &&
-                 call.procedure == message.header.procedure;
+          return call.serial == message.header.serial && call.procedure == message.header.procedure;
         });
     if (called == finishes_.end()) continue;
     finishes_.erase(called);

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/result.h"
 #include "migrator/byte_stream.h"
 
 namespace samepage::migrator {
@@ -11,7 +12,7 @@ namespace samepage::migrator {
 /// The most batches that a source may have unacknowledged, and so that a target must hold.
 inline constexpr std::size_t kBatchesInFlightMax = 64;
 
-/// What both ends of the relay agree to wait and to hold.
+/// How long a relay waits and how much it holds. The two ends need not have the same.
 struct RelayOptions {
   std::size_t batches_in_flight_max = 16;  ///< 1 to kBatchesInFlightMax; 1 MiB of memory each.
 
@@ -29,8 +30,11 @@ struct RelayOptions {
   /// QEMU may say nothing for so long, for instance while it waits for its disks.
   std::chrono::milliseconds quiet_max{120'000};
 
-  int zstd_level = 1;
+  int zstd_level = 1;  ///< -7 (fastest) to 19.
 };
+
+/// kInvalid: a field is out of its range.
+Result<void> check(const RelayOptions& options);
 
 /// The two connections of a relay, borrowed; they must outlive it. A relay shuts both down at its
 /// end.

@@ -8,7 +8,9 @@
 namespace samepage::migrator {
 namespace {
 
-bool try_again(int error) { return error == EAGAIN || error == EWOULDBLOCK || error == EINTR; }
+bool try_again(int error) {
+  return error == EAGAIN || error == EWOULDBLOCK || error == EINTR;
+}
 
 int socket_write(BIO* bio, const char* data, int size) {
   const auto* target = static_cast<const SocketBioTarget*>(BIO_get_data(bio));

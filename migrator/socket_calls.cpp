@@ -23,7 +23,9 @@ void set_option(int fd, int level, int name, int value) {
 
 }  // namespace
 
-const sockaddr* SocketAddress::raw() const { return reinterpret_cast<const sockaddr*>(&storage); }
+const sockaddr* SocketAddress::raw() const {
+  return reinterpret_cast<const sockaddr*>(&storage);
+}
 
 Result<SocketAddress> unix_address(const std::string& path) {
   sockaddr_un address{};
@@ -82,8 +84,8 @@ Result<void> wait_for(int fd, short events, Deadline deadline) {
 
 Result<void> wait_for_any(std::span<pollfd> entries, Deadline deadline) {
   for (;;) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(
-        deadline - std::chrono::steady_clock::now());
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
     const auto timeout = std::clamp<std::chrono::milliseconds::rep>(
         left.count(), 0, std::numeric_limits<int>::max());
     const int ready = ::poll(entries.data(), entries.size(), static_cast<int>(timeout));

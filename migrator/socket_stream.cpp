@@ -17,7 +17,9 @@ namespace {
 
 constexpr std::chrono::microseconds kReadPollInterval{50};
 
-bool would_block(int error) { return error == EAGAIN || error == EWOULDBLOCK; }
+bool would_block(int error) {
+  return error == EAGAIN || error == EWOULDBLOCK;
+}
 
 Error connect_error(const std::string& where, int error) {
   const Errc code = error == ENOENT ? Errc::kNotFound : Errc::kUnavailable;

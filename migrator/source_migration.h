@@ -8,9 +8,9 @@
 #include <string>
 
 #include "core/hypervisor.h"
-#include "migrator/migration_state.h"
 #include "migrator/relay_half.h"
 #include "migrator/session_secret.h"
+#include "migrator/source_state.h"
 
 namespace samepage::migrator {
 

@@ -63,6 +63,7 @@ class StreamParser {
   class Cursor;
   using Step = std::optional<StreamToken>;
 
+  Step resume(std::span<const std::byte> input);
   Step record(std::span<const std::byte> input);
   Step file_header(Cursor& cursor);
   Step section(Cursor& cursor);
@@ -71,12 +72,13 @@ class StreamParser {
   Step command(Cursor& cursor);
   Step section_start(Cursor& cursor);
   Step section_of_ram(Cursor& cursor, State next);
+  Step ram_sizes(Cursor& cursor, std::uint64_t header);
+  Step ram_block(Cursor& cursor);
   Step ram_record(Cursor& cursor);
   Step ram_page(Cursor& cursor, std::uint64_t header);
-  Step ram_block(Cursor& cursor);
   Step skip(std::span<const std::byte> input);
-  Step give_up(std::span<const std::byte> input);
-  Step resume(std::span<const std::byte> input);
+  Step take(const Cursor& cursor, State next);
+  Step give_up(const Cursor& cursor);
 
   State state_ = State::kFileHeader;
   std::uint64_t skip_ = 0;

@@ -7,10 +7,10 @@
 #include <string>
 
 #include "core/hypervisor.h"
-#include "migrator/migration_state.h"
 #include "migrator/relay_half.h"
 #include "migrator/session_secret.h"
 #include "migrator/socket_listener.h"
+#include "migrator/target_state.h"
 
 namespace samepage::migrator {
 

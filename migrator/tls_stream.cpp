@@ -189,8 +189,8 @@ Result<void> TlsStream::Connection::handshake(bool listener, Deadline deadline) 
 }
 
 Result<std::unique_ptr<TlsStream>> TlsStream::connect(Fd socket, const std::string& session,
-                                                      const PreSharedKey& key,
-                                                      WireCounter& counter, Deadline deadline) {
+                                                      const PreSharedKey& key, WireCounter& counter,
+                                                      Deadline deadline) {
   CHECK(!session.empty());
   CHECK(session.size() <= kIdentityMax);
   auto connection = std::make_unique<Connection>(std::move(socket), counter);
@@ -217,7 +217,9 @@ Result<std::unique_ptr<TlsStream>> TlsStream::accept(Fd socket, const FindKey& f
 TlsStream::TlsStream(std::unique_ptr<Connection> connection) : connection_(std::move(connection)) {}
 TlsStream::~TlsStream() = default;
 
-const std::string& TlsStream::session() const { return connection_->session; }
+const std::string& TlsStream::session() const {
+  return connection_->session;
+}
 
 Result<std::size_t> TlsStream::read_some(std::span<std::byte> buffer, Deadline deadline) {
   CHECK(!buffer.empty());

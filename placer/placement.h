@@ -21,10 +21,6 @@ class Placement {
  public:
   Placement(const Fleet& fleet, const PlanOptions& options);
 
-  /// Numbers of the VMs that are on a host now.
-  const std::vector<std::size_t>& on(std::size_t host) const { return hosts_.at(host).residents; }
-  std::vector<const Vm*> vms_on(std::size_t host, std::span<const std::size_t> without = {}) const;
-
   const Vm& vm(std::size_t number) const { return fleet_.vms.at(number); }
   const Host& host(std::size_t number) const { return fleet_.hosts.at(number); }
   std::size_t vm_count() const { return fleet_.vms.size(); }
@@ -34,19 +30,34 @@ class Placement {
   /// Why a VM must not be moved; empty when it may be.
   const std::string& why_fixed(std::size_t vm) const { return why_fixed_.at(vm); }
   bool may_move(std::size_t vm) const { return why_fixed_.at(vm).empty() && !moved_.at(vm); }
-  bool may_receive(std::size_t host) const;
+  bool may_receive(std::size_t host) const { return this->host(host).state == HostState::kUp; }
+
+  /// Numbers of the VMs that are on a host now, and the VMs themselves but for some.
+  const std::vector<std::size_t>& on(std::size_t host) const { return slots_.at(host).residents; }
+  std::vector<const Vm*> vms_on(std::size_t host, std::span<const std::size_t> without = {}) const;
+  std::vector<const Vm*> vms(std::span<const std::size_t> numbers,
+                             std::span<const std::size_t> without = {}) const;
+
+  /// Rises whenever a host's VMs change.
+  std::size_t version(std::size_t host) const { return slots_.at(host).version; }
 
   /// Pages of a VM that the other VMs on `host` have too. Kept until the host's VMs change.
   const Estimate& common(std::size_t vm, std::size_t host);
 
-  /// Pages that `arriving` brings at most while its move goes on, and those free for it.
   struct Room {
-    std::uint64_t needed = 0;
+    std::uint64_t needed = 0;  ///< Pages.
     std::uint64_t free = 0;
     bool fits() const { return needed <= free; }
   };
-  /// The tighter of the two rules (see plan()), when the VM arrives on `host` now.
-  Room room(std::size_t arriving, std::size_t host) const;
+  using Numbers = std::span<const std::size_t>;
+
+  /// For VMs that arrive on `host` one after the other, once the VMs `gone` have left it: while
+  /// nothing that arrived in this plan is merged yet; and when all is, with the headroom kept free.
+  Room room_on_arrival(Numbers arriving, std::size_t host, Numbers gone = {}) const;
+  Room room_at_the_end(Numbers arriving, std::size_t host, Numbers gone = {}) const;
+
+  /// The tighter of the two.
+  Room room(Numbers arriving, std::size_t host) const;
 
   void move(std::size_t vm, std::size_t target);
 
@@ -54,19 +65,24 @@ class Placement {
   double shared_pages() const;
 
  private:
-  struct HostState {
+  struct Slot {
     std::vector<std::size_t> residents;
-    std::vector<std::size_t> stayed;     // Residents since before the plan.
-    std::uint64_t arrived_pages = 0;     // Of VMs that the plan brought, all their own pages.
+    std::vector<std::size_t> stayed;  // Residents since before the plan.
+    std::uint64_t arrived_pages = 0;  // Of VMs that the plan brought: all their own pages.
+    std::size_t version = 0;
+    std::optional<PageUnion> pages;               // Of the residents; made when it is asked for.
+    std::vector<std::optional<Estimate>> common;  // By VM.
   };
+
+  std::string find_fault(const Vm& vm) const;
+  void changed(Slot& slot);
 
   Fleet fleet_;
   PlanOptions options_;
-  std::vector<HostState> hosts_;
+  std::vector<Slot> slots_;
   std::vector<std::size_t> host_of_;
   std::vector<bool> moved_;
   std::vector<std::string> why_fixed_;
-  std::vector<std::vector<std::optional<Estimate>>> common_;  // By host, then VM.
 };
 
 }  // namespace samepage::placer

@@ -16,7 +16,8 @@ struct PlanOptions {
   std::uint64_t gain_pages_min = 1'024;
 
   /// Pages that may cross the wire, after dedup, for each page gained. The gain lasts as long as
-  /// the VMs do, the transfer is paid once; so many to one is where the trouble stops being worth it.
+  /// the VMs do, the transfer is paid once; so many to one is where the trouble stops being worth
+  /// it.
   double cost_per_gain_max = 16;
 
   /// The part of every host's memory that a plan leaves free at its end.

@@ -57,8 +57,8 @@ PageUnion::PageUnion(VmSpan vms) {
     if (vm->fingerprint == nullptr) unscanned_pages_ += vm->memory_pages;
   }
   for (const auto& [domain, fingerprints] : by_domain(vms)) {
-    by_domain_.emplace(domain, fingerprints.size() == 1 ? fingerprints.front()
-                                                        : Fingerprint::merge(fingerprints));
+    by_domain_.emplace(
+        domain, fingerprints.size() == 1 ? fingerprints.front() : Fingerprint::merge(fingerprints));
   }
 }
 
