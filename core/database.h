@@ -59,7 +59,6 @@ class Statement {
  private:
   friend class Database;
   explicit Statement(sqlite3_stmt* statement) : statement_(statement) {}
-  Result<void> bind_one(int position, const SqlValue& value);
 
   Handle<sqlite3_stmt, finalize_statement> statement_;
 };
@@ -121,7 +120,6 @@ class Database {
   Result<void> apply(std::string_view sql, std::int64_t version);
 
   Handle<sqlite3, close_database> database_;
-  std::string path_;
 };
 
 }  // namespace samepage

@@ -34,9 +34,9 @@ Result<PeerLink::Message> PeerLink::receive(Deadline deadline) {
   ByteReader reader(header);
   const auto type = static_cast<MessageType>(TRY(reader.u8()));
   const std::size_t size = TRY(reader.u32());
-  if (size > body_bytes_max(type)) {
-    return fail(Errc::kCorrupt, "a message of an unknown type or of too many bytes");
-  }
+  const std::size_t size_max = body_bytes_max(type);
+  if (size_max == 0) return fail(Errc::kCorrupt, "a message of an unknown type");
+  if (size > size_max) return fail(Errc::kCorrupt, "a message of too many bytes");
   received_.resize(size);
   TRY(read_all(received_, deadline));
   bytes_.fetch_add(kHeaderBytes + size, std::memory_order_relaxed);

@@ -27,7 +27,7 @@ enum class MessageType : std::uint8_t {
   kReturnPath = 8,  ///< Target to source: bytes of QEMU's answer; none when QEMU closed its side.
 };
 
-/// No larger body is sent or taken.
+/// No larger body is sent or taken. Zero for what is no type.
 std::size_t body_bytes_max(MessageType type);
 
 std::vector<std::byte> encode_hello();
