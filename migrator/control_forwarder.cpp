@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include <spdlog/spdlog.h>
+#include "core/log.h"
 
 namespace samepage::migrator {
 
@@ -56,15 +56,15 @@ void ControlForwarder::serve(Fd socket) {
     const MutexLock lock(mutex_);
     connections_.remove_if([](const Connection& connection) { return connection.pair->done(); });
     if (connections_.size() >= options_.connections_max) {
-      spdlog::warn("turned a libvirt connection away path={} connections_max={}", options_.path,
-                   options_.connections_max);
+      log_warning("turned a libvirt connection away path={} connections_max={}", options_.path,
+                  options_.connections_max);
       return;
     }
   }
   auto far = dial_();
   if (!far) {
-    spdlog::warn("could not forward a libvirt connection path={} error=\"{}\"", options_.path,
-                 far.error().message());
+    log_warning("could not forward a libvirt connection path={} error=\"{}\"", options_.path,
+                far.error().message());
     return;
   }
   auto near = std::make_unique<SocketStream>(std::move(socket));
@@ -100,8 +100,8 @@ Result<void> ControlForwarder::hand_to_source(Connection& connection,
     on_finish_();
   }
   if (!taken) {
-    spdlog::warn("libvirt did not take the answer to Finish path={} error=\"{}\"", options_.path,
-                 taken.error().message());
+    log_warning("libvirt did not take the answer to Finish path={} error=\"{}\"", options_.path,
+                taken.error().message());
   }
   return connection.source->write_all(bytes.subspan(*finished), options_.deadline);
 }

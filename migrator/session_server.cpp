@@ -3,7 +3,7 @@
 #include <optional>
 #include <utility>
 
-#include <spdlog/spdlog.h>
+#include "core/log.h"
 
 namespace samepage::migrator {
 
@@ -47,14 +47,14 @@ void SessionServer::open_channel(Fd socket) {
   };
   auto stream = TlsStream::accept(std::move(socket), find_key, counter_, deadline);
   if (!stream) {
-    spdlog::warn("refused a connection session={} error=\"{}\"", options_.session,
-                 stream.error().message());
+    log_warning("refused a connection session={} error=\"{}\"", options_.session,
+                stream.error().message());
     return;
   }
   const auto channel = receive_channel(**stream, deadline);
   if (!channel) {
-    spdlog::warn("refused a connection session={} error=\"{}\"", options_.session,
-                 channel.error().message());
+    log_warning("refused a connection session={} error=\"{}\"", options_.session,
+                channel.error().message());
     return;
   }
   on_channel_(*channel, std::move(*stream));

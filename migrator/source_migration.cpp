@@ -4,9 +4,8 @@
 #include <thread>
 #include <utility>
 
-#include <spdlog/spdlog.h>
-
 #include "core/check.h"
+#include "core/log.h"
 #include "core/mutex.h"
 #include "migrator/control_forwarder.h"
 #include "migrator/event_queue.h"
@@ -159,8 +158,8 @@ void SourceMigration::Impl::take(const source::Event& event) {
     return take(source::TargetLost{Error(Errc::kCorrupt, "the target resumed the guest unasked")});
   }
   if (!next) {
-    spdlog::warn("ignored an event session={} error=\"{}\"", options_.session,
-                 next.error().message());
+    log_warning("ignored an event session={} error=\"{}\"", options_.session,
+                next.error().message());
     return;
   }
   const SourcePhase before = source::phase(state_);
@@ -276,8 +275,8 @@ void SourceMigration::Impl::keep_guest_running() {
   const auto vm = find_vm(hypervisor_, options_.vm);
   if (!vm || vm->state != VmState::kPaused || !guest_.stopped_at()) return;
   if (auto resumed = hypervisor_.resume(options_.vm); !resumed) {
-    spdlog::error("could not resume the guest after a failed migration vm={} error=\"{}\"",
-                  options_.vm.uuid, resumed.error().message());
+    log_error("could not resume the guest after a failed migration vm={} error=\"{}\"",
+              options_.vm.uuid, resumed.error().message());
   }
 }
 

@@ -6,9 +6,9 @@
 #include <thread>
 #include <utility>
 
-#include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include "core/log.h"
 #include "core/mutex.h"
 #include "migrator/event_queue.h"
 #include "migrator/guest_watch.h"
@@ -157,8 +157,8 @@ void TargetMigration::Impl::take(const target::Event& event) {
 
   auto next = target::step(state_, event);
   if (!next) {
-    spdlog::warn("ignored an event session={} error=\"{}\"", options_.session,
-                 next.error().message());
+    log_warning("ignored an event session={} error=\"{}\"", options_.session,
+                next.error().message());
     return;
   }
   const TargetPhase before = target::phase(state_);
@@ -333,8 +333,8 @@ void TargetMigration::Impl::add_data(std::unique_ptr<ByteStream> stream) {
 void TargetMigration::Impl::add_control(std::unique_ptr<ByteStream> stream) {
   auto socket = connect_unix(options_.libvirt_socket, in(options_.handshake_max));
   if (!socket) {
-    spdlog::error("could not reach libvirt session={} error=\"{}\"", options_.session,
-                  socket.error().message());
+    log_error("could not reach libvirt session={} error=\"{}\"", options_.session,
+              socket.error().message());
     return;
   }
   auto libvirt = std::make_unique<SocketStream>(std::move(*socket));

@@ -72,7 +72,9 @@ Result<State> on(const Released& phase, const SourceLost&) {
 Result<State> on(const Released&, const TimedOut& event) {
   return Ended{Copy::kInDoubt, event.why};
 }
+// The source has let go: a discard now would lose the guest.
 Result<State> on(const Released&, const Settled& event) {
+  if (event.verdict == Verdict::kDiscard) return fail(Errc::kInvalid, "the source has let go");
   return obey(event);
 }
 

@@ -18,7 +18,7 @@ namespace samepage::migrator {
 namespace {
 
 // AES-GCM keys wear out after 2^24.5 records of 16 KiB; renewing one far earlier costs nothing.
-constexpr std::uint64_t kBytesPerKeyMax = std::uint64_t{256} << 20U;
+constexpr std::uint64_t kBytesPerKeyMax = std::uint64_t{64} << 20U;
 constexpr std::chrono::seconds kFarewellMax{5};
 constexpr std::size_t kReadBufferBytes = std::size_t{256} * 1024;
 constexpr std::size_t kIdentityMax = 64;
