@@ -29,11 +29,11 @@ struct Scan {
 
 struct ScanOptions {
   double cpu_share = 1.0;        ///< Of one core, 0 < share <= 1: the scan pauses in between.
-  std::stop_token stop;          ///< Ends the scan at its next batch.
+  std::stop_token stop{};        ///< Ends the scan at its next batch.
   const Clock* clock = nullptr;  ///< Borrowed; null: the system's.
 
   /// Pauses; empty: this thread sleeps.
-  std::function<void(std::chrono::nanoseconds)> pause;
+  std::function<void(std::chrono::nanoseconds)> pause{};
 };
 
 /// Hashes every populated page with `seed`. A page that cannot be read (swapped out meanwhile) is
