@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/log.h"
+#include "fingerprinter/fingerprint.h"
 #include "fingerprinter/guest_memory.h"
 #include "fingerprinter/page_scanner.h"
 #include "tools/samepaged/host_memory.h"
