@@ -24,9 +24,13 @@ Result<std::uint8_t> ByteReader::u8() {
   return std::to_integer<std::uint8_t>(bytes[0]);
 }
 
-Result<std::uint32_t> ByteReader::u32() { return fixed<std::uint32_t>(); }
+Result<std::uint32_t> ByteReader::u32() {
+  return fixed<std::uint32_t>();
+}
 
-Result<std::uint64_t> ByteReader::u64() { return fixed<std::uint64_t>(); }
+Result<std::uint64_t> ByteReader::u64() {
+  return fixed<std::uint64_t>();
+}
 
 Result<std::uint64_t> ByteReader::varint(std::uint64_t max) {
   std::uint64_t value = 0;

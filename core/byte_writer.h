@@ -11,7 +11,8 @@
 namespace samepage {
 
 /// Appends fixed-width little-endian numbers, LEB128 varints and raw bytes to a growing buffer: the
-/// encoding of every wire and disk format that is ours (docs/formats.md). ByteReader is its inverse.
+/// encoding of every wire and disk format that is ours (docs/formats.md). ByteReader is its
+/// inverse.
 class ByteWriter {
  public:
   void u8(std::uint8_t value) { bytes_.push_back(std::byte{value}); }

@@ -29,8 +29,8 @@ struct VmInfo {
   VmState state = VmState::kOther;
   std::uint64_t memory_bytes = 0;  ///< Guest RAM as configured.
   int vcpus = 0;
-  double cpu_seconds = 0;               ///< Used since it started, all vCPUs.
-  pid_t pid = 0;                        ///< Its QEMU process, in the agent's PID namespace.
+  double cpu_seconds = 0;                  ///< Used since it started, all vCPUs.
+  pid_t pid = 0;                           ///< Its QEMU process, in the agent's PID namespace.
   std::string sharing_domain = "default";  ///< From <samepage:domain> in the XML's metadata.
 };
 
@@ -52,12 +52,18 @@ struct MigrationProgress {
 
 struct MigrateRequest {
   VmId vm;
-  std::string migrate_socket;   ///< UNIX path for QEMU's stream, the same on both hosts.
-  std::string control_socket;   ///< UNIX path that leads to the target's libvirt.
+  std::string migrate_socket;  ///< UNIX path for QEMU's stream, the same on both hosts.
+  std::string control_socket;  ///< UNIX path that leads to the target's libvirt.
   std::chrono::milliseconds downtime_max{300};
 };
 
-enum class VmEventKind : std::uint8_t { kStarted, kStopped, kPaused, kPausedForMigration, kResumed };
+enum class VmEventKind : std::uint8_t {
+  kStarted,
+  kStopped,
+  kPaused,
+  kPausedForMigration,
+  kResumed
+};
 
 struct VmEvent {
   VmId vm;

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/hypervisor.h"
+
+namespace samepage {
+
+/// Hypervisor over libvirt. Connects when it is first needed and again after libvirtd was
+/// restarted; events missed while there was no connection are not repeated, ask vms() then.
+///
+/// A VM's sharing domain is the text of an element in its XML's metadata:
+///
+///     <metadata>
+///       <samepage:domain xmlns:samepage="https://samepage.example/vm/1">tenant7</samepage:domain>
+///     </metadata>
+///
+/// without the element it is `default`; a text that is no name makes it empty, which shares with
+/// nobody.
+///
+/// Threads: Hypervisor's. Starts libvirt's event loop, one thread for the process's rest of life,
+/// and one thread of its own. Lifetime: no event is delivered after the destructor.
+class LibvirtHypervisor : public Hypervisor {
+ public:
+  struct Options {
+    std::string uri = "qemu:///system";
+    /// Where libvirt keeps NAME.pid of every QEMU it runs.
+    std::string pid_folder = "/run/libvirt/qemu";
+  };
+
+  /// Succeeds without a connection. kIo: libvirt's event loop cannot be started.
+  static Result<std::unique_ptr<Hypervisor>> create(Options options);
+};
+
+}  // namespace samepage
