@@ -72,19 +72,18 @@ Result<std::unique_ptr<Catalog>> Catalog::open(const std::string& path) {
 }
 
 Result<void> Catalog::expect_domain(std::string_view domain, std::uint64_t key_id) {
-  const auto id = static_cast<std::int64_t>(key_id);
-  {
-    auto known = TRY(impl_->database_.prepare("SELECT key_id FROM domains WHERE name = ?"));
-    TRY(known.bind({domain}));
-    if (TRY(known.step())) {
-      if (known.integer(0) == id) return {};
-      return fail(Errc::kInvalid, "the store knows sharing domain " + std::string(domain) +
-                                      " by another key; give the key that its images were "
-                                      "imported with");
-    }
-  }
-  auto insert = TRY(impl_->database_.prepare("INSERT INTO domains (name, key_id) VALUES (?, ?)"));
-  TRY(insert.bind({domain, id}));
+  auto known = TRY(impl_->database_.prepare("SELECT key_id FROM domains WHERE name = ?"));
+  TRY(known.bind({domain}));
+  if (!TRY(known.step()) || known.integer(0) == static_cast<std::int64_t>(key_id)) return {};
+  return fail(Errc::kInvalid, "the store knows sharing domain " + std::string(domain) +
+                                  " by another key; give the key that its images were imported "
+                                  "with");
+}
+
+Result<void> Catalog::remember_domain(std::string_view domain, std::uint64_t key_id) {
+  auto insert =
+      TRY(impl_->database_.prepare("INSERT OR IGNORE INTO domains (name, key_id) VALUES (?, ?)"));
+  TRY(insert.bind({domain, static_cast<std::int64_t>(key_id)}));
   return insert.run();
 }
 
@@ -99,8 +98,8 @@ Result<void> Catalog::add(std::string_view name, std::string_view sharing_domain
       return fail(Errc::kInvalid,
                   "image " + std::string(name) + " exists already; choose another name");
     }
-    auto image = TRY(
-        impl_->database_.prepare("INSERT INTO images (name, domain, head) VALUES (?, ?, 1)"));
+    auto image =
+        TRY(impl_->database_.prepare("INSERT INTO images (name, domain, head) VALUES (?, ?, 1)"));
     TRY(image.bind({name, sharing_domain}));
     TRY(image.run());
     auto row = TRY(impl_->database_.prepare(

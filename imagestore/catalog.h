@@ -47,8 +47,12 @@ class Catalog final {
   Catalog(const Catalog&) = delete;
   Catalog& operator=(const Catalog&) = delete;
 
-  /// Remembers by which key a sharing domain is known. kInvalid: it is known by another one.
+  /// kInvalid: the store knows this sharing domain by another key. A domain that it does not know
+  /// is no error.
   Result<void> expect_domain(std::string_view domain, std::uint64_t key_id);
+
+  /// Remembers by which key a domain is known; does nothing when it is known.
+  Result<void> remember_domain(std::string_view domain, std::uint64_t key_id);
 
   /// Adds an image with one version, durably. kInvalid: the name is taken or not a name.
   Result<void> add(std::string_view name, std::string_view sharing_domain,

@@ -130,8 +130,8 @@ class DirOrigin::Impl {
 Result<void> DirOrigin::Impl::prepare() {
   TRY(database_.migrate(kSchema));
   find_ = TRY(database_.prepare("SELECT pack, offset, bytes FROM objects WHERE name = ?"));
-  insert_ = TRY(
-      database_.prepare("INSERT INTO objects (name, pack, offset, bytes) VALUES (?, ?, ?, ?)"));
+  insert_ =
+      TRY(database_.prepare("INSERT INTO objects (name, pack, offset, bytes) VALUES (?, ?, ?, ?)"));
   name_pack_ = TRY(database_.prepare("INSERT OR REPLACE INTO packs (number, bytes) VALUES (?, ?)"));
   return {};
 }
@@ -169,12 +169,12 @@ Result<void> DirOrigin::Impl::repair_pack(std::uint32_t number,
   const std::uint64_t named = bytes_named.value_or(0);
   if (pack.bytes() < named) return {};  // Lost on the disk; never append behind the gap.
   if (pack.bytes() > named) {
-    const std::uint64_t end = TRY(pack.scan(named, [&](const ObjectName& name,
-                                                       const RecordPlace& place) -> Result<void> {
+    const auto adopt = [&](const ObjectName& name, const RecordPlace& place) -> Result<void> {
       if (TRY(find(name))) return {};
       ++repairs_.objects_adopted;
       return name_object(name, number, place);
-    }));
+    };
+    const std::uint64_t end = TRY(pack.scan(named, adopt));
     if (pack.bytes() > end) {
       repairs_.bytes_cut += pack.bytes() - end;
       TRY(pack.truncate(end));
@@ -288,8 +288,7 @@ Result<std::vector<std::byte>> DirOrigin::Impl::get(const ObjectName& name) {
   const auto pack = pack_to_read(place->pack);
   if (!pack) {
     // The index promised it: a missing pack is damage.
-    const Errc code =
-        pack.error().code() == Errc::kNotFound ? Errc::kCorrupt : pack.error().code();
+    const Errc code = pack.error().code() == Errc::kNotFound ? Errc::kCorrupt : pack.error().code();
     return fail(code, where + ": " + pack.error().message());
   }
   auto bytes = (*pack)->read(place->record, name);
@@ -321,8 +320,8 @@ Result<std::unique_ptr<DirOrigin>> DirOrigin::open(const Options& options) {
   } else if (std::error_code ignored; !std::filesystem::exists(index, ignored)) {
     return fail(Errc::kNotFound, options.folder.string() + ": no image store is here");
   }
-  auto impl = std::make_unique<Impl>(options, std::move(lock),
-                                     TRY(Database::open({.path = index.string()})));
+  Database database = TRY(Database::open({.path = index.string()}));
+  auto impl = std::make_unique<Impl>(options, std::move(lock), std::move(database));
   TRY(impl->prepare());
   if (writable) TRY(impl->repair());
   return std::unique_ptr<DirOrigin>(new DirOrigin(std::move(impl)));
@@ -339,11 +338,17 @@ Result<void> DirOrigin::put(const ObjectName& name, std::span<const std::byte> b
   return impl_->put(name, bytes);
 }
 
-Result<void> DirOrigin::sync() { return impl_->sync(); }
+Result<void> DirOrigin::sync() {
+  return impl_->sync();
+}
 
-Result<void> DirOrigin::discard() { return impl_->discard(); }
+Result<void> DirOrigin::discard() {
+  return impl_->discard();
+}
 
-Result<std::vector<std::byte>> DirOrigin::get(const ObjectName& name) { return impl_->get(name); }
+Result<std::vector<std::byte>> DirOrigin::get(const ObjectName& name) {
+  return impl_->get(name);
+}
 
 Result<bool> DirOrigin::contains(const ObjectName& name) {
   return TRY(impl_->find(name)).has_value();
@@ -361,6 +366,8 @@ std::string DirOrigin::place(const ObjectName& name) {
          std::to_string((*place)->record.offset);
 }
 
-const DirOrigin::Repairs& DirOrigin::repairs() const { return impl_->repairs_; }
+const DirOrigin::Repairs& DirOrigin::repairs() const {
+  return impl_->repairs_;
+}
 
 }  // namespace samepage::imagestore

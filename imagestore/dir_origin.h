@@ -47,8 +47,8 @@ class DirOrigin final : public Origin {
   Result<void> discard() override;
   Result<std::vector<std::byte>> get(const ObjectName& name) override;
   Result<bool> contains(const ObjectName& name) override;
-  Result<void> list(const std::function<Result<void>(const ObjectName&, std::uint64_t)>& visit)
-      override;
+  Result<void> list(
+      const std::function<Result<void>(const ObjectName&, std::uint64_t)>& visit) override;
   std::string place(const ObjectName& name) override;
 
   const Repairs& repairs() const;

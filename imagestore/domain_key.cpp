@@ -37,7 +37,7 @@ Result<DigestKey> read_key_file(const std::filesystem::path& path) {
     if (errno == ENOENT) return fail(Errc::kNotFound, path.string() + ": no such key file");
     return io_error(path);
   }
-  struct stat about{};
+  struct stat about {};
   if (::fstat(fd.get(), &about) != 0) return io_error(path);
   if ((about.st_mode & 077U) != 0) {
     return fail(Errc::kInvalid, path.string() + ": only its owner may have access; chmod 600 it");

@@ -39,7 +39,8 @@ EncodedExtent encode_extent(const Extent& extent, const DomainKeys& keys);
 Result<Extent> decode_extent(std::span<const std::byte> bytes, const DomainKeys& keys);
 
 /// The digests alone, without decompressing. kCorrupt as above.
-Result<std::vector<PageDigest>> decode_extent_digests(std::span<const std::byte> bytes, const DomainKeys& keys);
+Result<std::vector<PageDigest>> decode_extent_digests(std::span<const std::byte> bytes,
+                                                      const DomainKeys& keys);
 
 /// The name of an extent of these pages: the digest of their digests.
 ObjectName extent_name(std::span<const PageDigest> digests, const DomainKeys& keys);

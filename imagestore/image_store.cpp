@@ -44,16 +44,16 @@ Result<std::unique_ptr<ImageStore>> ImageStore::open(const Options& options) {
   if (!has_catalog && !writable) {
     return fail(Errc::kNotFound, options.folder.string() + ": no image store is here");
   }
-  const DigestKey key =
-      options.domain ? options.domain->key : TRY(local_key(options, has_catalog));
+  const DigestKey key = options.domain ? options.domain->key : TRY(local_key(options, has_catalog));
   std::string domain = options.domain ? options.domain->name : "default";
   auto catalog = TRY(Catalog::open(catalog_path));
   auto pages = TRY(PageIndex::open(options.folder / "pages.db"));
-  std::unique_ptr<ImageStore> store(new ImageStore(std::move(domain), DomainKeys(key),
-                                                   std::move(origin), std::move(pages),
-                                                   std::move(catalog)));
+  std::unique_ptr<ImageStore> store(new ImageStore(
+      std::move(domain), DomainKeys(key), std::move(origin), std::move(pages), std::move(catalog)));
   TRY(store->catalog_->expect_domain(store->domain_, store->keys_.id));
-  if (writable) TRY(store->adopt_extents());
+  if (!writable) return store;
+  TRY(store->catalog_->remember_domain(store->domain_, store->keys_.id));
+  TRY(store->adopt_extents());
   return store;
 }
 
@@ -62,14 +62,15 @@ Result<std::unique_ptr<ImageStore>> ImageStore::open(const Options& options) {
 Result<void> ImageStore::adopt_extents() {
   const bool crashed = repairs().objects_adopted > 0;
   if (!crashed && TRY(pages_->extents()) > 0) return {};
-  TRY(origin_->list([this](const ObjectName& name, std::uint64_t) -> Result<void> {
+  const auto adopt = [this](const ObjectName& name, std::uint64_t) -> Result<void> {
     if (TRY(pages_->knows_extent(name))) return {};
     const auto bytes = origin_->get(name);
     if (!bytes) return {};  // Damaged: verifying says so; its pages are imported again.
     const auto digests = decode_extent_digests(*bytes, keys_);
     if (!digests) return {};  // Not an extent, or not of this domain.
     return pages_->add(name, *digests);
-  }));
+  };
+  TRY(origin_->list(adopt));
   return pages_->commit();
 }
 

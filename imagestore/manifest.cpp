@@ -13,7 +13,9 @@ std::size_t child_index(std::uint64_t page, unsigned level) {
 }
 
 /// Which node of `level` has `page` below it.
-std::uint64_t node_number(std::uint64_t page, unsigned level) { return page >> (8 * (level + 1)); }
+std::uint64_t node_number(std::uint64_t page, unsigned level) {
+  return page >> (8 * (level + 1));
+}
 
 }  // namespace
 
@@ -36,7 +38,8 @@ Result<ManifestNode> Manifest::read_node(const ObjectName& name, unsigned level)
     return fail(code, what + ": " + bytes.error().message());
   }
   if (name_object(*bytes, keys_) != name) {
-    return fail(Errc::kCorrupt, what + ": does not match its digest (" + origin_->place(name) + ")");
+    return fail(Errc::kCorrupt,
+                what + ": does not match its digest (" + origin_->place(name) + ")");
   }
   auto node = ManifestNode::decode(*bytes, keys_, level);
   if (!node) return tl::unexpected(std::move(node).error().within(what));
@@ -107,8 +110,7 @@ ManifestBuilder::ManifestBuilder(Origin& origin, const DomainKeys& keys, std::ui
       version_{.size_bytes = size_bytes, .root = std::nullopt},
       open_(version_.height()) {}
 
-Result<ManifestBuilder> ManifestBuilder::on_top_of(const Manifest& base,
-                                                   std::uint64_t size_bytes) {
+Result<ManifestBuilder> ManifestBuilder::on_top_of(const Manifest& base, std::uint64_t size_bytes) {
   if (size_bytes < base.size_bytes()) return fail(Errc::kInvalid, "an image does not shrink");
   ManifestBuilder builder(*base.origin_, base.keys_, size_bytes);
   builder.base_ = base;

@@ -37,7 +37,8 @@ tl::unexpected<Error> io_error(std::string_view what) {
 
 /// Over everything but itself, so that a flipped bit anywhere in the record is seen.
 std::uint64_t checksum(const ObjectName& name, std::span<const std::byte> bytes) {
-  const XXH64_hash_t seed = XXH3_64bits_withSeed(name.bytes.data(), name.bytes.size(), bytes.size());
+  const XXH64_hash_t seed =
+      XXH3_64bits_withSeed(name.bytes.data(), name.bytes.size(), bytes.size());
   return XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed);
 }
 
@@ -110,7 +111,7 @@ Result<PackFile> PackFile::open(const std::filesystem::path& path, std::uint32_t
     const Errc code = errno == ENOENT ? Errc::kNotFound : Errc::kIo;
     return fail(code, path.string() + ": " + std::generic_category().message(errno));
   }
-  struct stat about{};
+  struct stat about {};
   if (::fstat(fd.get(), &about) != 0) return io_error(path.string());
   PackFile pack(std::move(fd), number, static_cast<std::uint64_t>(about.st_size));
   const auto header = TRY(pack.read_bytes(0, kHeaderBytes));

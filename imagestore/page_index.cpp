@@ -14,7 +14,9 @@ constexpr std::array<std::string_view, 1> kSchema{
     "CREATE TABLE pages (digest BLOB PRIMARY KEY, extent INTEGER NOT NULL, slot INTEGER NOT NULL)"
     "  WITHOUT ROWID;"};
 
-std::span<const std::byte> octets(const PageDigest& digest) { return digest.bytes; }
+std::span<const std::byte> octets(const PageDigest& digest) {
+  return digest.bytes;
+}
 
 }  // namespace
 
@@ -117,6 +119,8 @@ Result<void> PageIndex::commit() {
   return {};
 }
 
-void PageIndex::discard() { impl_->transaction_.reset(); }
+void PageIndex::discard() {
+  impl_->transaction_.reset();
+}
 
 }  // namespace samepage::imagestore
