@@ -1,0 +1,116 @@
+#include "tools/samepage/plan_view.h"
+
+#include <algorithm>
+
+#include "tools/samepage/quantity.h"
+#include "tools/samepage/table.h"
+
+namespace samepage::cli {
+namespace {
+
+using Align = Table::Align;
+
+std::string counted(std::size_t count, const std::string& noun) {
+  return std::to_string(count) + " " + noun + (count == 1 ? "" : "s");
+}
+
+void print_moves(const Plan& plan, Session& session) {
+  Table table({{"MOVE"}, {"FROM"}, {"TO"}, {"STATE"}, {"GAIN", Align::kRight}, {"WHY"}});
+  for (const Move& move : plan.moves) {
+    table.add_row({move.vm, move.source, move.target, move.state, show_mib_change(move.gain_mib),
+                   move.reason});
+  }
+  table.print(session.out, session.out_width);
+}
+
+void print_stays(const Plan& plan, Session& session) {
+  Table table({{"STAYS"}, {"ON"}, {"WHY"}});
+  for (const Stay& stay : plan.stays) table.add_row({stay.vm, stay.host, stay.reason});
+  table.print(session.out, session.out_width);
+}
+
+void print_results(const Plan& plan, Session& session) {
+  Table table({{"VM"},
+               {"FROM"},
+               {"TO"},
+               {"STATE"},
+               {"STREAM", Align::kRight},
+               {"WIRE", Align::kRight},
+               {"OF STREAM", Align::kRight},
+               {"REFS", Align::kRight},
+               {"DOWNTIME", Align::kRight},
+               {"TOTAL", Align::kRight}});
+  for (const Move& move : plan.moves) {
+    table.add_row({move.vm, move.source, move.target, move.state,
+                   show_bytes_as_mib(move.stream_bytes), show_bytes_as_mib(move.wire_bytes),
+                   show_share(move.wire_bytes, move.stream_bytes), show_count(move.page_refs),
+                   show_ms(move.downtime_ms), show_ms(move.total_ms)});
+  }
+  table.print(session.out, session.out_width);
+}
+
+/// Where the placer sees the VM of `move` now, as a sentence.
+std::string whereabouts(const Move& move, const Result<std::vector<Vm>>& vms) {
+  const std::string unknown =
+      "Where it runs is not known; `samepage vms` tells when its hosts answer.";
+  if (!vms) return unknown;
+  const auto vm = std::find_if(vms->begin(), vms->end(), [&](const Vm& each) {
+    return move.uuid.empty() ? each.name == move.vm : each.uuid == move.uuid;
+  });
+  if (vm == vms->end() || vm->host.empty()) return unknown;
+  return "It is on " + vm->host + " (" + (vm->state.empty() ? "state unknown" : vm->state) + ").";
+}
+
+Result<std::vector<Vm>> ask_for_vms(const Session& session) {
+  const std::string body = TRY(session.placer.get("/vms", answer_deadline()));
+  return parse_vms(body);
+}
+
+}  // namespace
+
+void print_plan(const StoredPlan& stored, Session& session) {
+  if (session.json) {
+    session.out << stored.json << '\n';
+    return;
+  }
+  const Plan& plan = stored.plan;
+  session.out << "Plan " << printable(plan.id) << " (" << printable(plan.state)
+              << "): " << counted(plan.moves.size(), "move") << ", "
+              << counted(plan.stays.size(), "VM") << " left alone\n"
+              << "Predicted sharing " << show_mib(plan.shared_before_mib) << " now, "
+              << show_mib(plan.shared_after_mib) << " afterwards ("
+              << show_mib_change(plan.gain_mib) << ")\n";
+  if (!plan.moves.empty()) {
+    session.out << '\n';
+    print_moves(plan, session);
+  }
+  if (!plan.stays.empty()) {
+    session.out << '\n';
+    print_stays(plan, session);
+  }
+}
+
+Result<void> report_outcome(const StoredPlan& stored, Session& session) {
+  const Plan& plan = stored.plan;
+  if (session.json) {
+    session.out << stored.json << '\n';
+  } else if (!plan.moves.empty()) {
+    print_results(plan, session);
+  }
+  const auto done = static_cast<std::size_t>(std::count_if(
+      plan.moves.begin(), plan.moves.end(), [](const Move& move) { return move.state == "done"; }));
+  if (plan.state == "done" && done == plan.moves.size()) return {};
+
+  const Result<std::vector<Vm>> vms = ask_for_vms(session);
+  for (const Move& move : plan.moves) {
+    if (move.state != "failed") continue;
+    session.talk << printable(move.vm) << " did not move: "
+                 << printable(move.error.empty() ? "no reason was given" : move.error) << ". "
+                 << printable(whereabouts(move, vms)) << '\n';
+  }
+  return fail(Errc::kUnavailable, "plan " + plan.id + " ended " + plan.state + ": " +
+                                      std::to_string(done) + " of " +
+                                      counted(plan.moves.size(), "move") + " done");
+}
+
+}  // namespace samepage::cli
