@@ -37,7 +37,7 @@ class ImageSource {
 
 struct SourceOptions {
   std::filesystem::path path;
-  std::string format;           ///< Empty: as the content says.
+  std::string format = {};      ///< Empty: as the content says.
   bool follow_backing = false;  ///< Read through the image's backing files, wherever they are.
 };
 

@@ -28,7 +28,7 @@ class ImageStore final {
     DirOrigin::Access access = DirOrigin::Access::kRead;
     /// None: the domain `default`, with a key that is made at first use and kept in the folder,
     /// readable by its owner only.
-    std::optional<SharingDomain> domain;
+    std::optional<SharingDomain> domain = {};
     std::uint64_t pack_bytes_max = 256U << 20U;
   };
 

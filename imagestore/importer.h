@@ -19,8 +19,8 @@ struct ImportProgress {
 
 struct ImportOptions {
   std::filesystem::path path;
-  std::string name;             ///< Empty: the file's name without its last extension.
-  std::string format;           ///< Empty: as the content says; the file's name says nothing.
+  std::string name = {};        ///< Empty: the file's name without its last extension.
+  std::string format = {};      ///< Empty: as the content says; the file's name says nothing.
   bool follow_backing = false;  ///< Read what backing files of the image hold, wherever they are.
   unsigned threads = 2;         ///< To digest and compress.
 

@@ -12,7 +12,7 @@
 namespace samepage::imagestore {
 
 struct VerifyOptions {
-  std::string image;  ///< Empty: every image, and every stored object whether used or not.
+  std::string image = {};  ///< Empty: every image, and every stored object whether used or not.
   std::size_t problems_max = 100;  ///< That are described; all are counted.
   std::function<bool(const ImportProgress&)> on_progress = {};  ///< As in ImportOptions.
 };
