@@ -7,6 +7,7 @@
 #include <thread>
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,18 +26,24 @@ std::string image_name(std::uint64_t number) {
   return "image-" + std::to_string(number);
 }
 
+/// What parent and child both see.
+struct Shared {
+  std::atomic<bool> opened = false;  ///< The child has the store open.
+  std::atomic<std::uint64_t> imported = 0;
+};
+
 /// Imports one image after the other, counting those that returned, until it is killed.
-[[noreturn]] void import_forever(const Scratch& scratch, std::uint64_t first,
-                                 std::atomic<std::uint64_t>& imported) {
+[[noreturn]] void import_forever(const Scratch& scratch, std::uint64_t first, Shared& shared) {
   auto store = ImageStore::open({.folder = scratch / "store",
                                  .access = DirOrigin::Access::kWrite,
                                  .domain = {},
                                  .pack_bytes_max = 2U << 20U});
   if (!store) ::_exit(1);
+  shared.opened.store(true);
   for (std::uint64_t number = first;; ++number) {
     const auto path = scratch / ("disk-" + std::to_string(number % 4));
     if (!import_file(**store, path, image_name(number))) ::_exit(2);
-    imported.store(number + 1);
+    shared.imported.store(number + 1);
   }
 }
 
@@ -47,19 +54,22 @@ TEST(CrashTest, AKilledImporterLosesNothingAcknowledged) {
     auto bytes = disk_bytes(kDiskPages, static_cast<std::uint64_t>(disk));
     write_file(scratch / ("disk-" + std::to_string(disk)), bytes);
   }
-  void* shared = ::mmap(nullptr, sizeof(std::atomic<std::uint64_t>), PROT_READ | PROT_WRITE,
-                        MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  ASSERT_NE(shared, MAP_FAILED);
-  auto& imported = *new (shared) std::atomic<std::uint64_t>(0);
+  void* memory =
+      ::mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  auto& shared = *new (memory) Shared();
   std::uint64_t adopted = 0;
 
   for (int round = 0; round < kRounds; ++round) {
     // New pages each time, or there would soon be nothing left to write.
     write_file(scratch / ("disk-" + std::to_string(round % 4)), disk_bytes(kDiskPages, random()));
-    const std::uint64_t first = imported.load();
+    const std::uint64_t first = shared.imported.load();
+    shared.opened.store(false);
     const pid_t child = ::fork();
-    if (child == 0) import_forever(scratch, first, imported);
-    std::this_thread::sleep_for(std::chrono::microseconds(random() % 200'000));
+    if (child == 0) import_forever(scratch, first, shared);
+    while (!shared.opened.load() && ::waitpid(child, nullptr, WNOHANG) == 0) ::sched_yield();
+    // A moment is what the test is about: this wait decides nothing, it only varies.
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 120'000));
     ::kill(child, SIGKILL);
     int status = 0;
     ASSERT_EQ(::waitpid(child, &status, 0), child);
@@ -69,14 +79,14 @@ TEST(CrashTest, AKilledImporterLosesNothingAcknowledged) {
     adopted += store->repairs().objects_adopted;
     const auto images = store->catalog().list().value();
     // One more may be durable than was counted: killed between the two.
-    ASSERT_GE(images.size(), imported.load());
-    ASSERT_LE(images.size(), imported.load() + 1);
-    imported.store(images.size());
+    ASSERT_GE(images.size(), shared.imported.load());
+    ASSERT_LE(images.size(), shared.imported.load() + 1);
+    shared.imported.store(images.size());
     const auto report = verify_store(*store, {}).value();
     EXPECT_TRUE(report.clean()) << report.descriptions.front();
     EXPECT_EQ(report.images, images.size());
   }
-  std::cout << imported.load() << " images imported, " << adopted << " objects adopted\n";
+  std::cout << shared.imported.load() << " images imported, " << adopted << " objects adopted\n";
   EXPECT_GT(adopted, 0U) << "no kill fell into an import: the test tests nothing";
 }
 
