@@ -481,11 +481,15 @@ TEST_F(SubcommandsTest, DoctorComparesTheAgentsKeyWithTheEnrolledOnes) {
                                            "--placer-key", dir_.write("placer.pub", "none")};
   std::string body = R"({"hosts":[]})";
   routes_.push_back({"GET", "/api/v1/hosts", [&](const http::Request&) {
+                       const std::lock_guard lock(mutex_);
                        return Result<http::Response>(http::Response{.body = body});
                      }});
 
   const Output stranger = samepage(doctor);
-  body = R"({"hosts":[{"name":"alpha","state":"up","public_key":")" + keys->public_key + "\"}]}";
+  {
+    const std::lock_guard lock(mutex_);
+    body = R"({"hosts":[{"name":"alpha","state":"up","public_key":")" + keys->public_key + "\"}]}";
+  }
   const Output enrolled = samepage(doctor);
 
   EXPECT_EQ(stranger.exit_code, 1);

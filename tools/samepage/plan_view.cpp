@@ -66,6 +66,18 @@ Result<std::vector<Vm>> ask_for_vms(const Session& session) {
   return parse_vms(body);
 }
 
+void explain_failures(const Plan& plan, Session& session) {
+  const auto failed = [](const Move& move) { return move.state == "failed"; };
+  if (std::none_of(plan.moves.begin(), plan.moves.end(), failed)) return;
+  const Result<std::vector<Vm>> vms = ask_for_vms(session);
+  for (const Move& move : plan.moves) {
+    if (!failed(move)) continue;
+    const std::string why = move.error.empty() ? "no reason was given" : move.error;
+    session.talk << printable(move.vm) << " did not move: " << printable(why) << ". "
+                 << printable(whereabouts(move, vms)) << '\n';
+  }
+}
+
 }  // namespace
 
 void print_plan(const StoredPlan& stored, Session& session) {
@@ -101,13 +113,7 @@ Result<void> report_outcome(const StoredPlan& stored, Session& session) {
       plan.moves.begin(), plan.moves.end(), [](const Move& move) { return move.state == "done"; }));
   if (plan.state == "done" && done == plan.moves.size()) return {};
 
-  const Result<std::vector<Vm>> vms = ask_for_vms(session);
-  for (const Move& move : plan.moves) {
-    if (move.state != "failed") continue;
-    session.talk << printable(move.vm) << " did not move: "
-                 << printable(move.error.empty() ? "no reason was given" : move.error) << ". "
-                 << printable(whereabouts(move, vms)) << '\n';
-  }
+  explain_failures(plan, session);
   return fail(Errc::kUnavailable, "plan " + plan.id + " ended " + plan.state + ": " +
                                       std::to_string(done) + " of " +
                                       counted(plan.moves.size(), "move") + " done");
