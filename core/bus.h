@@ -54,7 +54,8 @@ class BusIncoming {
 /// twice, the newer connection is the host's.
 ///
 /// Threads: methods from any thread; callbacks come from the bus's own thread: they must return at
-/// once and must not call request(). Lifetime: no callback runs after the destructor.
+/// once and must not call request(). Lifetime: no callback runs after the destructor, and no
+/// method may.
 /// A message that cannot be decoded is dropped and logged once for its sender.
 class BusServer {
  public:
@@ -72,6 +73,10 @@ class BusServer {
   BusServer(const BusServer&) = delete;
   BusServer& operator=(const BusServer&) = delete;
   ~BusServer();
+
+  /// Ends the bus before its destructor does: callbacks stop, and requests that other threads wait
+  /// for return kUnavailable, so that those threads can be joined. Not from a callback.
+  void close();
 
   /// The bound endpoint, with the port's number.
   std::string endpoint() const;
@@ -122,6 +127,9 @@ class BusClient {
   BusClient(const BusClient&) = delete;
   BusClient& operator=(const BusClient&) = delete;
   ~BusClient();
+
+  /// As BusServer's.
+  void close();
 
   /// As BusServer's. kUnavailable says why there is no connection, for people.
   Result<bus::Envelope> request(bus::Envelope envelope, Deadline deadline);

@@ -29,9 +29,10 @@ struct VmInfo {
   VmState state = VmState::kOther;
   std::uint64_t memory_bytes = 0;  ///< Guest RAM as configured.
   int vcpus = 0;
-  double cpu_seconds = 0;                  ///< Used since it started, all vCPUs.
-  pid_t pid = 0;                           ///< Its QEMU process, in the agent's PID namespace.
-  std::string sharing_domain = "default";  ///< From <samepage:domain> in the XML's metadata.
+  double cpu_seconds = 0;  ///< Used since it started, all vCPUs.
+  pid_t pid = 0;           ///< Its QEMU process, in the agent's PID namespace; 0 while unknown.
+  /// From <samepage:domain> in the XML's metadata; empty: unreadable, share with nobody.
+  std::string sharing_domain = "default";
 };
 
 struct HypervisorFacts {
@@ -42,7 +43,8 @@ struct HypervisorFacts {
   int cpus = 0;
 };
 
-/// What libvirt reports of a running or finished outgoing migration.
+/// What libvirt reports of an outgoing migration that runs, or of the one that has ended: on its
+/// target, for the VM has left its source.
 struct MigrationProgress {
   std::uint64_t bytes_processed = 0;
   std::uint64_t bytes_remaining = 0;
@@ -57,6 +59,8 @@ struct MigrateRequest {
   std::chrono::milliseconds downtime_max{300};
 };
 
+/// kPausedForMigration comes for an outgoing migration's switch-over, and only when the guest was
+/// running until then. A VM that migrated without it was paused before: leave it paused.
 enum class VmEventKind : std::uint8_t {
   kStarted,
   kStopped,
@@ -85,8 +89,9 @@ class Hypervisor {
 
   /// Live-migrates to wherever the two sockets lead and returns when the source has let go of the
   /// VM. The VM arrives *paused* on the target: whoever knows that the source will not run it any
-  /// more resumes it there (see "Never twice" in docs/design-notes.md). On any error the VM is
-  /// still the source's and goes on there.
+  /// more resumes it there (see "Never twice" in docs/design-notes.md). kTimedOut: the connection
+  /// to libvirt was lost half-way, the outcome is unknown; ask vms() of both hosts. On any other
+  /// error the VM is still the source's and goes on there.
   virtual Result<void> migrate(const MigrateRequest& request) = 0;
   virtual Result<MigrationProgress> migration_progress(const VmId& vm) = 0;
   virtual Result<void> cancel_migration(const VmId& vm) = 0;
@@ -97,7 +102,8 @@ class Hypervisor {
   virtual Result<void> discard_paused(const VmId& vm) = 0;
 
   /// Calls `on_event` from a thread of the hypervisor's own for each life-cycle change, until the
-  /// hypervisor is destroyed. At most one observer; set it before the first migration.
+  /// hypervisor is destroyed. At most one observer; set it before the first migration. An empty
+  /// function ends the observation: when this returns, no call is under way and none follows.
   virtual Result<void> observe(std::function<void(const VmEvent&)> on_event) = 0;
 };
 

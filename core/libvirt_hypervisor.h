@@ -7,6 +7,8 @@
 
 namespace samepage {
 
+class LibvirtConnection;
+
 /// Hypervisor over libvirt. Connects when it is first needed and again after libvirtd was
 /// restarted; events missed while there was no connection are not repeated, ask vms() then.
 ///
@@ -16,12 +18,12 @@ namespace samepage {
 ///       <samepage:domain xmlns:samepage="https://samepage.example/vm/1">tenant7</samepage:domain>
 ///     </metadata>
 ///
-/// without the element it is `default`; a text that is no name makes it empty, which shares with
+/// Without the element it is `default`; a text that is no name makes it empty, which shares with
 /// nobody.
 ///
 /// Threads: Hypervisor's. Starts libvirt's event loop, one thread for the process's rest of life,
 /// and one thread of its own. Lifetime: no event is delivered after the destructor.
-class LibvirtHypervisor : public Hypervisor {
+class LibvirtHypervisor final : public Hypervisor {
  public:
   struct Options {
     std::string uri = "qemu:///system";
@@ -31,6 +33,23 @@ class LibvirtHypervisor : public Hypervisor {
 
   /// Succeeds without a connection. kIo: libvirt's event loop cannot be started.
   static Result<std::unique_ptr<Hypervisor>> create(Options options);
+  LibvirtHypervisor(Options options, std::unique_ptr<LibvirtConnection> connection);
+  LibvirtHypervisor(const LibvirtHypervisor&) = delete;
+  LibvirtHypervisor& operator=(const LibvirtHypervisor&) = delete;
+  ~LibvirtHypervisor() override;
+
+  Result<HypervisorFacts> facts() override;
+  Result<std::vector<VmInfo>> vms() override;
+  Result<void> migrate(const MigrateRequest& request) override;
+  Result<MigrationProgress> migration_progress(const VmId& vm) override;
+  Result<void> cancel_migration(const VmId& vm) override;
+  Result<void> resume(const VmId& vm) override;
+  Result<void> discard_paused(const VmId& vm) override;
+  Result<void> observe(std::function<void(const VmEvent&)> on_event) override;
+
+ private:
+  const Options options_;
+  const std::unique_ptr<LibvirtConnection> connection_;
 };
 
 }  // namespace samepage

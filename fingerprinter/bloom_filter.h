@@ -17,11 +17,13 @@ namespace samepage::fingerprinter {
 /// Threads: none of its own; const methods may run at the same time.
 class BloomFilter {
  public:
-  /// `cells`: bits, rounded up to a multiple of 64; `k`: cells per hash, 1 to 16.
+  /// `cells`: bits, rounded up to a multiple of 64, at least 64; `k`: cells per hash, 1 to 16.
   BloomFilter(std::size_t cells, unsigned k);
 
-  /// The filter with about `false_positive_rate` (0 < rate < 1) for `count` hashes.
-  static BloomFilter sized_for(std::size_t count, double false_positive_rate);
+  /// The filter with about `false_positive_rate` (0 < rate < 1) for `count` hashes, but of at most
+  /// `cells_max` cells: the rate rises when they do not suffice, and k is the best for that size.
+  static BloomFilter sized_for(std::size_t count, double false_positive_rate,
+                               std::size_t cells_max = SIZE_MAX);
 
   void add(PageHash hash);
   bool lookup(PageHash hash) const;
@@ -30,7 +32,7 @@ class BloomFilter {
   unsigned k() const { return k_; }
   std::span<const std::uint64_t> words() const { return words_; }
 
-  /// The form in docs/formats.md.
+  /// The form in docs/formats/fingerprinter.md.
   std::vector<std::byte> serialize() const;
 
   /// kCorrupt: not a filter, or larger than `bytes_max`.

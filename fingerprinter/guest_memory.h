@@ -22,7 +22,8 @@ struct PageRun {
 ///
 /// Invariant: reading changes nothing in the guest: no page is faulted in, no KSM page is unshared.
 /// Threads: every method may be called from any thread.
-/// Lifetime: the QEMU process may end at any time; reads then say kNotFound.
+/// Lifetime: the QEMU process may end at any time; reads then say kNotFound. Destroy the object
+/// then: it holds RAM that is a shared file open, and its memory allocated.
 class GuestMemory {
  public:
   virtual ~GuestMemory() = default;
@@ -30,15 +31,18 @@ class GuestMemory {
   virtual std::uint64_t pages() const = 0;
 
   /// The runs of pages that hold data: present in memory and not the kernel's shared zero page.
+  /// kNotFound: the guest is gone. kIo: the kernel refused.
   virtual Result<std::vector<PageRun>> populated() = 0;
 
   /// Copies whole pages starting at page `first` into `destination` (a multiple of kPageSize).
-  /// kNotFound: the guest is gone. kIo: a page in the range could not be read.
+  /// Pages that the guest never touched read as what it would see: zeros, or its RAM file's data.
+  /// kNotFound: the guest is gone. kIo: a page in the range is swapped out or could not be read.
   virtual Result<void> read(std::uint64_t first, std::span<std::byte> destination) = 0;
 };
 
-/// Opens the RAM of a running guest: a read-only map when its RAM is a shared memfd or file,
-/// process_vm_readv otherwise. kNotFound: the process is gone or has no RAM of that size.
+/// Opens the RAM of a running guest: read through its file when it is a shared memfd or file,
+/// through /proc/PID/mem otherwise. kNotFound: the process is gone or has no RAM of that size.
+/// kIo: it may not be looked at; root may, or the user that QEMU runs as.
 Result<std::unique_ptr<GuestMemory>> open_guest_memory(const VmInfo& vm);
 
 }  // namespace samepage::fingerprinter

@@ -1,8 +1,12 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <functional>
+#include <stop_token>
 #include <vector>
 
+#include "core/clock.h"
 #include "core/page_hash.h"
 #include "core/result.h"
 #include "fingerprinter/guest_memory.h"
@@ -20,10 +24,21 @@ struct Scan {
   std::uint64_t pages = 0;          ///< The guest's RAM, absent pages included.
   std::uint64_t zero = 0;           ///< Populated, but every byte is zero.
   std::vector<ScannedPage> hashed;  ///< Populated and not zero, by rising page number.
-  double seconds = 0;
+  double seconds = 0;               ///< Pauses included.
 };
 
-/// Hashes every populated page with `seed`. kNotFound: the guest ended during the scan.
-Result<Scan> scan(GuestMemory& memory, HashSeed seed);
+struct ScanOptions {
+  double cpu_share = 1.0;        ///< Of one core, 0 < share <= 1: the scan pauses in between.
+  std::stop_token stop{};        ///< Ends the scan at its next batch.
+  const Clock* clock = nullptr;  ///< Borrowed; null: the system's.
+
+  /// Pauses; empty: this thread sleeps.
+  std::function<void(std::chrono::nanoseconds)> pause{};
+};
+
+/// Hashes every populated page with `seed`. A page that cannot be read (swapped out meanwhile) is
+/// left out. kNotFound: the guest ended during the scan. kUnavailable: it was stopped.
+/// kInvalid: `cpu_share` is out of range.
+Result<Scan> scan(GuestMemory& memory, HashSeed seed, const ScanOptions& options = {});
 
 }  // namespace samepage::fingerprinter

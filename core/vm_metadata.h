@@ -1,0 +1,16 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace samepage {
+
+/// The XML namespace of our elements in a VM's metadata.
+inline constexpr const char* kVmMetadataNamespace = "https://samepage.example/vm/1";
+
+/// The sharing domain that a <samepage:domain> element names, given as libvirt hands it out, or
+/// empty when its text is no name: 1 to 64 letters, digits, '.', '_' or '-'. Empty shares with
+/// nobody; a slip in the XML must not put a VM into another tenant's domain.
+std::string sharing_domain_in(std::string_view element);
+
+}  // namespace samepage

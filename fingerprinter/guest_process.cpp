@@ -1,0 +1,170 @@
+#include "fingerprinter/guest_process.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <system_error>
+#include <utility>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace samepage::fingerprinter {
+namespace {
+
+constexpr std::size_t kMapsBytesMax = 64U << 20U;
+
+std::string reason(int number) {
+  return std::generic_category().message(number);
+}
+
+/// Takes the text up to `end` (or all of it) off the front.
+std::string_view cut(std::string_view& text, char end) {
+  const std::size_t at = text.find(end);
+  const std::string_view part = text.substr(0, at);
+  text.remove_prefix(at == std::string_view::npos ? text.size() : at + 1);
+  return part;
+}
+
+bool number(std::string_view text, int base, std::uint64_t& value) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+/// "7f2f27e00000-7f2f37e00000 rw-p 00000000 00:00 0    [name]"
+bool parse_mapping(std::string_view line, Mapping& mapping) {
+  if (!number(cut(line, '-'), 16, mapping.start)) return false;
+  if (!number(cut(line, ' '), 16, mapping.end)) return false;
+  const std::string_view access = cut(line, ' ');
+  if (access.size() != 4 || mapping.end <= mapping.start) return false;
+  mapping.writable = access[1] == 'w';
+  mapping.executable = access[2] == 'x';
+  mapping.shared = access[3] == 's';
+  if (!number(cut(line, ' '), 16, mapping.offset)) return false;
+  mapping.device = cut(line, ' ');
+  return number(cut(line, ' '), 10, mapping.inode);
+}
+
+bool may_be_ram(const Mapping& mapping) {
+  return mapping.writable && !mapping.executable;
+}
+
+/// Whether `next` continues `mapping` as a part of one block that the kernel has split.
+bool continues(const Mapping& mapping, const Mapping& next) {
+  if (!may_be_ram(next) || next.start != mapping.end || next.shared != mapping.shared) return false;
+  if (next.inode != mapping.inode || next.device != mapping.device) return false;
+  return mapping.inode == 0 || next.offset == mapping.offset + (mapping.end - mapping.start);
+}
+
+/// How many mappings from `first` on make up exactly `bytes`; 0 when none do.
+std::size_t parts_of(const std::vector<Mapping>& mappings, std::size_t first, std::uint64_t bytes) {
+  if (!may_be_ram(mappings[first])) return 0;
+  std::size_t last = first;
+  while (mappings[last].end - mappings[first].start < bytes) {
+    if (last + 1 == mappings.size() || !continues(mappings[last], mappings[last + 1])) return 0;
+    ++last;
+  }
+  return mappings[last].end - mappings[first].start == bytes ? last - first + 1 : 0;
+}
+
+}  // namespace
+
+std::vector<Mapping> parse_maps(std::string_view maps) {
+  std::vector<Mapping> mappings;
+  while (!maps.empty()) {
+    Mapping mapping;
+    if (parse_mapping(cut(maps, '\n'), mapping)) mappings.push_back(std::move(mapping));
+  }
+  return mappings;
+}
+
+Result<RamBlock> find_ram(const std::vector<Mapping>& mappings, std::uint64_t bytes) {
+  std::vector<std::size_t> whole;
+  std::vector<std::size_t> split;
+  for (std::size_t i = 0; i < mappings.size(); ++i) {
+    const std::size_t parts = parts_of(mappings, i, bytes);
+    if (parts == 1) whole.push_back(i);
+    if (parts > 1) split.push_back(i);
+  }
+  const std::vector<std::size_t>& found = whole.empty() ? split : whole;
+  if (found.size() != 1) {
+    return fail(Errc::kNotFound, std::to_string(found.size()) + " mappings of " +
+                                     std::to_string(bytes) + " bytes, not one");
+  }
+  const Mapping& first = mappings[found.front()];
+  return RamBlock{first.start, bytes, first};
+}
+
+GuestProcess::GuestProcess(pid_t pid, Fd pidfd, Fd folder, Fd pagemap)
+    : pid_(pid),
+      pidfd_(std::move(pidfd)),
+      folder_(std::move(folder)),
+      pagemap_(std::move(pagemap)) {}
+
+Result<GuestProcess> GuestProcess::open(pid_t pid) {
+  const std::string folder_name = "/proc/" + std::to_string(pid);
+  // glibc 2.36 has pidfd_open() only in a header that clashes with <fcntl.h> in C++.
+  Fd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  if (!pidfd) return fail(Errc::kNotFound, "process " + std::to_string(pid) + " does not exist");
+  Fd folder(::open(folder_name.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!folder) return fail(Errc::kNotFound, folder_name + " does not exist");
+
+  Fd pagemap(::openat(folder.get(), "pagemap", O_RDONLY | O_CLOEXEC));
+  const int failure = errno;
+  const bool opened = static_cast<bool>(pagemap);
+  GuestProcess process(pid, std::move(pidfd), std::move(folder), std::move(pagemap));
+  if (!opened) return tl::unexpected(process.blame(folder_name + "/pagemap: " + reason(failure)));
+  if (!process.alive()) return tl::unexpected(process.blame(folder_name));
+  return process;
+}
+
+bool GuestProcess::alive() const {
+  // A process keeps its number until it has been reaped, and a pidfd is readable before that.
+  pollfd state{.fd = pidfd_.get(), .events = POLLIN, .revents = 0};
+  return ::poll(&state, 1, 0) == 0;
+}
+
+Error GuestProcess::blame(const std::string& message) const {
+  if (alive()) return {Errc::kIo, message};
+  return {Errc::kNotFound, "process " + std::to_string(pid_) + " has ended"};
+}
+
+Result<std::vector<Mapping>> GuestProcess::mappings() const {
+  const Fd maps(::openat(folder_.get(), "maps", O_RDONLY | O_CLOEXEC));
+  if (!maps) return tl::unexpected(blame("maps: " + reason(errno)));
+  std::string text;
+  std::array<char, 65536> buffer;
+  for (;;) {
+    const ssize_t got = ::read(maps.get(), buffer.data(), buffer.size());
+    if (got < 0) return tl::unexpected(blame("maps: " + reason(errno)));
+    if (got == 0) break;
+    text.append(buffer.data(), static_cast<std::size_t>(got));
+    if (text.size() > kMapsBytesMax) return fail(Errc::kIo, "maps has no end");
+  }
+  if (!alive()) return tl::unexpected(blame("maps"));
+  return parse_maps(text);
+}
+
+Result<Fd> GuestProcess::open_memory() const {
+  Fd memory(::openat(folder_.get(), "mem", O_RDONLY | O_CLOEXEC));
+  if (!memory) return tl::unexpected(blame("mem: " + reason(errno)));
+  return memory;
+}
+
+Result<Fd> GuestProcess::open_file(const Mapping& mapping) const {
+  std::array<char, 64> name{};
+  char* end = std::copy_n("map_files/", 10, name.begin());
+  end = std::to_chars(end, name.end(), mapping.start, 16).ptr;
+  *end++ = '-';
+  end = std::to_chars(end, name.end(), mapping.end, 16).ptr;
+  *end = '\0';
+  Fd file(::openat(folder_.get(), name.data(), O_RDONLY | O_CLOEXEC));
+  if (!file) return tl::unexpected(blame(std::string(name.data()) + ": " + reason(errno)));
+  return file;
+}
+
+}  // namespace samepage::fingerprinter

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "core/hypervisor.h"
+#include "core/result.h"
+
+namespace samepage::fingerprinter {
+
+/// What the guests of one host really occupy, counted by physical frames. Pages of 4 KiB.
+struct FrameCounts {
+  std::uint64_t resident_pages = 0;    ///< Mapped by the guests, the kernel's zero page left out.
+  std::uint64_t distinct_frames = 0;   ///< Frames behind them.
+  std::uint64_t ksm_mapped_pages = 0;  ///< Of the resident pages, those that KSM has merged.
+  std::uint64_t ksm_frames = 0;        ///< Frames behind those.
+  std::uint64_t zero_page = 0;         ///< Mapped to the kernel's zero page: they cost nothing.
+
+  /// Pages that sharing saves, by KSM and by mapping one RAM file.
+  std::uint64_t saved_pages() const { return resident_pages - distinct_frames; }
+};
+
+/// Counts the frames of all the guests' RAM together. KSM's own counters are one per kernel; this
+/// count tells the hosts of one kernel apart, and on a real host it agrees with them
+/// (ksm_mapped_pages = pages_shared + pages_sharing, when only guests are mergeable).
+///
+/// A guest that ended is left out. The guests run on meanwhile, so the counts are of no single
+/// moment. kIo: CAP_SYS_ADMIN is missing, without which the kernel names no frames.
+Result<FrameCounts> count_frames(std::span<const VmInfo> vms);
+
+}  // namespace samepage::fingerprinter

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/mutex.h"
+#include "core/result.h"
+#include "migrator/byte_stream.h"
+#include "migrator/relay_messages.h"
+
+namespace samepage::migrator {
+
+/// The connection of two relays as messages: a type, a length, a body of at most
+/// body_bytes_max(type).
+///
+/// Threads: send() from any thread; receive() from one at a time.
+/// Lifetime: the stream is borrowed and must outlive the link.
+class PeerLink {
+ public:
+  explicit PeerLink(ByteStream& stream) : stream_(stream) {}
+
+  /// Any error: the message may have been sent in part; give the connection up.
+  Result<void> send(MessageType type, std::span<const std::byte> body, Deadline deadline);
+
+  struct Message {
+    MessageType type = MessageType::kHello;
+    std::span<const std::byte> body;  ///< Valid until the next receive().
+  };
+
+  /// kUnavailable: the connection ended. kCorrupt: this is no message. kTimedOut: no whole message
+  /// came; the connection cannot be used any more.
+  Result<Message> receive(Deadline deadline);
+
+  /// Both directions, whole messages.
+  std::uint64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
+
+ private:
+  Result<void> read_all(std::span<std::byte> buffer, Deadline deadline);
+
+  ByteStream& stream_;
+  std::atomic<std::uint64_t> bytes_{0};
+  std::vector<std::byte> received_;
+  Mutex sending_;
+  std::vector<std::byte> sent_ GUARDED_BY(sending_);
+};
+
+}  // namespace samepage::migrator

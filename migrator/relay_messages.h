@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/page.h"
+#include "core/page_digest.h"
+#include "core/result.h"
+#include "migrator/packed_bytes.h"
+
+namespace samepage::migrator {
+
+// The bodies of the relays' messages, except BATCH's (see batch.h). docs/formats/migrator.md says
+// how they look and when they are sent. Every decode function is a pure function of its arguments
+// and says kCorrupt for what no encode function writes.
+
+enum class MessageType : std::uint8_t {
+  kHello = 1,       ///< Both ways, first.
+  kFilter = 2,      ///< Target to source: a BloomFilter of its pages, or nothing.
+  kBatch = 3,       ///< Source to target.
+  kMissing = 4,     ///< Target to source: references it cannot resolve.
+  kResend = 5,      ///< Source to target: those pages.
+  kAck = 6,         ///< Target to source: delivered to QEMU.
+  kEnd = 7,         ///< Source to target: QEMU closed its stream.
+  kReturnPath = 8,  ///< Target to source: bytes of QEMU's answer; none when QEMU closed its side.
+};
+
+/// No larger body is sent or taken. Zero for what is no type.
+std::size_t body_bytes_max(MessageType type);
+
+std::vector<std::byte> encode_hello();
+
+/// kCorrupt: the peer is no relay. kInvalid: it speaks another version.
+Result<void> check_hello(std::span<const std::byte> body);
+
+/// Which of a batch's references the target needs as pages, by their numbers in the batch.
+struct MissingPages {
+  std::uint64_t sequence = 0;
+  std::vector<std::uint32_t> refs;  ///< Ascending, at least one, below kBatchRefsMax.
+};
+std::vector<std::byte> encode_missing(const MissingPages& missing);
+Result<MissingPages> decode_missing(std::span<const std::byte> body);
+
+struct ResentPages {
+  std::uint64_t sequence = 0;
+  std::vector<std::byte> pages;  ///< Whole pages, in the order that they were asked for.
+};
+std::vector<std::byte> encode_resend(const ResentPages& resent, BytePacker& packer);
+Result<ResentPages> decode_resend(std::span<const std::byte> body, ByteUnpacker& unpacker);
+
+std::vector<std::byte> encode_ack(std::uint64_t sequence);
+Result<std::uint64_t> decode_ack(std::span<const std::byte> body);
+
+struct StreamEnd {
+  std::uint64_t sequence = 0;
+  std::uint64_t stream_bytes = 0;  ///< Of the whole stream.
+  PageDigest mac;                  ///< Of the whole stream.
+};
+std::vector<std::byte> encode_end(const StreamEnd& end);
+Result<StreamEnd> decode_end(std::span<const std::byte> body);
+
+}  // namespace samepage::migrator

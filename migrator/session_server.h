@@ -1,0 +1,64 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <list>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "migrator/session_channel.h"
+#include "migrator/socket_listener.h"
+#include "migrator/tls_stream.h"
+#include "migrator/wire_counter.h"
+
+namespace samepage::migrator {
+
+struct SessionServerOptions {
+  std::string session;
+  PreSharedKey key{};
+  Deadline deadline;                               ///< Accepts nothing afterwards.
+  std::chrono::milliseconds handshake_max{5'000};  ///< For a connection to become a channel.
+  std::size_t handshakes_max = 8;                  ///< At the same time; more are turned away.
+};
+
+/// Accepts a session's channels on the target. Who does not hold the session's secret gets nothing
+/// but a closed connection, and holds up nobody else.
+/// Threads: its own; stop() from one thread. Lifetime: the counter outlives the channels; what the
+/// callback uses outlives the server.
+class SessionServer final {
+ public:
+  /// Called for each new channel, from a thread of the server's, several at the same time.
+  using OnChannel = std::function<void(Channel, std::unique_ptr<ByteStream>)>;
+
+  SessionServer(SessionServerOptions options, std::unique_ptr<SocketListener> listener,
+                WireCounter& counter, OnChannel on_channel);
+  ~SessionServer();
+  SessionServer(const SessionServer&) = delete;
+  SessionServer& operator=(const SessionServer&) = delete;
+
+  /// Stops listening; when it returns, on_channel is not called any more.
+  void stop();
+
+  std::uint16_t port() const { return listener_->port(); }
+
+ private:
+  struct Handshake {
+    std::atomic<bool> done = false;
+    std::jthread thread;
+  };
+
+  void accept_all();
+  void open_channel(Fd socket);
+
+  const SessionServerOptions options_;
+  WireCounter& counter_;
+  const OnChannel on_channel_;
+  const std::unique_ptr<SocketListener> listener_;
+  std::list<Handshake> handshakes_;  // The acceptor's own.
+  std::jthread acceptor_;
+};
+
+}  // namespace samepage::migrator

@@ -1,0 +1,458 @@
+#include "migrator/source_migration.h"
+
+#include <condition_variable>
+#include <thread>
+#include <utility>
+
+#include "core/check.h"
+#include "core/log.h"
+#include "core/mutex.h"
+#include "migrator/control_forwarder.h"
+#include "migrator/event_queue.h"
+#include "migrator/guest_watch.h"
+#include "migrator/session_dialer.h"
+#include "migrator/session_sockets.h"
+#include "migrator/socket_listener.h"
+#include "migrator/socket_stream.h"
+#include "migrator/stream_carrier.h"
+
+namespace samepage::migrator {
+namespace {
+
+using source::Ended;
+using std::chrono::steady_clock;
+
+constexpr std::chrono::milliseconds kTick{50};
+constexpr std::chrono::milliseconds kSignalMax{5'000};
+constexpr std::chrono::milliseconds kClearedMax{30'000};
+constexpr int kSignalsMax = 16;
+
+Deadline in(std::chrono::milliseconds time) {
+  return steady_clock::now() + time;
+}
+
+}  // namespace
+
+/// One control thread (run()'s caller) owns the state; the others report events to it.
+/// Members in order of construction: threads last, so that they end before what they use.
+class SourceMigration::Impl {
+ public:
+  Impl(SourceOptions options, Hypervisor& hypervisor, MakeRelay make_relay)
+      : options_(std::move(options)),
+        hypervisor_(hypervisor),
+        make_relay_(std::move(make_relay)),
+        dialer_({.session = options_.session,
+                 .key = tls_pre_shared_key(options_.secret).bytes,
+                 .address = options_.target_address,
+                 .port = options_.target_port,
+                 .connect_max = options_.connect_max},
+                wire_) {}
+
+  SourceOutcome run(const std::function<void(const SourceProgress&)>& on_progress);
+  void push(source::Event event) { events_.push(std::move(event)); }
+  void saw(VmEventKind kind) { guest_.saw(kind, steady_clock::now()); }
+  const VmId& vm() const { return options_.vm; }
+
+ private:
+  Result<void> connect();
+  void take(const source::Event& event);
+  void enter(SourcePhase phase);
+  void begin_copying();
+  void look_at_clock();
+  void press_stop();
+  void cut();
+  Owner find_owner();
+  Owner ask_hypervisor();
+  void keep_guest_running();
+  void send(Signal signal);
+  void close(Side runs_on);
+  void await_migrate();
+
+  // Each the body of a thread.
+  void migrate();
+  void read_signals();
+  void report(const std::stop_token& stop,
+              const std::function<void(const SourceProgress&)>& on_progress);
+
+  Result<void> hear(const Signal& signal);
+  SourceOutcome outcome(steady_clock::time_point began);
+
+  const SourceOptions options_;
+  Hypervisor& hypervisor_;
+  const MakeRelay make_relay_;
+  WireCounter wire_;
+  const SessionDialer dialer_;
+  GuestWatch guest_;
+  EventQueue<source::Event> events_;
+  Deadline session_ends_ = Deadline::max();
+
+  // The control thread's own.
+  source::State state_ = source::Connecting{};
+  Deadline phase_ends_ = Deadline::max();
+  bool cancel_accepted_ = false;
+  bool target_lost_ = false;
+
+  Mutex mutex_;
+  std::condition_variable_any changed_;
+  SourcePhase shown_phase_ GUARDED_BY(mutex_) = SourcePhase::kConnecting;
+  std::optional<steady_clock::time_point> resumed_at_ GUARDED_BY(mutex_);
+  std::optional<Error> migrate_error_ GUARDED_BY(mutex_);
+  bool migrate_returned_ GUARDED_BY(mutex_) = false;
+  bool signals_ended_ GUARDED_BY(mutex_) = false;  // Nothing more is to be heard of the target.
+  std::unique_ptr<StreamCarrier> stream_ GUARDED_BY(mutex_);  // Made before any other thread.
+
+  std::unique_ptr<SignalLink> signals_;
+  std::unique_ptr<SocketListener> stream_listener_;
+  std::unique_ptr<ControlForwarder> control_;
+  std::jthread signal_thread_;
+  std::jthread migrate_thread_;
+  std::jthread report_thread_;
+};
+
+SourceOutcome SourceMigration::Impl::run(
+    const std::function<void(const SourceProgress&)>& on_progress) {
+  const auto began = steady_clock::now();
+  session_ends_ = in(options_.total_max);
+  if (auto connected = connect(); connected) {
+    report_thread_ = std::jthread(
+        [this, &on_progress](const std::stop_token& stop) { report(stop, on_progress); });
+    take(source::Connected{});
+  } else {
+    take(source::StopAsked{std::move(connected).error()});
+  }
+  while (!std::holds_alternative<Ended>(state_)) {
+    if (const auto event = events_.pop(in(kTick))) take(*event);
+    look_at_clock();
+  }
+  close(std::get<Ended>(state_).runs_on);
+  return outcome(began);
+}
+
+Result<void> SourceMigration::Impl::connect() {
+  const VmInfo vm = TRY(find_vm(hypervisor_, options_.vm));
+  guest_.begin(vm.state);
+  TRY(make_socket_dir(options_.socket_dir));
+  auto link = std::make_unique<SignalLink>(TRY(dialer_.open(Channel::kSignal)));
+  const Signal first = TRY(link->receive(in(options_.connect_max)));
+  if (first.kind != SignalKind::kReady) {
+    return fail(Errc::kUnavailable, "the target is not ready: " + first.text);
+  }
+  signals_ = std::move(link);
+
+  stream_listener_ =
+      TRY(SocketListener::listen_unix(stream_socket_path(options_.socket_dir, options_.session)));
+  control_ = TRY(ControlForwarder::create(
+      {.path = control_socket_path(options_.socket_dir, options_.session),
+       .deadline = session_ends_ + options_.answer_max},
+      [this] { return dialer_.open(Channel::kControl); },
+      [this] { push(source::FinishHanded{}); }));
+  return {};
+}
+
+/// Moves to the next phase and does what it asks for. A phase may end while it is entered, so
+/// this recurses; the phases have an order, so not for long.
+void SourceMigration::Impl::take(const source::Event& event) {
+  if (std::holds_alternative<source::TargetLost>(event)) target_lost_ = true;
+  auto next = source::step(state_, event);
+  if (!next && std::holds_alternative<source::TargetResumed>(event)) {
+    return take(source::TargetLost{Error(Errc::kCorrupt, "the target resumed the guest unasked")});
+  }
+  if (!next) {
+    log_warning("ignored an event session={} error=\"{}\"", options_.session,
+                next.error().message());
+    return;
+  }
+  const SourcePhase before = source::phase(state_);
+  state_ = std::move(*next);
+  const SourcePhase now = source::phase(state_);
+  if (now == before) return;
+  {
+    const MutexLock lock(mutex_);
+    shown_phase_ = now;
+  }
+  enter(now);
+}
+
+void SourceMigration::Impl::enter(SourcePhase phase) {
+  phase_ends_ = Deadline::max();
+  switch (phase) {
+    case SourcePhase::kConnecting:
+    case SourcePhase::kEnded:
+      return;
+    case SourcePhase::kCopying:
+      return begin_copying();
+    case SourcePhase::kStopping:
+      phase_ends_ = in(options_.stop_max);
+      return press_stop();
+    case SourcePhase::kWithdrawing:
+      return take(source::OwnerFound{find_owner()});
+    case SourcePhase::kReleasing:
+      phase_ends_ = in(options_.answer_max);
+      return send({.kind = SignalKind::kRelease, .resume = !guest_.paused_by_owner(), .text = {}});
+  }
+}
+
+void SourceMigration::Impl::begin_copying() {
+  StreamCarrierParts parts;
+  parts.open_qemu = [this]() -> Result<std::unique_ptr<ByteStream>> {
+    return std::make_unique<SocketStream>(TRY(stream_listener_->accept(session_ends_)));
+  };
+  parts.open_peer = [this] { return dialer_.open(Channel::kData); };
+  parts.make_relay = make_relay_;
+  parts.on_end = [this](Result<void> ended) {
+    if (!ended) push(source::StopAsked{std::move(ended).error().within("relay")});
+  };
+  {
+    const MutexLock lock(mutex_);
+    stream_ = std::make_unique<StreamCarrier>(std::move(parts));
+  }
+  signal_thread_ = std::jthread([this] { read_signals(); });
+  migrate_thread_ = std::jthread([this] { migrate(); });
+}
+
+void SourceMigration::Impl::look_at_clock() {
+  const auto now = steady_clock::now();
+  switch (source::phase(state_)) {
+    case SourcePhase::kCopying:
+      if (now < session_ends_) return;
+      return take(source::StopAsked{Error(Errc::kTimedOut, "the migration took too long")});
+    case SourcePhase::kStopping:
+      return press_stop();
+    case SourcePhase::kReleasing:
+      if (now < phase_ends_) return;
+      return take(source::TargetLost{
+          Error(Errc::kTimedOut, "the target did not say whether the guest runs")});
+    default:
+      return;
+  }
+}
+
+/// libvirt gets to know of a cancellation only once its job has begun, so this is tried again. What
+/// does not end in time ends for want of connections.
+void SourceMigration::Impl::press_stop() {
+  if (target_lost_ || steady_clock::now() >= phase_ends_) return cut();
+  if (!cancel_accepted_) {
+    cancel_accepted_ = static_cast<bool>(hypervisor_.cancel_migration(options_.vm));
+  }
+}
+
+/// From here on nothing passes, and what the control connection handed to libvirt is final.
+void SourceMigration::Impl::cut() {
+  if (stream_listener_) stream_listener_->stop();
+  {
+    const MutexLock lock(mutex_);
+    if (stream_) stream_->stop();
+  }
+  if (control_) control_->stop();
+}
+
+Owner SourceMigration::Impl::find_owner() {
+  cut();
+  if (control_->finish() == FinishSeen::kHanded) return Owner::kLetGo;
+  if (control_->finish() == FinishSeen::kNo && !control_->lost()) {
+    // Without the answer to Finish libvirt never gives the guest up, and now none can come.
+    keep_guest_running();
+    return Owner::kSource;
+  }
+  return ask_hypervisor();
+}
+
+/// The answer to Finish may or may not have reached libvirt; its own view of the guest tells.
+Owner SourceMigration::Impl::ask_hypervisor() {
+  const auto vm = find_vm(hypervisor_, options_.vm);
+  if (!vm) return vm.error().code() == Errc::kNotFound ? Owner::kLetGo : Owner::kUnclear;
+
+  // libvirt resumes only a guest that it keeps. When it was out of reach it may still be deciding.
+  const MutexLock lock(mutex_);
+  const bool decided = migrate_error_ && migrate_error_->code() != Errc::kUnavailable &&
+                       migrate_error_->code() != Errc::kTimedOut;
+  return decided && vm->state == VmState::kRunning ? Owner::kSource : Owner::kUnclear;
+}
+
+/// libvirt resumes the guest after a failed migration, unless it was restarted in the middle.
+void SourceMigration::Impl::keep_guest_running() {
+  if (!guest_.stopped_at()) return;
+  const auto vm = find_vm(hypervisor_, options_.vm);
+  if (!vm || vm->state != VmState::kPaused || !guest_.stopped_at()) return;
+  if (auto resumed = hypervisor_.resume(options_.vm); !resumed) {
+    log_error("could not resume the guest after a failed migration vm={} error=\"{}\"",
+              options_.vm.uuid, resumed.error().message());
+  }
+}
+
+void SourceMigration::Impl::send(Signal signal) {
+  if (auto sent = signals_->send(signal, in(kSignalMax)); !sent) {
+    take(source::TargetLost{std::move(sent).error().within("tell the target")});
+  }
+}
+
+void SourceMigration::Impl::migrate() {
+  const auto done = hypervisor_.migrate(
+      {.vm = options_.vm,
+       .migrate_socket = stream_socket_path(options_.socket_dir, options_.session),
+       .control_socket = control_socket_path(options_.socket_dir, options_.session),
+       .downtime_max = options_.downtime_max});
+  std::optional<Error> error;
+  if (!done) error = done.error();
+  {
+    const MutexLock lock(mutex_);
+    migrate_error_ = error;
+    migrate_returned_ = true;
+    changed_.notify_all();
+  }
+  push(source::MigrateReturned{std::move(error)});
+}
+
+void SourceMigration::Impl::read_signals() {
+  Result<void> heard;
+  for (int signals = 0; heard; ++signals) {
+    auto signal = signals_->receive(session_ends_ + options_.answer_max + kClearedMax);
+    if (!signal) {
+      heard = tl::unexpected(std::move(signal).error());
+    } else if (signals == kSignalsMax) {
+      heard = fail(Errc::kCorrupt, "too many signals");
+    } else {
+      heard = hear(*signal);
+    }
+  }
+  push(source::TargetLost{std::move(heard).error().within("hear from the target")});
+  const MutexLock lock(mutex_);
+  signals_ended_ = true;
+  changed_.notify_all();
+}
+
+Result<void> SourceMigration::Impl::hear(const Signal& signal) {
+  switch (signal.kind) {
+    case SignalKind::kResumed: {
+      const MutexLock lock(mutex_);
+      resumed_at_ = steady_clock::now();
+      push(source::TargetResumed{});
+      return {};
+    }
+    case SignalKind::kRefused:
+      push(source::TargetRefused{Error(Errc::kUnavailable, "the target: " + signal.text)});
+      return {};
+    case SignalKind::kCleared:
+      return fail(Errc::kUnavailable, "the target has cleared its copy");
+    default:
+      return fail(Errc::kCorrupt, "a signal that no target sends");
+  }
+}
+
+void SourceMigration::Impl::report(const std::stop_token& stop,
+                                   const std::function<void(const SourceProgress&)>& on_progress) {
+  const std::stop_callback wake(stop, [this] {
+    const MutexLock lock(mutex_);
+    changed_.notify_all();
+  });
+  while (!stop.stop_requested()) {
+    SourceProgress progress;
+    {
+      const MutexLock lock(mutex_);
+      const Deadline next = in(options_.report_every);
+      while (!stop.stop_requested() && steady_clock::now() < next) {
+        changed_.wait_until(mutex_, next);
+      }
+      if (stop.stop_requested()) return;
+      progress.phase = shown_phase_;
+      if (stream_) progress.relay = stream_->counters();
+    }
+    progress.wire_bytes = wire_.total();
+    if (progress.phase == SourcePhase::kCopying) {
+      const auto job = hypervisor_.migration_progress(options_.vm);
+      if (job) progress.bytes_remaining = job->bytes_remaining;
+    }
+    if (on_progress) on_progress(progress);
+  }
+}
+
+/// Waits until libvirt is through, too: it needs the connections to the end.
+void SourceMigration::Impl::close(Side runs_on) {
+  if (signals_ && runs_on == Side::kSource) {
+    cut();
+    const Error why = std::get<Ended>(state_).error.value_or(Error(Errc::kUnavailable, "stopped"));
+    const auto sent = signals_->send(
+        {.kind = SignalKind::kAborted, .resume = false, .text = why.message()}, in(kSignalMax));
+    const MutexLock lock(mutex_);
+    const Deadline cleared_by = in(kClearedMax);
+    const bool listening = sent && signal_thread_.joinable();
+    while (listening && !signals_ended_ && steady_clock::now() < cleared_by) {
+      changed_.wait_until(mutex_, cleared_by);
+    }
+  }
+  if (runs_on == Side::kUnknown) {
+    // Nothing more may be said, and libvirt's part of it is over or must end.
+    if (signals_) signals_->shut_down();
+    cut();
+  }
+  await_migrate();
+  report_thread_ = {};
+  cut();
+  if (signals_) signals_->finish();
+  if (signals_) signals_->shut_down();
+  if (signal_thread_.joinable()) signal_thread_.join();
+  stream_listener_.reset();
+}
+
+/// libvirt needs the connections until it is through; one that never is loses them.
+void SourceMigration::Impl::await_migrate() {
+  if (!migrate_thread_.joinable()) return;
+  {
+    const MutexLock lock(mutex_);
+    const Deadline deadline = in(options_.answer_max);
+    while (!migrate_returned_ && steady_clock::now() < deadline) {
+      changed_.wait_until(mutex_, deadline);
+    }
+  }
+  cut();
+  migrate_thread_.join();
+}
+
+SourceOutcome SourceMigration::Impl::outcome(steady_clock::time_point began) {
+  using std::chrono::duration_cast;
+  using std::chrono::microseconds;
+  const auto& ended = std::get<Ended>(state_);
+  SourceOutcome outcome;
+  outcome.runs_on = ended.runs_on;
+  outcome.error = ended.error;
+  outcome.wire_bytes = wire_.total();
+  outcome.total = duration_cast<microseconds>(steady_clock::now() - began);
+  const MutexLock lock(mutex_);
+  if (stream_) outcome.relay = stream_->counters();
+  const auto stopped_at = guest_.stopped_at();
+  if (ended.runs_on == Side::kTarget && stopped_at && resumed_at_ && *resumed_at_ > *stopped_at) {
+    outcome.downtime = duration_cast<microseconds>(*resumed_at_ - *stopped_at);
+  }
+  return outcome;
+}
+
+Result<std::unique_ptr<SourceMigration>> SourceMigration::create(SourceOptions options,
+                                                                 Hypervisor& hypervisor,
+                                                                 MakeRelay make_relay) {
+  TRY(check_session_name(options.session));
+  if (options.vm.uuid.empty()) return fail(Errc::kInvalid, "no VM is named");
+  if (options.target_port == 0) return fail(Errc::kInvalid, "the target has no port");
+  auto impl = std::make_unique<Impl>(std::move(options), hypervisor, std::move(make_relay));
+  return std::unique_ptr<SourceMigration>(new SourceMigration(std::move(impl)));
+}
+
+SourceMigration::SourceMigration(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+SourceMigration::~SourceMigration() = default;
+
+SourceOutcome SourceMigration::run(const std::function<void(const SourceProgress&)>& on_progress) {
+  return impl_->run(on_progress);
+}
+
+void SourceMigration::cancel() {
+  impl_->push(source::StopAsked{Error(Errc::kUnavailable, "the migration was cancelled")});
+}
+
+void SourceMigration::abandon() {
+  impl_->push(source::Abandoned{});
+}
+
+void SourceMigration::on_vm_event(const VmEvent& event) {
+  if (event.vm == impl_->vm()) impl_->saw(event.kind);
+}
+
+}  // namespace samepage::migrator

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/hypervisor.h"
+
+namespace samepage::placer {
+
+/// One VM to be moved, in the order of the plan.
+struct PlannedMove {
+  VmId vm;
+  std::string name;
+  std::string sharing_domain;
+  std::string source;
+  std::string target;
+  std::string reason;  ///< One sentence with figures, for people.
+  std::int64_t gain_pages =
+      0;  ///< Predicted change of the fleet's shared pages by this move, in order.
+  std::uint64_t cost_pages =
+      0;  ///< Pages that the target lacks: what dedup cannot save on the wire.
+};
+
+/// One VM that is left where it is, and why.
+struct Stay {
+  VmId vm;
+  std::string name;
+  std::string host;
+  std::string reason;
+};
+
+/// What plan() proposes. Every VM of the fleet is in `moves` once or in `stays` once.
+struct Plan {
+  std::vector<PlannedMove> moves;
+  std::vector<Stay> stays;
+  std::uint64_t shared_before_pages = 0;  ///< Predicted, of the whole fleet.
+  std::uint64_t shared_after_pages = 0;
+  std::string summary;  ///< One sentence: what the moves are for, or why there are none.
+};
+
+}  // namespace samepage::placer

@@ -1,0 +1,132 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/clock.h"
+#include "core/result.h"
+#include "placer/fleet.h"
+
+namespace samepage::placer {
+
+/// What an agent says about itself when it connects.
+struct HostFacts {
+  std::string agent_version;
+  std::string hypervisor_version;
+  std::uint64_t memory_bytes = 0;
+  std::uint32_t cpus = 0;
+  std::string address;
+};
+
+/// One VM in an agent's report; nothing in it is trusted.
+struct ReportedVm {
+  std::string uuid;
+  std::string name;
+  VmState state = VmState::kOther;
+  std::uint64_t memory_bytes = 0;
+  std::uint32_t vcpus = 0;
+  double cpu_seconds = 0;
+  std::string sharing_domain;
+  std::vector<std::byte> fingerprint;  ///< Serialized; empty until the agent's first scan of it.
+  std::chrono::milliseconds fingerprint_age{0};
+};
+
+struct HostReport {
+  std::vector<ReportedVm> vms;
+  HostMemory memory;
+};
+
+/// What the agents said last. It is soft state: lost with the process, complete again one report
+/// later.
+///
+/// Invariant: a report is taken whole or refused whole, except that a VM of an unknown sharing
+/// domain, or a fingerprint that cannot be read, is noted and the rest is taken. A VM that two
+/// hosts report belongs to the one where it runs; if both say that it runs, to the newer report.
+/// Threads: none of its own; one thread at a time.
+class Roster {
+ public:
+  struct Options {
+    std::chrono::seconds report_age_max{30};  ///< A host silent for longer counts as down.
+    std::size_t hosts_max = 1'000;
+    std::size_t vms_per_host_max = 2'000;
+    std::uint64_t vm_memory_bytes_max = 64ULL << 40;
+    std::uint64_t host_memory_bytes_max = 1'024ULL << 40;
+    std::size_t text_bytes_max = 255;  ///< Of every name, version and address.
+
+    /// The fingerprint of a VM that no host reports is kept for so long: it may be on its way.
+    std::chrono::seconds departed_age_max{600};
+    std::size_t fingerprints_max = 100'000;
+  };
+
+  Roster(const Options& options, const Clock& clock) : options_(options), clock_(clock) {}
+
+  /// Hosts are known by enrolment only. kInvalid: too many hosts, or no usable name.
+  Result<void> enroll(const std::string& host);
+
+  /// kNotFound: no such host. kInvalid: it still holds VMs.
+  Result<void> forget(std::string_view host);
+
+  /// The sharing domains that have secrets; VMs of others are noted and never share.
+  void set_domains(std::set<std::string> domains) { domains_ = std::move(domains); }
+
+  /// kNotFound: the host is not enrolled. kInvalid: the facts are absurd; nothing was taken.
+  Result<void> hello(std::string_view host, const HostFacts& facts);
+
+  /// Returns one sentence for each oddity that it noted. kNotFound: the host is not enrolled.
+  /// kInvalid: the report is absurd (its first fault is named); the earlier report stands.
+  Result<std::vector<std::string>> report(std::string_view host, HostReport report);
+
+  /// The connection to a host's agent is gone: the host is down until its next report.
+  void lost(std::string_view host);
+
+  /// The fleet at this moment.
+  Fleet fleet() const;
+
+ private:
+  using TimePoint = std::chrono::steady_clock::time_point;
+
+  struct Scanned {
+    std::shared_ptr<const fingerprinter::Fingerprint> fingerprint;
+    TimePoint at;       ///< When the agent scanned.
+    TimePoint seen_at;  ///< When a report last had this VM.
+    std::string sharing_domain;
+  };
+  struct Entry {
+    Vm vm;
+    TimePoint fingerprinted_at;
+  };
+  struct Owner;
+  struct Member {
+    HostFacts facts;
+    HostMemory memory;
+    std::map<VmId, Entry> vms;
+    TimePoint reported_at;
+    bool has_reported = false;
+    bool is_connected = false;
+  };
+
+  Result<Member*> member(std::string_view host);
+  Result<void> check(const ReportedVm& vm) const;
+  Result<void> check_text(std::string_view what, std::string_view text) const;
+  Entry take(const ReportedVm& reported, std::vector<std::string>& notes) const;
+  void remember(Entry& entry);
+  bool is_up(const Member& member) const;
+  Host describe(const std::string& name, const Member& member) const;
+  void claim(Owner& owner, const Member& member, const Entry& entry) const;
+  void note_copies(std::string_view host, std::vector<std::string>& notes) const;
+
+  Options options_;
+  const Clock& clock_;
+  std::set<std::string> domains_{"default"};
+  std::map<std::string, Member, std::less<>> members_;
+  std::map<VmId, Scanned> scanned_;  ///< Each VM's last fingerprint, wherever it was made.
+};
+
+}  // namespace samepage::placer

@@ -1,0 +1,321 @@
+#include "tests/migrator/fake_libvirt_host.h"
+
+#include <array>
+#include <atomic>
+#include <utility>
+
+#include <gtest/gtest.h>
+
+namespace samepage::migrator {
+namespace {
+
+constexpr std::uint32_t kPrepare = 303;
+constexpr std::uint32_t kFinish = 306;
+constexpr std::size_t kHeadBytes = 28;
+constexpr std::array<std::byte, 4> kGreeting{};
+
+Deadline in_time() {
+  return std::chrono::steady_clock::now() + std::chrono::seconds(60);
+}
+
+std::byte pattern(std::size_t at) {
+  return static_cast<std::byte>(at * 7 % 253);
+}
+
+struct Message {
+  RpcHeader header;
+  std::string text;
+  std::uint32_t last_word = 0;
+};
+
+std::uint32_t word(const std::vector<std::byte>& bytes, std::size_t at) {
+  std::uint32_t value = 0;
+  for (std::size_t i = 0; i < 4; ++i)
+    value = value << 8U | std::to_integer<std::uint32_t>(bytes[at + i]);
+  return value;
+}
+
+Result<void> read_exactly(SocketStream& stream, std::span<std::byte> bytes) {
+  while (!bytes.empty()) {
+    const std::size_t got = TRY(stream.read_some(bytes, in_time()));
+    if (got == 0) return fail(Errc::kUnavailable, "end of the connection");
+    bytes = bytes.subspan(got);
+  }
+  return {};
+}
+
+Result<Message> read_message(SocketStream& stream) {
+  std::vector<std::byte> bytes(4);
+  TRY(read_exactly(stream, bytes));
+  const std::size_t size = word(bytes, 0);
+  if (size < kHeadBytes + 4 || size > 65536) return fail(Errc::kCorrupt, "no message");
+  bytes.resize(size);
+  TRY(read_exactly(stream, std::span(bytes).subspan(4)));
+  Message message;
+  message.header = {word(bytes, 4),  word(bytes, 8),  word(bytes, 12),
+                    word(bytes, 16), word(bytes, 20), word(bytes, 24)};
+  for (std::size_t i = kHeadBytes; i < size - 4; ++i) {
+    message.text += static_cast<char>(std::to_integer<unsigned char>(bytes[i]));
+  }
+  message.last_word = word(bytes, size - 4);
+  return message;
+}
+
+}  // namespace
+
+/// A QEMU that waits for a stream: takes it to its end, checks it, and says so on its socket.
+struct FakeLibvirtHost::Incoming {
+  VmId vm;
+  std::unique_ptr<SocketListener> listener;
+  std::atomic<bool> complete = false;
+  std::atomic<bool> ended = false;
+  std::jthread qemu;
+
+  void take_stream(std::size_t bytes_expected) {
+    auto socket = listener->accept(in_time());
+    if (!socket) return;
+    SocketStream stream(std::move(*socket));
+    std::vector<std::byte> buffer(50'000);
+    std::size_t seen = 0;
+    bool right = true;
+    for (;;) {
+      const auto got = stream.read_some(buffer, in_time());
+      if (!got) return;
+      if (*got == 0) break;
+      for (std::size_t i = 0; i < *got; ++i) right = right && buffer[i] == pattern(seen + i);
+      seen += *got;
+    }
+    EXPECT_TRUE(right) << "the stream arrived changed";
+    complete = right && seen == bytes_expected;
+    const std::array<std::byte, 1> loaded{std::byte{1}};
+    if (complete) static_cast<void>(stream.write_all(loaded, in_time()));
+  }
+};
+
+FakeLibvirtHost::FakeLibvirtHost(Options options, RunningLedger& ledger)
+    : options_(std::move(options)), ledger_(ledger) {
+  listener_ = SocketListener::listen_unix(libvirt_socket()).value();
+  acceptor_ = std::jthread([this] {
+    for (;;) {
+      auto socket = listener_->accept(in_time());
+      if (!socket) return;
+      serving_.emplace_back([this, fd = std::move(*socket)]() mutable { serve(std::move(fd)); });
+    }
+  });
+}
+
+FakeLibvirtHost::~FakeLibvirtHost() {
+  listener_->stop();
+  acceptor_.join();
+  {
+    const MutexLock lock(mutex_);
+    for (const auto& client : clients_) client->shut_down();
+  }
+  serving_.clear();
+}
+
+void FakeLibvirtHost::add(const VmInfo& vm) {
+  {
+    const MutexLock lock(mutex_);
+    vms_[vm.id] = vm;
+  }
+  if (vm.state == VmState::kRunning) ledger_.runs(options_.name, vm.id);
+}
+
+void FakeLibvirtHost::fail_resumes(int times, Errc code) {
+  const MutexLock lock(mutex_);
+  failing_resumes_ = times;
+  resume_error_ = code;
+}
+
+void FakeLibvirtHost::reach(Moment moment) {
+  if (const auto hook = hooks_.find(moment); hook != hooks_.end()) hook->second();
+}
+
+void FakeLibvirtHost::set_state(const VmId& vm, VmState state, VmEventKind event) {
+  std::function<void(const VmEvent&)> observer;
+  {
+    const MutexLock lock(mutex_);
+    vms_[vm].id = vm;
+    vms_[vm].state = state;
+    observer = observer_;
+    if (state == VmState::kRunning) ledger_.runs(options_.name, vm);
+    if (state != VmState::kRunning) ledger_.stops(options_.name, vm);
+  }
+  if (observer) observer({vm, event});
+}
+
+void FakeLibvirtHost::forget(const VmId& vm) {
+  const MutexLock lock(mutex_);
+  vms_.erase(vm);
+  ledger_.stops(options_.name, vm);
+}
+
+Result<std::vector<VmInfo>> FakeLibvirtHost::vms() {
+  const MutexLock lock(mutex_);
+  std::vector<VmInfo> vms;
+  for (const auto& [id, vm] : vms_) vms.push_back(vm);
+  return vms;
+}
+
+Result<MigrationProgress> FakeLibvirtHost::migration_progress(const VmId& /*vm*/) {
+  return MigrationProgress{.bytes_remaining = 4242};
+}
+
+Result<void> FakeLibvirtHost::cancel_migration(const VmId& /*vm*/) {
+  const MutexLock lock(mutex_);
+  if (!outgoing_) return fail(Errc::kInvalid, "no job is running");
+  cancelled_ = true;
+  outgoing_->shut_down();
+  return {};
+}
+
+Result<void> FakeLibvirtHost::resume(const VmId& vm) {
+  {
+    const MutexLock lock(mutex_);
+    if (failing_resumes_ > 0) {
+      --failing_resumes_;
+      return fail(resume_error_, "cannot resume");
+    }
+    const auto found = vms_.find(vm);
+    if (found == vms_.end()) return fail(Errc::kNotFound, "no such VM");
+    if (found->second.state == VmState::kRunning) return {};
+  }
+  set_state(vm, VmState::kRunning, VmEventKind::kResumed);
+  return {};
+}
+
+Result<void> FakeLibvirtHost::discard_paused(const VmId& vm) {
+  const MutexLock lock(mutex_);
+  const auto found = vms_.find(vm);
+  if (found == vms_.end()) return fail(Errc::kNotFound, "no such VM");
+  if (found->second.state != VmState::kPaused) return fail(Errc::kInvalid, "not paused");
+  vms_.erase(found);
+  return {};
+}
+
+Result<void> FakeLibvirtHost::observe(std::function<void(const VmEvent&)> on_event) {
+  const MutexLock lock(mutex_);
+  observer_ = std::move(on_event);
+  return {};
+}
+
+// The source's side.
+
+Result<void> FakeLibvirtHost::call(SocketStream& control, std::uint32_t procedure,
+                                   const std::string& text, std::uint32_t last_word) {
+  const RpcHeader header{.program = 0x20008086, .version = 1, .procedure = procedure, .serial = 5};
+  TRY(control.write_all(rpc_message(header, text, last_word), in_time()));
+  const Message reply = TRY(read_message(control));
+  if (reply.header.status != 0) return fail(Errc::kIo, "the target's libvirt: " + reply.text);
+  return {};
+}
+
+Result<void> FakeLibvirtHost::send_stream(const MigrateRequest& request, bool& stopped) {
+  auto stream =
+      std::make_shared<SocketStream>(TRY(connect_unix(request.migrate_socket, in_time())));
+  {
+    const MutexLock lock(mutex_);
+    outgoing_ = stream;
+  }
+  std::vector<std::byte> bytes(options_.stream_bytes);
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = pattern(i);
+  const std::size_t half = bytes.size() / 2;
+  TRY(stream->write_all(std::span(bytes).first(half), in_time()));
+  reach(Moment::kHalfStreamed);
+
+  if (TRY(vms()).front().state == VmState::kRunning) {
+    set_state(request.vm, VmState::kPaused, VmEventKind::kPausedForMigration);
+    stopped = true;
+  }
+  reach(Moment::kGuestStopped);
+  TRY(stream->write_all(std::span(bytes).subspan(half), in_time()));
+  TRY(stream->finish_writing());
+  std::array<std::byte, 1> loaded{};
+  TRY(read_exactly(*stream, loaded));
+  const MutexLock lock(mutex_);
+  if (cancelled_) return fail(Errc::kIo, "the migration was cancelled");
+  return {};
+}
+
+Result<void> FakeLibvirtHost::migrate(const MigrateRequest& request) {
+  SocketStream control(TRY(connect_unix(request.control_socket, in_time())));
+  if (options_.greets) {
+    auto greeting = kGreeting;
+    TRY(read_exactly(control, greeting));
+  }
+  TRY(call(control, kPrepare, request.vm.uuid + " " + request.migrate_socket, 0));
+  reach(Moment::kPrepared);
+
+  bool stopped = false;
+  const auto sent = send_stream(request, stopped);
+  if (sent) reach(Moment::kPerformed);
+  // As libvirt: a migration that failed is finished, too, so that the target cleans up.
+  auto finished = call(control, kFinish, request.vm.uuid, sent ? 0 : 1);
+  {
+    const MutexLock lock(mutex_);
+    outgoing_.reset();
+    cancelled_ = false;
+  }
+  if (sent && finished) {
+    reach(Moment::kFinishAnswered);
+    forget(request.vm);
+    return {};
+  }
+  reach(Moment::kFinishFailed);
+  if (stopped) set_state(request.vm, VmState::kRunning, VmEventKind::kResumed);
+  return sent ? finished : sent;
+}
+
+// The target's side.
+
+void FakeLibvirtHost::serve(Fd socket) {
+  auto client = std::make_shared<SocketStream>(std::move(socket));
+  {
+    const MutexLock lock(mutex_);
+    clients_.push_back(client);
+  }
+  std::unique_ptr<Incoming> incoming;
+  if (options_.greets) static_cast<void>(client->write_all(kGreeting, in_time()));
+  for (bool open = true; open;) {
+    const auto message = read_message(*client);
+    open = message && answer(*client, message->header, message->text, incoming, message->last_word);
+  }
+  // Who prepared a VM and left before Finish leaves none behind.
+  if (incoming) {
+    incoming->listener->stop();
+    forget(incoming->vm);
+  }
+  client->shut_down();
+}
+
+bool FakeLibvirtHost::answer(SocketStream& client, const RpcHeader& call, const std::string& text,
+                             std::unique_ptr<Incoming>& incoming, std::uint32_t last_word) {
+  RpcHeader reply = call;
+  reply.type = 1;
+  if (call.procedure == kPrepare) {
+    const std::size_t space = text.find(' ');
+    incoming = std::make_unique<Incoming>();
+    incoming->vm = VmId{text.substr(0, space)};
+    // The two hosts share a machine here: the same path, in the folder of this one.
+    const std::string file = text.substr(text.rfind('/'));
+    incoming->listener = SocketListener::listen_unix(options_.folder + file).value();
+    incoming->qemu =
+        std::jthread([this, qemu = incoming.get()] { qemu->take_stream(options_.stream_bytes); });
+    set_state(incoming->vm, VmState::kPaused, VmEventKind::kStarted);
+  } else if (call.procedure == kFinish && incoming) {
+    if (last_word == 0) incoming->qemu.join();
+    if (last_word == 0 && incoming->complete) {
+      incoming.reset();
+      reach(Moment::kFinishExecuted);
+    } else {
+      incoming->listener->stop();
+      forget(incoming->vm);
+      incoming.reset();
+      reply.status = 1;
+    }
+  }
+  return static_cast<bool>(client.write_all(rpc_message(reply, "domain"), in_time()));
+}
+
+}  // namespace samepage::migrator

@@ -1,0 +1,99 @@
+// The promise under test: each message comes back as it was sent, and what no relay sends is
+// kCorrupt.
+
+#include "migrator/relay_messages.h"
+
+#include <functional>
+
+#include <gtest/gtest.h>
+
+#include "core/byte_writer.h"
+#include "migrator/batch.h"
+
+namespace samepage::migrator {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+TEST(RelayMessagesTest, ComeBackAsTheyWereSent) {
+  const MissingPages missing =
+      decode_missing(encode_missing({.sequence = 3, .refs = {0, 5, 255}})).value();
+  const StreamEnd sent{.sequence = 8, .stream_bytes = 99, .mac = {.bytes = {std::byte{1}}}};
+  const StreamEnd end = decode_end(encode_end(sent)).value();
+  BytePacker packer(1);
+  ByteUnpacker unpacker;
+  const Bytes pages(3 * kPageSize, std::byte{4});
+  const ResentPages resent =
+      decode_resend(encode_resend({.sequence = 6, .pages = pages}, packer), unpacker).value();
+
+  EXPECT_TRUE(check_hello(encode_hello()));
+  EXPECT_EQ(missing.sequence, 3U);
+  EXPECT_EQ(missing.refs, (std::vector<std::uint32_t>{0, 5, 255}));
+  EXPECT_EQ(end.sequence, 8U);
+  EXPECT_EQ(end.stream_bytes, 99U);
+  EXPECT_EQ(end.mac, sent.mac);
+  EXPECT_EQ(resent.sequence, 6U);
+  EXPECT_EQ(resent.pages, pages);
+  EXPECT_EQ(decode_ack(encode_ack(5)).value(), 5U);
+}
+
+TEST(RelayMessagesTest, RefuseEveryTruncationAndEveryTail) {
+  BytePacker packer(1);
+  const std::vector<std::pair<Bytes, std::function<bool(const Bytes&)>>> messages{
+      {encode_hello(), [](const Bytes& body) { return check_hello(body).has_value(); }},
+      {encode_missing({.sequence = 1, .refs = {2}}),
+       [](const Bytes& body) { return decode_missing(body).has_value(); }},
+      {encode_resend({.sequence = 1, .pages = Bytes(kPageSize)}, packer),
+       [](const Bytes& body) {
+         ByteUnpacker unpacker;
+         return decode_resend(body, unpacker).has_value();
+       }},
+      {encode_ack(1), [](const Bytes& body) { return decode_ack(body).has_value(); }},
+      {encode_end({}), [](const Bytes& body) { return decode_end(body).has_value(); }},
+  };
+  for (const auto& [body, decodes] : messages) {
+    EXPECT_TRUE(decodes(body));
+    Bytes longer = body;
+    longer.push_back(std::byte{0});
+    EXPECT_FALSE(decodes(longer));
+    for (Bytes shorter = body; !shorter.empty();) {
+      shorter.pop_back();
+      EXPECT_FALSE(decodes(shorter));
+    }
+  }
+}
+
+TEST(RelayMessagesTest, HelloOfAnotherVersionIsInvalid) {
+  Bytes hello = encode_hello();
+  hello[8] = std::byte{2};
+  EXPECT_EQ(check_hello(hello).error().code(), Errc::kInvalid);
+}
+
+TEST(RelayMessagesTest, HelloOfSomethingElseIsCorrupt) {
+  Bytes hello = encode_hello();
+  hello[0] = std::byte{'H'};
+  EXPECT_EQ(check_hello(hello).error().code(), Errc::kCorrupt);
+}
+
+TEST(RelayMessagesTest, MissingPagesAreAscendingAndInABatch) {
+  const auto missing = [](const std::vector<std::uint32_t>& refs) {
+    return decode_missing(encode_missing({.sequence = 0, .refs = refs}));
+  };
+  EXPECT_EQ(missing({}).error().code(), Errc::kCorrupt);
+  EXPECT_EQ(missing({4, 4}).error().code(), Errc::kCorrupt);
+  EXPECT_EQ(missing({5, 4}).error().code(), Errc::kCorrupt);
+  EXPECT_EQ(missing({kBatchRefsMax}).error().code(), Errc::kCorrupt);
+}
+
+TEST(RelayMessagesTest, ResentPagesAreWhole) {
+  BytePacker packer(1);
+  ByteUnpacker unpacker;
+  ByteWriter body;
+  body.u64(0);
+  body.varint(2);
+  packer.pack(Bytes(kPageSize + 1), body);
+  EXPECT_EQ(decode_resend(body.view(), unpacker).error().code(), Errc::kCorrupt);
+}
+
+}  // namespace
+}  // namespace samepage::migrator

@@ -1,0 +1,117 @@
+// The promise under test: no more is under way than the limits say, all of it can be sent again,
+// and nobody waits past a deadline or the end.
+
+#include "migrator/resend_window.h"
+
+#include <thread>
+
+#include <gtest/gtest.h>
+
+namespace samepage::migrator {
+namespace {
+
+Deadline soon() {
+  return std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
+}
+Deadline later() {
+  return std::chrono::steady_clock::now() + std::chrono::seconds(20);
+}
+
+ResendWindow::Entry entry(std::uint64_t sequence, std::size_t wire_bytes = 10) {
+  ResendWindow::Entry made;
+  made.sequence = sequence;
+  made.wire_bytes = wire_bytes;
+  made.stream.assign(8 + 2 * kPageSize, static_cast<std::byte>(sequence));
+  made.stream[8] = std::byte{0xAA};
+  made.stream[8 + kPageSize] = std::byte{0xBB};
+  made.ref_offsets = {8, 8 + kPageSize};
+  return made;
+}
+
+TEST(ResendWindowTest, BoundsTheBatches) {
+  ResendWindow window({.batches_max = 2, .wire_bytes_max = 1000});
+  ASSERT_TRUE(window.add(entry(0), soon()));
+  ASSERT_TRUE(window.add(entry(1), soon()));
+
+  EXPECT_EQ(window.add(entry(2), soon()).error().code(), Errc::kTimedOut);
+  ASSERT_TRUE(window.acknowledge(0));
+  EXPECT_TRUE(window.add(entry(2), soon()));
+}
+
+TEST(ResendWindowTest, BoundsTheBytesButLetsOneBatchPass) {
+  ResendWindow window({.batches_max = 9, .wire_bytes_max = 1000});
+  ASSERT_TRUE(window.add(entry(0, 5000), soon()));
+
+  EXPECT_EQ(window.add(entry(1, 1), soon()).error().code(), Errc::kTimedOut);
+  ASSERT_TRUE(window.acknowledge(0));
+  ASSERT_TRUE(window.add(entry(1, 600), soon()));
+  EXPECT_TRUE(window.add(entry(2, 400), soon()));
+}
+
+TEST(ResendWindowTest, WakesWhoWaitsForRoom) {
+  ResendWindow window({.batches_max = 1, .wire_bytes_max = 1000});
+  ASSERT_TRUE(window.add(entry(0), soon()));
+  std::thread other([&] { EXPECT_TRUE(window.acknowledge(0)); });
+
+  EXPECT_TRUE(window.add(entry(1), later()));
+  other.join();
+}
+
+TEST(ResendWindowTest, ReturnsThePagesThatWereReferredTo) {
+  ResendWindow window({.batches_max = 9, .wire_bytes_max = 1000});
+  for (std::uint64_t i = 0; i < 3; ++i) ASSERT_TRUE(window.add(entry(i), soon()));
+  ASSERT_TRUE(window.acknowledge(0));
+
+  const ResentPages resent = window.pages({.sequence = 2, .refs = {1}}).value();
+
+  EXPECT_EQ(resent.sequence, 2U);
+  ASSERT_EQ(resent.pages.size(), kPageSize);
+  EXPECT_EQ(resent.pages[0], std::byte{0xBB});
+  EXPECT_EQ(resent.pages[1], std::byte{2});
+}
+
+TEST(ResendWindowTest, RefusesWhatIsNotUnderWay) {
+  ResendWindow window({.batches_max = 9, .wire_bytes_max = 1000});
+  EXPECT_EQ(window.acknowledge(0).error().code(), Errc::kCorrupt);
+  for (std::uint64_t i = 0; i < 3; ++i) ASSERT_TRUE(window.add(entry(i), soon()));
+  ASSERT_TRUE(window.acknowledge(0));
+
+  EXPECT_EQ(window.acknowledge(0).error().code(), Errc::kCorrupt);
+  EXPECT_EQ(window.acknowledge(3).error().code(), Errc::kCorrupt);
+  EXPECT_EQ(window.pages({.sequence = 0, .refs = {0}}).error().code(), Errc::kCorrupt);
+  EXPECT_EQ(window.pages({.sequence = 3, .refs = {0}}).error().code(), Errc::kCorrupt);
+  EXPECT_EQ(window.pages({.sequence = 1, .refs = {2}}).error().code(), Errc::kCorrupt);
+}
+
+TEST(ResendWindowTest, WaitsUntilAllIsAcknowledged) {
+  ResendWindow window({.batches_max = 9, .wire_bytes_max = 1000});
+  for (std::uint64_t i = 0; i < 3; ++i) ASSERT_TRUE(window.add(entry(i), soon()));
+
+  EXPECT_EQ(window.wait_until_empty(soon()).error().code(), Errc::kTimedOut);
+  std::thread other([&] { EXPECT_TRUE(window.acknowledge(2)); });
+  EXPECT_TRUE(window.wait_until_empty(later()));
+  other.join();
+}
+
+TEST(ResendWindowTest, CloseWakesWhoWaits) {
+  ResendWindow window({.batches_max = 1, .wire_bytes_max = 1000});
+  ASSERT_TRUE(window.add(entry(0), soon()));
+  std::thread other([&] { window.close(); });
+
+  EXPECT_EQ(window.add(entry(1), later()).error().code(), Errc::kUnavailable);
+  EXPECT_EQ(window.wait_until_empty(later()).error().code(), Errc::kUnavailable);
+  other.join();
+}
+
+TEST(ResendWindowTest, HandsBuffersOutAgain) {
+  ResendWindow window({.batches_max = 2, .wire_bytes_max = 1000});
+  ASSERT_TRUE(window.add(entry(0), soon()));
+  EXPECT_TRUE(window.take_buffer().empty());
+  ASSERT_TRUE(window.acknowledge(0));
+
+  EXPECT_EQ(window.take_buffer().size(), 8 + 2 * kPageSize);
+  EXPECT_TRUE(window.take_buffer().empty());
+}
+
+}  // namespace
+}  // namespace samepage::migrator

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <vector>
+
+#include "tools/samepage-placer/http_server.h"
+#include "tools/samepage-placer/placer.h"
+
+namespace samepage::control {
+
+/// The routes of docs/api.md. `placer` is borrowed and outlives the server that they are given to.
+std::vector<http::Route> api_routes(Placer& placer);
+
+// The parts of the table, one source file each.
+void add_fleet_routes(Placer& placer, std::vector<http::Route>& routes);
+void add_plan_routes(Placer& placer, std::vector<http::Route>& routes);
+void add_event_routes(Placer& placer, std::vector<http::Route>& routes);
+
+/// The Prometheus text of `/metrics`. Errors as Journal's.
+Result<std::string> metrics_text(Placer& placer);
+
+}  // namespace samepage::control

@@ -1,0 +1,194 @@
+#include "tools/samepage-placer/api_json.h"
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+#include <string_view>
+
+#include <fmt/chrono.h>
+#include <nlohmann/json.hpp>
+
+#include "fingerprinter/fingerprint.h"
+#include "placer/sharing.h"
+
+namespace samepage::control {
+namespace {
+
+using nlohmann::json;
+
+constexpr double kPagesPerMib = 256;
+constexpr std::size_t kPairsMax = 1'000;
+
+double mib(double pages) { return pages / kPagesPerMib; }
+double mib(std::uint64_t pages) { return mib(static_cast<double>(pages)); }
+double mib(std::int64_t pages) { return mib(static_cast<double>(pages)); }
+
+double seconds(std::chrono::milliseconds time) {
+  return std::chrono::duration<double>(time).count();
+}
+
+double ms(std::uint64_t us) { return static_cast<double>(us) / 1'000; }
+
+std::string rfc3339(std::chrono::system_clock::time_point at) {
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}",
+                     fmt::gmtime(std::chrono::system_clock::to_time_t(at)));
+}
+
+json null_or(bool known, const json& value) { return known ? value : json(nullptr); }
+
+json text_or_null(const std::string& text) { return null_or(!text.empty(), text); }
+
+json figures_json(const std::optional<placer::MoveFigures>& figures) {
+  if (!figures) {
+    json none;
+    for (const char* key : {"stream_bytes", "wire_bytes", "page_refs", "page_literals",
+                            "zero_pages", "pages_resent", "downtime_ms", "total_ms"}) {
+      none[key] = nullptr;
+    }
+    return none;
+  }
+  return {{"stream_bytes", figures->stream_bytes}, {"wire_bytes", figures->wire_bytes},
+          {"page_refs", figures->page_refs},       {"page_literals", figures->page_literals},
+          {"zero_pages", figures->zero_pages},     {"pages_resent", figures->pages_resent},
+          {"downtime_ms", ms(figures->downtime_us)}, {"total_ms", ms(figures->total_us)}};
+}
+
+json move_json(std::size_t index, const placer::MoveRecord& record) {
+  json move = figures_json(record.figures);
+  move["index"] = index;
+  move["vm"] = record.move.name;
+  move["uuid"] = record.move.vm.uuid;
+  move["source"] = record.move.source;
+  move["target"] = record.move.target;
+  move["reason"] = record.move.reason;
+  move["gain_mib"] = mib(record.move.gain_pages);
+  move["state"] = to_string(record.state);
+  move["error"] = text_or_null(record.error);
+  return move;
+}
+
+json host_sharing_json(const placer::Host& host, const placer::Fleet& fleet) {
+  const auto vms = fleet.vms_on(host.name);
+  const placer::HostSharing shared = placer::predict_sharing(vms);
+  const placer::Estimate total = shared.total();
+  return {{"name", host.name},
+          {"vms", vms.size()},
+          {"predicted_shared_mib", mib(total.pages)},
+          {"low_mib", mib(total.low)},
+          {"high_mib", mib(total.high)},
+          {"zero_mib", mib(shared.zero)},
+          {"within_mib", mib(shared.within)},
+          {"between_mib", mib(shared.between.pages)},
+          {"achieved_shared_mib",
+           null_or(host.memory.has_value(),
+                   host.memory ? mib(host.memory->achieved_shared_pages()) : 0.0)}};
+}
+
+}  // namespace
+
+json to_json(const placer::Host& host, const placer::Fleet& fleet, const std::string& public_key) {
+  const bool seen = host.state != placer::HostState::kNeverSeen;
+  const bool counted = host.memory.has_value();
+  const placer::HostMemory memory = host.memory.value_or(placer::HostMemory{});
+  const auto vms = fleet.vms_on(host.name);
+  return {{"name", host.name},
+          {"state", to_string(host.state)},
+          {"public_key", public_key},
+          {"address", text_or_null(host.address)},
+          {"vms", vms.size()},
+          {"cpus", null_or(seen, host.cpus)},
+          {"memory_mib", null_or(seen, mib(host.capacity_pages))},
+          {"resident_mib", null_or(counted, mib(memory.resident_pages))},
+          {"distinct_mib", null_or(counted, mib(memory.distinct_frames))},
+          {"ksm_shared_mib", null_or(counted, mib(memory.achieved_shared_pages()))},
+          {"predicted_shared_mib",
+           null_or(counted, mib(placer::predict_sharing(vms).total().pages))},
+          {"report_age_s", null_or(host.report_age.has_value(),
+                                   host.report_age ? seconds(*host.report_age) : 0.0)},
+          {"agent_version", text_or_null(host.agent_version)},
+          {"hypervisor_version", text_or_null(host.hypervisor_version)}};
+}
+
+json to_json(const placer::Vm& vm, const placer::Fleet& fleet) {
+  json object = {{"name", vm.name},
+                 {"uuid", vm.id.uuid},
+                 {"host", vm.host},
+                 {"state", placer::to_string(vm.state)},
+                 {"memory_mib", mib(vm.memory_pages)},
+                 {"sharing_domain", vm.sharing_domain},
+                 {"shares_most_with", nullptr}};
+  const bool scanned = vm.fingerprint != nullptr;
+  const auto counts =
+      scanned ? vm.fingerprint->counts() : fingerprinter::PageCounts{};
+  object["present_mib"] = null_or(scanned, mib(counts.present()));
+  object["zero_mib"] = null_or(scanned, mib(counts.zero));
+  object["duplicate_mib"] = null_or(scanned, mib(counts.duplicate));
+  object["unique_mib"] = null_or(scanned, mib(counts.unique));
+  object["fingerprint_age_s"] = null_or(scanned, seconds(vm.fingerprint_age));
+  if (const auto alike = placer::most_alike_with(vm, fleet)) {
+    const placer::Vm& other = alike->a->id == vm.id ? *alike->b : *alike->a;
+    object["shares_most_with"] = {{"vm", other.name}, {"mib", mib(alike->common.pages)}};
+  }
+  return object;
+}
+
+json sharing_json(const placer::Fleet& fleet) {
+  json hosts = json::array();
+  for (const placer::Host& host : fleet.hosts) hosts.push_back(host_sharing_json(host, fleet));
+  json pairs = json::array();
+  for (const placer::PairSharing& pair : placer::most_alike(fleet, kPairsMax)) {
+    pairs.push_back({{"a", pair.a->name},
+                     {"b", pair.b->name},
+                     {"mib", mib(pair.common.pages)},
+                     {"low_mib", mib(pair.common.low)},
+                     {"high_mib", mib(pair.common.high)}});
+  }
+  return {{"hosts", std::move(hosts)}, {"pairs", std::move(pairs)}};
+}
+
+json to_json(const placer::PlanRecord& plan) {
+  json moves = json::array();
+  for (std::size_t i = 0; i < plan.moves.size(); ++i) {
+    moves.push_back(move_json(i, plan.moves[i]));
+  }
+  json stays = json::array();
+  for (const placer::Stay& stay : plan.stays) {
+    stays.push_back({{"vm", stay.name}, {"host", stay.host}, {"reason", stay.reason}});
+  }
+  const double before = mib(plan.shared_before_pages);
+  const double after = mib(plan.shared_after_pages);
+  json achieved = nullptr;
+  if (plan.achieved) {
+    achieved = {{"before_mib", mib(plan.achieved->before_pages)},
+                {"after_mib", mib(plan.achieved->after_pages)}};
+  }
+  return {{"id", std::to_string(plan.id.value)},
+          {"state", to_string(plan.state)},
+          {"created_at", rfc3339(plan.created_at)},
+          {"ended_at", plan.ended_at ? json(rfc3339(*plan.ended_at)) : json(nullptr)},
+          {"summary", plan.summary},
+          {"predicted_shared_before_mib", before},
+          {"predicted_shared_after_mib", after},
+          {"gain_mib", after - before},
+          {"achieved_shared", std::move(achieved)},
+          {"moves", std::move(moves)},
+          {"stays", std::move(stays)}};
+}
+
+json to_json(const placer::Event& event) {
+  json object = {
+      {"id", event.id}, {"at", rfc3339(event.at)}, {"kind", event.kind}, {"text", event.text}};
+  if (event.plan) object["plan"] = std::to_string(event.plan->value);
+  if (!event.vm.empty()) object["vm"] = event.vm;
+  if (!event.host.empty()) object["host"] = event.host;
+  if (event.progress) {
+    object["progress"] = {{"phase", event.progress->phase},
+                          {"stream_bytes", event.progress->stream_bytes},
+                          {"wire_bytes", event.progress->wire_bytes},
+                          {"page_refs", event.progress->page_refs},
+                          {"bytes_remaining", event.progress->bytes_remaining}};
+  }
+  return object;
+}
+
+}  // namespace samepage::control

@@ -1,0 +1,110 @@
+#include <charconv>
+
+#include <nlohmann/json.hpp>
+
+#include "placer/planner.h"
+#include "tools/samepage-placer/api.h"
+#include "tools/samepage-placer/api_json.h"
+#include "tools/samepage-placer/request_body.h"
+
+namespace samepage::control {
+namespace {
+
+using http::Request;
+using http::Response;
+using nlohmann::json;
+using placer::PlanId;
+
+constexpr std::size_t kPlansListed = 50;
+constexpr double kPagesPerMib = 256;
+
+Result<PlanId> plan_id(const std::string& text) {
+  PlanId id;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id.value);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    return fail(Errc::kNotFound, "no plan " + text + "; `samepage plan list` lists them");
+  }
+  return id;
+}
+
+Result<Response> answer(Ledger& ledger, PlanId id) {
+  const auto plan = TRY(ledger.journal().plan(id));
+  return Response{.body = to_json(plan).dump(), .stream = {}};
+}
+
+/// What contradicts the present state is the client's to resolve: a conflict.
+template <class T>
+Result<Response> answer_after(const Result<T>& done, Ledger& ledger, PlanId id) {
+  if (!done && done.error().code() == Errc::kInvalid) return http::conflict(done.error().message());
+  if (!done) return tl::unexpected(done.error());
+  return answer(ledger, id);
+}
+
+Result<Response> list_plans(Placer& placer) {
+  const auto ledger = TRY(placer.open_ledger());
+  json plans = json::array();
+  for (const PlanId id : TRY(ledger->journal().newest(kPlansListed))) {
+    plans.push_back(to_json(TRY(ledger->journal().plan(id))));
+  }
+  return Response{.body = json{{"plans", std::move(plans)}}.dump(), .stream = {}};
+}
+
+Result<Response> make_plan(Placer& placer, const Request& request) {
+  const RequestBody body = TRY(RequestBody::parse(request.body));
+  placer::PlanOptions options;
+  const auto gain_min_mib = TRY(body.quantity("gain_min_mib"));
+  if (gain_min_mib) {
+    constexpr double kMibMax = 1e9;
+    options.gain_pages_min =
+        static_cast<std::uint64_t>(std::min(*gain_min_mib, kMibMax) * kPagesPerMib);
+  }
+  const auto ledger = TRY(placer.open_ledger());
+  const PlanId id = TRY(ledger->journal().propose(placer::plan(placer.fleet(), options)));
+  return answer(*ledger, id);
+}
+
+Result<Response> show_plan(Placer& placer, const Request& request) {
+  const PlanId id = TRY(plan_id(request.params.at("ID")));
+  const auto ledger = TRY(placer.open_ledger());
+  return answer(*ledger, id);
+}
+
+Result<Response> apply_plan(Placer& placer, const Request& request) {
+  const PlanId id = TRY(plan_id(request.params.at("ID")));
+  const auto ledger = TRY(placer.open_ledger());
+  return answer_after(placer.begin(id, *ledger), *ledger, id);
+}
+
+Result<Response> cancel_plan(Placer& placer, const Request& request) {
+  const PlanId id = TRY(plan_id(request.params.at("ID")));
+  const auto ledger = TRY(placer.open_ledger());
+  return answer_after(ledger->journal().request_cancel(id), *ledger, id);
+}
+
+Result<Response> migrate(Placer& placer, const Request& request) {
+  const RequestBody body = TRY(RequestBody::parse(request.body));
+  const std::string vm = TRY(body.text("vm"));
+  const std::string target = TRY(body.text("target"));
+  const auto plan = TRY(placer::plan_move(placer.fleet(), vm, target, {}));
+  const auto ledger = TRY(placer.open_ledger());
+  const PlanId id = TRY(ledger->journal().propose(plan));
+  return answer_after(placer.begin(id, *ledger), *ledger, id);
+}
+
+}  // namespace
+
+void add_plan_routes(Placer& placer, std::vector<http::Route>& routes) {
+  routes.push_back({"GET", "/api/v1/plans", [&](const Request&) { return list_plans(placer); }});
+  routes.push_back({"POST", "/api/v1/plans",
+                    [&](const Request& request) { return make_plan(placer, request); }});
+  routes.push_back({"GET", "/api/v1/plans/ID",
+                    [&](const Request& request) { return show_plan(placer, request); }});
+  routes.push_back({"POST", "/api/v1/plans/ID/apply",
+                    [&](const Request& request) { return apply_plan(placer, request); }});
+  routes.push_back({"POST", "/api/v1/plans/ID/cancel",
+                    [&](const Request& request) { return cancel_plan(placer, request); }});
+  routes.push_back({"POST", "/api/v1/migrations",
+                    [&](const Request& request) { return migrate(placer, request); }});
+}
+
+}  // namespace samepage::control

@@ -1,0 +1,206 @@
+#include "tools/samepage-placer/bus_carrier.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <sys/random.h>
+
+#include "tools/samepage-placer/fleet_state.h"
+
+namespace samepage::control {
+namespace {
+
+using placer::MoveOrder;
+using placer::MoveOutcome;
+using placer::MoveProgress;
+using placer::Presence;
+using placer::SessionStatus;
+
+constexpr std::size_t kSecretBytes = 32;
+
+/// How long a lost notice may go unnoticed.
+constexpr auto kAskInterval = std::chrono::milliseconds(1'000);
+constexpr auto kAnswerMax = std::chrono::seconds(10);
+
+Result<std::string> new_secret() {
+  std::string secret(kSecretBytes, '\0');
+  const ssize_t count = ::getrandom(secret.data(), secret.size(), 0);
+  if (count != static_cast<ssize_t>(secret.size())) {
+    return fail(Errc::kIo, "the system gave no randomness");
+  }
+  return secret;
+}
+
+placer::Side side(bus::MigrationOutcome::Side side) {
+  switch (side) {
+    case bus::MigrationOutcome::SOURCE:
+      return placer::Side::kSource;
+    case bus::MigrationOutcome::TARGET:
+      return placer::Side::kTarget;
+    default:
+      return placer::Side::kUnknown;
+  }
+}
+
+MoveOutcome read_outcome(const bus::MigrationOutcome& message) {
+  return {.runs_on = side(message.runs_on()),
+          .error = message.failure().message(),
+          .figures = {.stream_bytes = message.stream_bytes(),
+                      .wire_bytes = message.wire_bytes(),
+                      .page_refs = message.page_refs(),
+                      .page_literals = message.page_literals(),
+                      .zero_pages = message.zero_pages(),
+                      .pages_resent = message.pages_resent(),
+                      .downtime_us = message.downtime_us(),
+                      .total_us = message.total_us()}};
+}
+
+Presence presence(VmState state) {
+  switch (state) {
+    case VmState::kRunning:
+      return Presence::kRunning;
+    case VmState::kPaused:
+      return Presence::kPaused;
+    case VmState::kOther:
+      break;
+  }
+  return Presence::kOther;
+}
+
+}  // namespace
+
+Result<void> BusCarrier::prepare(const MoveOrder& order, Deadline deadline) {
+  const std::string secret = TRY(new_secret());
+  bus::Envelope envelope;
+  bus::PrepareTarget& request = *envelope.mutable_prepare_target();
+  request.set_session(order.session);
+  request.set_secret(secret);
+  request.set_vm_uuid(order.vm.uuid);
+  request.set_vm_name(order.name);
+  request.set_sharing_domain(order.sharing_domain);
+  const auto reply = TRY(bus_.request(order.target, std::move(envelope), deadline));
+
+  const MutexLock lock(mutex_);
+  current_ = {.session = order.session,
+              .secret = secret,
+              .address = reply.target_ready().address(),
+              .port = reply.target_ready().port(),
+              .progress = {},
+              .outcome = {}};
+  return {};
+}
+
+Result<void> BusCarrier::start(const MoveOrder& order, Deadline deadline) {
+  bus::Envelope envelope;
+  bus::StartMigration& request = *envelope.mutable_start_migration();
+  {
+    const MutexLock lock(mutex_);
+    if (current_.session != order.session) {
+      return fail(Errc::kInvalid, "no target was prepared for this migration");
+    }
+    request.set_secret(current_.secret);
+    request.set_target_address(current_.address);
+    request.set_target_port(current_.port);
+  }
+  request.set_session(order.session);
+  request.set_vm_uuid(order.vm.uuid);
+  request.set_sharing_domain(order.sharing_domain);
+  TRY(bus_.request(order.source, std::move(envelope), deadline));
+  return {};
+}
+
+Result<MoveOutcome> BusCarrier::wait(const MoveOrder& order,
+                                     const std::function<void(const MoveProgress&)>& on_progress,
+                                     std::stop_token stop, Deadline deadline) {
+  while (true) {
+    const auto now = Deadline::clock::now();
+    if (stop.stop_requested() || now >= deadline) {
+      return fail(Errc::kTimedOut, "the migration goes on still");
+    }
+    std::optional<MoveProgress> progress;
+    {
+      const MutexLock lock(mutex_);
+      if (current_.session != order.session) {
+        current_ = {};
+        current_.session = order.session;
+      }
+      changed_.wait_until(mutex_, std::min(deadline, now + kAskInterval));
+      if (current_.outcome) return *current_.outcome;
+      progress = std::exchange(current_.progress, std::nullopt);
+    }
+    if (progress) {
+      on_progress(*progress);
+      continue;
+    }
+    const auto status = TRY(query(order, std::min(deadline, now + kAskInterval + kAnswerMax)));
+    if (status.kind == SessionStatus::Kind::kEnded) return status.outcome;
+    if (status.kind == SessionStatus::Kind::kNotKnown) {
+      return fail(Errc::kUnavailable, "the agent of " + order.source +
+                                          " was started anew and knows nothing of the migration");
+    }
+  }
+}
+
+Result<void> BusCarrier::cancel(const MoveOrder& order, Deadline deadline) {
+  bus::Envelope envelope;
+  envelope.mutable_cancel_migration()->set_session(order.session);
+  TRY(bus_.request(order.source, std::move(envelope), deadline));
+  return {};
+}
+
+Result<SessionStatus> BusCarrier::query(const MoveOrder& order, Deadline deadline) {
+  bus::Envelope envelope;
+  envelope.mutable_query_migration()->set_session(order.session);
+  const auto reply = bus_.request(order.source, std::move(envelope), deadline);
+  if (!reply && reply.error().code() == Errc::kNotFound) return SessionStatus{};
+  if (!reply) return tl::unexpected(reply.error());
+  const bus::MigrationOutcome& outcome = reply->migration_outcome();
+  if (outcome.goes_on()) return SessionStatus{.kind = SessionStatus::Kind::kGoesOn, .outcome = {}};
+  return SessionStatus{.kind = SessionStatus::Kind::kEnded, .outcome = read_outcome(outcome)};
+}
+
+Result<Presence> BusCarrier::locate(const std::string& host, const VmId& vm, Deadline deadline) {
+  bus::Envelope envelope;
+  envelope.mutable_list_vms();
+  const auto reply = TRY(bus_.request(host, std::move(envelope), deadline));
+  if (!reply.has_vm_list()) return fail(Errc::kCorrupt, host + " answered something else");
+  for (const bus::Vm& one : reply.vm_list().vms()) {
+    if (one.uuid() == vm.uuid) return presence(vm_state(one.state()));
+  }
+  return Presence::kAbsent;
+}
+
+Result<void> BusCarrier::settle(const std::string& host, const VmId& vm, placer::Verdict verdict,
+                                Deadline deadline) {
+  bus::Envelope envelope;
+  envelope.mutable_settle_vm()->set_vm_uuid(vm.uuid);
+  envelope.mutable_settle_vm()->set_verdict(verdict == placer::Verdict::kResume
+                                                ? bus::SettleVm::RESUME
+                                                : bus::SettleVm::DISCARD);
+  TRY(bus_.request(host, std::move(envelope), deadline));
+  return {};
+}
+
+void BusCarrier::on_update(const bus::MigrationUpdate& update) {
+  {
+    const MutexLock lock(mutex_);
+    if (update.session() != current_.session) return;
+    current_.progress = MoveProgress{.phase = update.phase(),
+                                     .stream_bytes = update.stream_bytes(),
+                                     .wire_bytes = update.wire_bytes(),
+                                     .page_refs = update.page_refs(),
+                                     .bytes_remaining = update.bytes_remaining()};
+  }
+  changed_.notify_all();
+}
+
+void BusCarrier::on_outcome(const bus::MigrationOutcome& outcome) {
+  {
+    const MutexLock lock(mutex_);
+    if (outcome.session() != current_.session) return;
+    current_.outcome = read_outcome(outcome);
+  }
+  changed_.notify_all();
+}
+
+}  // namespace samepage::control

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <array>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "core/bus.h"
+#include "core/mutex.h"
+#include "placer/carrier.h"
+
+namespace samepage::control {
+
+/// The agents, as the executor uses them: every call is a request on the bus. Outcomes come as
+/// notices and, should one be lost, are asked for.
+///
+/// Threads: Carrier's calls from one thread; the on_... methods from the bus's inbox.
+class BusCarrier final : public placer::Carrier {
+ public:
+  /// `bus` is borrowed and outlives the carrier.
+  explicit BusCarrier(BusServer& bus) : bus_(bus) {}
+
+  Result<void> prepare(const placer::MoveOrder& order, Deadline deadline) override;
+  Result<void> start(const placer::MoveOrder& order, Deadline deadline) override;
+  Result<placer::MoveOutcome> wait(
+      const placer::MoveOrder& order,
+      const std::function<void(const placer::MoveProgress&)>& on_progress, std::stop_token stop,
+      Deadline deadline) override;
+  Result<void> cancel(const placer::MoveOrder& order, Deadline deadline) override;
+  Result<placer::SessionStatus> query(const placer::MoveOrder& order, Deadline deadline) override;
+  Result<placer::Presence> locate(const std::string& host, const VmId& vm,
+                                  Deadline deadline) override;
+  Result<void> settle(const std::string& host, const VmId& vm, placer::Verdict verdict,
+                      Deadline deadline) override;
+
+  void on_update(const bus::MigrationUpdate& update);
+  void on_outcome(const bus::MigrationOutcome& outcome);
+
+ private:
+  /// The migration that is being prepared or carried out; the executor has one at a time.
+  struct Current {
+    std::string session;
+    std::string secret;
+    std::string address;
+    std::uint32_t port = 0;
+    std::optional<placer::MoveProgress> progress;
+    std::optional<placer::MoveOutcome> outcome;
+  };
+
+  BusServer& bus_;
+  Mutex mutex_;
+  std::condition_variable_any changed_;
+  Current current_ GUARDED_BY(mutex_);
+};
+
+}  // namespace samepage::control

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/clock.h"
+#include "core/database.h"
+#include "core/result.h"
+#include "placer/event_log.h"
+#include "placer/journal.h"
+#include "placer/registry.h"
+
+namespace samepage::control {
+
+/// One connection to the placer's SQLite file and what is kept there.
+/// Threads: one at a time; every thread that needs the file opens a ledger of its own.
+class Ledger {
+ public:
+  /// Errors as Database::open() and migrate_schema().
+  static Result<std::unique_ptr<Ledger>> open(const std::string& path, const Clock& clock);
+
+  placer::Journal& journal() { return journal_; }
+  placer::EventLog& events() { return events_; }
+  placer::Registry& registry() { return registry_; }
+
+ private:
+  Ledger(Database database, const Clock& clock);
+
+  Database database_;
+  placer::Journal journal_;
+  placer::EventLog events_;
+  placer::Registry registry_;
+};
+
+}  // namespace samepage::control

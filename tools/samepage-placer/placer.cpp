@@ -1,0 +1,243 @@
+#include "tools/samepage-placer/placer.h"
+
+#include <algorithm>
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <thread>
+#include <utility>
+
+#include "core/curve_keys.h"
+#include "core/log.h"
+
+namespace samepage::control {
+namespace {
+
+constexpr std::size_t kInboxMax = 4'096;
+constexpr std::size_t kScansAtOnce = 16;
+constexpr const char* kDefaultDomain = "default";
+
+placer::Roster::Options roster_options(const Options& options) {
+  placer::Roster::Options roster;
+  // A host may miss two reports; its connection is watched by heartbeats in between.
+  roster.report_age_max = std::chrono::seconds(30 + 3 * std::int64_t{options.report_interval_s});
+  return roster;
+}
+
+Result<void> publish_key(const std::string& path, const std::string& public_key) {
+  std::ofstream file(path, std::ios::trunc);
+  file << public_key << '\n';
+  file.flush();
+  if (!file) return fail(Errc::kIo, "cannot write " + path);
+  return {};
+}
+
+bus::DomainSecret secret_of(const SharingDomain& domain) {
+  bus::DomainSecret secret;
+  secret.set_name(domain.name);
+  secret.set_hash_seed(domain.seed.value);
+  secret.set_digest_key(domain.key.bytes.data(), domain.key.bytes.size());
+  return secret;
+}
+
+}  // namespace
+
+Placer::Placer(const Options& options, const Clock& clock)
+    : options_(options),
+      clock_(clock),
+      ledger_path_(options.state_dir + "/placer.db"),
+      fleet_(roster_options(options), clock) {}
+
+Result<std::unique_ptr<Placer>> Placer::create(const Options& options, const Clock& clock) {
+  std::error_code error;
+  std::filesystem::create_directories(options.state_dir, error);
+  if (error) return fail(Errc::kIo, "cannot make " + options.state_dir + ": " + error.message());
+
+  std::unique_ptr<Placer> placer(new Placer(options, clock));
+  placer->ledger_ = TRY(placer->open_ledger());
+  BusServer::Options bus;
+  bus.endpoint = options.bind;
+  bus.keys = TRY(load_or_make_curve_keys(options.state_dir + "/placer.key"));
+  TRY(publish_key(options.state_dir + "/placer.pub", bus.keys.public_key));
+  bus.on_message = [self = placer.get()](BusIncoming incoming) {
+    auto shared = std::make_shared<BusIncoming>(std::move(incoming));
+    if (!self->inbox_->post([self, shared] { self->handle(*shared); })) {
+      shared->answer(fail(Errc::kUnavailable, "the placer has too much to do; try again"));
+    }
+  };
+  bus.on_disconnected = [self = placer.get()](const std::string& host) {
+    log_warning("host lost host={}", host);
+    self->fleet_.lost(host);
+  };
+  placer->inbox_ = std::make_unique<TaskQueue>("inbox", kInboxMax);
+  placer->bus_ = TRY(BusServer::create(std::move(bus)));
+  placer->carrier_ = std::make_unique<BusCarrier>(*placer->bus_);
+  placer->runner_ = TRY(PlanRunner::create({.ledger_path = placer->ledger_path_,
+                                            .fleet = placer->fleet_,
+                                            .carrier = *placer->carrier_,
+                                            .bell = placer->bell_,
+                                            .clock = clock}));
+  // Only now may hosts speak: everything that their messages reach is there.
+  TRY(placer->restore());
+  log_info("placer started endpoint={} public_key_file={}/placer.pub", placer->bus_->endpoint(),
+           options.state_dir);
+  return placer;
+}
+
+Placer::~Placer() {
+  runner_.reset();
+  if (inbox_) inbox_->stop();
+  bus_.reset();
+}
+
+Result<std::unique_ptr<Ledger>> Placer::open_ledger() const {
+  return Ledger::open(ledger_path_, clock_);
+}
+
+Result<void> Placer::restore() {
+  TRY(ledger_->registry().domain(kDefaultDomain));
+  TRY(refresh_domains(*ledger_));
+  for (const placer::EnrolledHost& host : TRY(ledger_->registry().hosts())) {
+    TRY(fleet_.enroll(host.name));
+    TRY(bus_->enroll(host.name, host.public_key));
+  }
+  return {};
+}
+
+Result<void> Placer::refresh_domains(Ledger& ledger) {
+  std::set<std::string> names;
+  for (const SharingDomain& domain : TRY(ledger.registry().domains())) names.insert(domain.name);
+  fleet_.set_domains(names);
+  return {};
+}
+
+Result<void> Placer::enroll(const std::string& host, const std::string& public_key) {
+  const auto ledger = TRY(open_ledger());
+  TRY(ledger->registry().enroll(host, public_key));
+  TRY(fleet_.enroll(host));
+  TRY(bus_->enroll(host, public_key));
+  log_info("host enrolled host={}", host);
+  return {};
+}
+
+Result<void> Placer::forget(const std::string& host) {
+  const auto ledger = TRY(open_ledger());
+  TRY(fleet_.forget(host));
+  TRY(ledger->registry().forget(host));
+  TRY(bus_->forget(host));
+  log_info("host forgotten host={}", host);
+  return {};
+}
+
+Placer::ScanResult Placer::scan(Deadline deadline) {
+  const placer::Fleet fleet = fleet_.fleet();
+  std::vector<Result<void>> results(fleet.hosts.size());
+  std::atomic<std::size_t> next = 0;
+  const auto work = [&] {
+    for (std::size_t i = next++; i < results.size(); i = next++) {
+      bus::Envelope envelope;
+      envelope.mutable_report_now();
+      const auto reply = bus_->request(fleet.hosts[i].name, std::move(envelope), deadline);
+      if (!reply) {
+        results[i] = tl::unexpected(reply.error());
+      } else {
+        const auto taken = fleet_.report(fleet.hosts[i].name, reply->host_report());
+        if (!taken) results[i] = tl::unexpected(taken.error());
+      }
+    }
+  };
+  {
+    std::vector<std::jthread> workers;
+    for (std::size_t i = 0; i < std::min(kScansAtOnce, results.size()); ++i) {
+      workers.emplace_back(work);
+    }
+  }
+  ScanResult scan;
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    if (results[i]) {
+      ++scan.hosts;
+    } else {
+      scan.failed.push_back({fleet.hosts[i].name, results[i].error().message()});
+    }
+  }
+  return scan;
+}
+
+void Placer::handle(BusIncoming& incoming) {
+  const bus::Envelope& message = incoming.envelope();
+  switch (message.body_case()) {
+    case bus::Envelope::kHello:
+      incoming.answer(greet(incoming.host(), message.hello()));
+      return;
+    case bus::Envelope::kHostReport:
+      take_report(incoming.host(), message.host_report());
+      return;
+    case bus::Envelope::kMigrationUpdate:
+      carrier_->on_update(message.migration_update());
+      return;
+    case bus::Envelope::kMigrationOutcome:
+      carrier_->on_outcome(message.migration_outcome());
+      return;
+    default:
+      log_warning("message of an unknown kind left out host={}", incoming.host());
+  }
+}
+
+Result<bus::Envelope> Placer::greet(const std::string& host, const bus::Hello& hello) {
+  TRY(fleet_.hello(host, hello));
+  bus::Envelope reply;
+  *reply.mutable_welcome() = TRY(welcome(host, *ledger_));
+  log_info("host greeted host={} agent=\"{}\" hypervisor=\"{}\" address={}", host,
+           hello.agent_version(), hello.hypervisor_version(), hello.data_address());
+  return reply;
+}
+
+Result<bus::Welcome> Placer::welcome(const std::string& host, Ledger& ledger) {
+  bus::Welcome welcome;
+  welcome.set_host(host);
+  welcome.set_report_interval_ms(options_.report_interval_s * 1'000);
+  for (const SharingDomain& domain : TRY(ledger.registry().domains())) {
+    *welcome.add_domains() = secret_of(domain);
+  }
+  return welcome;
+}
+
+void Placer::take_report(const std::string& host, const bus::HostReport& report) {
+  if (const auto made = make_domains(host, report); !made) {
+    log_warning("sharing domain not made host={} why=\"{}\"", host, made.error().message());
+  }
+  const auto notes = fleet_.report(host, report);
+  if (!notes) {
+    log_warning("report refused host={} why=\"{}\"", host, notes.error().message());
+    return;
+  }
+  for (const std::string& note : *notes) log_warning("report odd host={} what=\"{}\"", host, note);
+  if (const auto noted = runner_->note_sharing(*ledger_); !noted) {
+    log_warning("achieved sharing not kept why=\"{}\"", noted.error().message());
+  }
+}
+
+Result<void> Placer::make_domains(const std::string& host, const bus::HostReport& report) {
+  std::set<std::string> known;
+  for (const SharingDomain& domain : TRY(ledger_->registry().domains())) known.insert(domain.name);
+  const std::size_t before = known.size();
+  for (const bus::Vm& vm : report.vms()) {
+    if (known.contains(vm.sharing_domain())) continue;
+    TRY(ledger_->registry().domain(vm.sharing_domain()));
+    known.insert(vm.sharing_domain());
+    log_info("sharing domain made domain={} host={} vm={}", vm.sharing_domain(), host, vm.name());
+  }
+  if (known.size() == before) return {};
+  TRY(refresh_domains(*ledger_));
+  // Everyone learns the new secret, so that the domain's VMs can share and move.
+  for (const placer::EnrolledHost& other : TRY(ledger_->registry().hosts())) {
+    bus::Envelope envelope;
+    *envelope.mutable_welcome() = TRY(welcome(other.name, *ledger_));
+    const auto sent = bus_->send(other.name, std::move(envelope));
+    if (!sent) log_debug("welcome left out host={}", other.name);
+  }
+  return {};
+}
+
+}  // namespace samepage::control

@@ -1,0 +1,83 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/bus.h"
+#include "core/clock.h"
+#include "core/result.h"
+#include "core/task_queue.h"
+#include "tools/samepage-placer/bus_carrier.h"
+#include "tools/samepage-placer/fleet_state.h"
+#include "tools/samepage-placer/ledger.h"
+#include "tools/samepage-placer/options.h"
+#include "tools/samepage-placer/plan_runner.h"
+
+namespace samepage::control {
+
+/// The fleet's control plane without its HTTP face: takes what agents say, and offers what the API
+/// asks for.
+///
+/// Threads: the methods for the API may be called from any thread. The bus's thread only hands
+/// messages on to `inbox_`.
+class Placer {
+ public:
+  /// Makes the placer's key pair at the first start. Errors: the state folder or the bus's endpoint
+  /// cannot be used; the message says why.
+  static Result<std::unique_ptr<Placer>> create(const Options& options, const Clock& clock);
+  ~Placer();
+  Placer(const Placer&) = delete;
+  Placer& operator=(const Placer&) = delete;
+
+  /// A connection to the journal for the calling thread.
+  Result<std::unique_ptr<Ledger>> open_ledger() const;
+
+  placer::Fleet fleet() const { return fleet_.fleet(); }
+
+  /// Lets a host's agent in. kInvalid: the name or the key is unusable, or belongs to another host.
+  Result<void> enroll(const std::string& host, const std::string& public_key);
+
+  /// kNotFound: no such host. kInvalid: it holds VMs.
+  Result<void> forget(const std::string& host);
+
+  struct ScanFailure {
+    std::string host;
+    std::string message;
+  };
+  struct ScanResult {
+    std::size_t hosts = 0;  ///< That answered with a fresh report.
+    std::vector<ScanFailure> failed;
+  };
+
+  /// Has every host scan its guests, and waits for the reports.
+  ScanResult scan(Deadline deadline);
+
+  Result<void> begin(placer::PlanId id, Ledger& ledger) { return runner_->begin(id, ledger); }
+
+  EventBell& bell() { return bell_; }
+
+ private:
+  Placer(const Options& options, const Clock& clock);
+
+  Result<void> restore();
+  Result<void> refresh_domains(Ledger& ledger);
+  void handle(BusIncoming& incoming);
+  Result<bus::Envelope> greet(const std::string& host, const bus::Hello& hello);
+  Result<bus::Welcome> welcome(const std::string& host, Ledger& ledger);
+  void take_report(const std::string& host, const bus::HostReport& report);
+  Result<void> make_domains(const std::string& host, const bus::HostReport& report);
+
+  const Options options_;
+  const Clock& clock_;
+  const std::string ledger_path_;
+  FleetState fleet_;
+  EventBell bell_;
+  std::unique_ptr<Ledger> ledger_;  // The inbox's.
+  std::unique_ptr<TaskQueue> inbox_;
+  std::unique_ptr<BusServer> bus_;
+  std::unique_ptr<BusCarrier> carrier_;
+  std::unique_ptr<PlanRunner> runner_;
+};
+
+}  // namespace samepage::control

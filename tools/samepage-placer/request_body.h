@@ -1,0 +1,31 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <nlohmann/json_fwd.hpp>
+
+#include "core/result.h"
+
+namespace samepage::control {
+
+/// A request's JSON object. Errors of every method: kInvalid, naming the member.
+class RequestBody {
+ public:
+  /// An empty text is an empty object.
+  static Result<RequestBody> parse(std::string_view text);
+
+  Result<std::string> text(const std::string& member) const;
+
+  /// Absent is nothing; infinite or negative is an error.
+  Result<std::optional<double>> quantity(const std::string& member) const;
+
+ private:
+  explicit RequestBody(std::shared_ptr<const nlohmann::json> object);
+
+  std::shared_ptr<const nlohmann::json> object_;
+};
+
+}  // namespace samepage::control

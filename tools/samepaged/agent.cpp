@@ -1,0 +1,274 @@
+#include "tools/samepaged/agent.h"
+
+#include <algorithm>
+#include <fstream>
+#include <utility>
+
+#include <poll.h>
+
+#include "core/log.h"
+#include "core/version.h"
+
+namespace samepage::agent {
+namespace {
+
+constexpr std::size_t kTasksMax = 256;
+constexpr auto kHelloAnswerMax = std::chrono::seconds(10);
+
+Result<std::string> read_placer_key(const std::string& path) {
+  std::ifstream file(path);
+  std::string key;
+  if (!(file >> key)) {
+    return fail(Errc::kInvalid, "no placer key in " + path +
+                                    "; copy the placer's placer.pub there");
+  }
+  return key;
+}
+
+Result<SharingDomain> read_domain(const bus::DomainSecret& secret) {
+  SharingDomain domain;
+  if (secret.digest_key().size() != domain.key.bytes.size()) {
+    return fail(Errc::kInvalid, "the secret of domain " + secret.name() + " is malformed");
+  }
+  domain.name = secret.name();
+  domain.seed = {secret.hash_seed()};
+  std::copy_n(reinterpret_cast<const std::byte*>(secret.digest_key().data()),
+              domain.key.bytes.size(), domain.key.bytes.begin());
+  return domain;
+}
+
+bus::Envelope done() {
+  bus::Envelope envelope;
+  envelope.mutable_done();
+  return envelope;
+}
+
+std::uint64_t offered_bytes(const Options& options, const HypervisorFacts& facts) {
+  const std::uint64_t limit = options.memory_mib << 20U;
+  return limit == 0 ? facts.memory_bytes : std::min(limit, facts.memory_bytes);
+}
+
+}  // namespace
+
+Agent::Agent(const Options& options, Hypervisor& hypervisor, const Clock& clock)
+    : options_(options), hypervisor_(hypervisor), clock_(clock), reporter_(hypervisor, clock) {}
+
+Result<std::unique_ptr<Agent>> Agent::create(const Options& options, Hypervisor& hypervisor,
+                                             const Clock& clock) {
+  std::unique_ptr<Agent> agent(new Agent(options, hypervisor, clock));
+  BusClient::Options bus;
+  bus.endpoint = options.placer;
+  bus.keys = TRY(load_curve_keys(options.key_file));
+  bus.server_public_key = TRY(read_placer_key(options.placer_key_file));
+  bus.on_message = [self = agent.get()](BusIncoming incoming) {
+    self->dispatch(std::move(incoming));
+  };
+  bus.on_connected = [self = agent.get()] {
+    const bool posted = self->desk_->post([self] {
+      if (const auto said = self->say_hello(); !said) {
+        log_warning("greeting failed why=\"{}\"", said.error().message());
+      }
+    });
+    if (!posted) log_warning("greeting left out, the desk is full");
+  };
+  bus.on_disconnected = [] { log_warning("placer lost"); };
+
+  agent->desk_ = std::make_unique<TaskQueue>("desk", kTasksMax);
+  agent->scanner_ = std::make_unique<TaskQueue>("scanner", kTasksMax);
+  Migrations::Options migrations;
+  migrations.socket_dir = options.run_dir + "/migrate";
+  migrations.libvirt_socket = options.libvirt_socket;
+  migrations.data_address = options.data_address;
+  Migrations::Notices notices;
+  notices.update = [self = agent.get()](const bus::MigrationUpdate& update) {
+    bus::Envelope envelope;
+    *envelope.mutable_migration_update() = update;
+    self->notify(std::move(envelope));
+  };
+  notices.outcome = [self = agent.get()](const bus::MigrationOutcome& outcome) {
+    bus::Envelope envelope;
+    *envelope.mutable_migration_outcome() = outcome;
+    self->notify(std::move(envelope));
+    self->report_soon();
+  };
+  agent->migrations_ =
+      std::make_unique<Migrations>(std::move(migrations), hypervisor, std::move(notices));
+  TRY(hypervisor.observe([self = agent.get()](const VmEvent& event) {
+    self->migrations_->on_vm_event(event);
+    if (event.kind == VmEventKind::kStarted || event.kind == VmEventKind::kStopped) {
+      self->report_soon();
+    }
+  }));
+  agent->bus_ = TRY(BusClient::create(std::move(bus)));
+  return agent;
+}
+
+Agent::~Agent() {
+  // First nothing new comes in, then what goes on ends while the bus can still tell of it.
+  if (const auto ended = hypervisor_.observe({}); !ended) {
+    log_warning("events go on why=\"{}\"", ended.error().message());
+  }
+  desk_->stop();
+  scanner_->stop();
+  migrations_.reset();
+  bus_.reset();
+}
+
+Result<void> Agent::serve(int stop_descriptor) {
+  std::string last_trouble;
+  while (true) {
+    int interval_ms = 0;
+    {
+      const MutexLock lock(mutex_);
+      interval_ms = static_cast<int>(report_interval_.count());
+    }
+    const std::string trouble = bus_->trouble();
+    if (!trouble.empty() && trouble != last_trouble) {
+      log_warning("no connection to the placer why=\"{}\"", trouble);
+    }
+    last_trouble = trouble;
+
+    pollfd stop{.fd = stop_descriptor, .events = POLLIN, .revents = 0};
+    const int ready = ::poll(&stop, 1, trouble.empty() ? interval_ms : 1'000);
+    if (ready > 0) return {};
+    if (trouble.empty()) report_soon();
+  }
+}
+
+Result<void> Agent::say_hello() {
+  const auto facts = TRY(hypervisor_.facts());
+  bus::Envelope envelope;
+  bus::Hello& hello = *envelope.mutable_hello();
+  hello.set_agent_version(kVersion);
+  hello.set_hypervisor_version(facts.hypervisor_version);
+  hello.set_library_version(facts.library_version);
+  hello.set_memory_bytes(offered_bytes(options_, facts));
+  hello.set_cpus(static_cast<std::uint32_t>(facts.cpus));
+  hello.set_data_address(options_.data_address);
+  const auto reply =
+      TRY(bus_->request(std::move(envelope), clock_.now() + kHelloAnswerMax));
+  take_welcome(reply.welcome());
+  log_info("placer greeted host={} report_interval_ms={}", reply.welcome().host(),
+           reply.welcome().report_interval_ms());
+  report_soon();
+  return {};
+}
+
+void Agent::take_welcome(const bus::Welcome& welcome) {
+  Domains domains;
+  for (const bus::DomainSecret& secret : welcome.domains()) {
+    auto domain = read_domain(secret);
+    if (!domain) {
+      log_warning("sharing domain left out why=\"{}\"", domain.error().message());
+      continue;
+    }
+    domains.emplace(domain->name, *domain);
+  }
+  const MutexLock lock(mutex_);
+  domains_ = std::move(domains);
+  report_interval_ = std::chrono::milliseconds(
+      std::clamp<std::uint32_t>(welcome.report_interval_ms(), 1'000, 86'400'000));
+}
+
+void Agent::dispatch(BusIncoming incoming) {
+  TaskQueue& queue = incoming.envelope().has_report_now() ? *scanner_ : *desk_;
+  // std::function wants copies; the message itself is moved only once.
+  auto shared = std::make_shared<BusIncoming>(std::move(incoming));
+  const bool posted = queue.post([this, shared] { shared->answer(answer(shared->envelope())); });
+  if (!posted) shared->answer(fail(Errc::kUnavailable, "the agent has too much to do"));
+}
+
+Result<bus::Envelope> Agent::answer(const bus::Envelope& request) {
+  bus::Envelope reply;
+  switch (request.body_case()) {
+    case bus::Envelope::kWelcome:
+      take_welcome(request.welcome());
+      report_soon();
+      return done();
+    case bus::Envelope::kReportNow:
+      return answer_report_now();
+    case bus::Envelope::kPrepareTarget: {
+      const auto domain_of = TRY(domain(request.prepare_target().sharing_domain()));
+      *reply.mutable_target_ready() =
+          TRY(migrations_->prepare(request.prepare_target(), domain_of));
+      return reply;
+    }
+    case bus::Envelope::kStartMigration: {
+      const auto domain_of = TRY(domain(request.start_migration().sharing_domain()));
+      TRY(migrations_->start(request.start_migration(), domain_of));
+      return done();
+    }
+    case bus::Envelope::kCancelMigration:
+      TRY(migrations_->cancel(request.cancel_migration().session()));
+      return done();
+    case bus::Envelope::kQueryMigration:
+      *reply.mutable_migration_outcome() =
+          TRY(migrations_->query(request.query_migration().session()));
+      return reply;
+    case bus::Envelope::kListVms:
+      *reply.mutable_vm_list() = TRY(reporter_.list());
+      for (const std::string& session : migrations_->sessions()) {
+        reply.mutable_vm_list()->add_sessions(session);
+      }
+      return reply;
+    case bus::Envelope::kSettleVm:
+      return answer_settle(request.settle_vm());
+    default:
+      return fail(Errc::kInvalid, "this agent does not know such a request; is it older?");
+  }
+}
+
+Result<bus::Envelope> Agent::answer_report_now() {
+  Domains domains;
+  {
+    const MutexLock lock(mutex_);
+    domains = domains_;
+  }
+  bus::Envelope reply;
+  *reply.mutable_host_report() = TRY(reporter_.report(domains));
+  return reply;
+}
+
+Result<bus::Envelope> Agent::answer_settle(const bus::SettleVm& request) {
+  const VmId vm{request.vm_uuid()};
+  switch (request.verdict()) {
+    case bus::SettleVm::RESUME:
+      TRY(migrations_->settle(vm, migrator::Verdict::kResume));
+      return done();
+    case bus::SettleVm::DISCARD:
+      TRY(migrations_->settle(vm, migrator::Verdict::kDiscard));
+      return done();
+    default:
+      return fail(Errc::kInvalid, "a verdict is to resume or to discard");
+  }
+}
+
+void Agent::report_soon() {
+  const bool posted = scanner_->post([this] {
+    auto report = answer_report_now();
+    if (!report) {
+      log_warning("report left out why=\"{}\"", report.error().message());
+      return;
+    }
+    notify(*std::move(report));
+  });
+  if (!posted) log_warning("report left out, the scanner is behind");
+}
+
+Result<SharingDomain> Agent::domain(const std::string& name) {
+  const MutexLock lock(mutex_);
+  const auto found = domains_.find(name);
+  if (found == domains_.end()) {
+    return fail(Errc::kUnavailable, "this agent has no secret for sharing domain " + name + " yet");
+  }
+  return found->second;
+}
+
+void Agent::notify(bus::Envelope envelope) {
+  // Lost notices are mended: the placer asks, and reports come again.
+  if (const auto sent = bus_->send(std::move(envelope)); !sent) {
+    log_debug("notice left out why=\"{}\"", sent.error().message());
+  }
+}
+
+}  // namespace samepage::agent

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/bus.h"
+#include "core/clock.h"
+#include "core/hypervisor.h"
+#include "core/mutex.h"
+#include "core/task_queue.h"
+#include "tools/samepaged/migrations.h"
+#include "tools/samepaged/options.h"
+#include "tools/samepaged/reporter.h"
+
+namespace samepage::agent {
+
+/// One host's part of the fleet: answers the placer, reports to it, carries out migrations.
+///
+/// Threads: the bus's thread only hands work on; `desk_` answers what is quick, `scanner_` looks at
+/// guests, and every migration has a thread of its own.
+/// Lifetime: `hypervisor` and `clock` are borrowed and outlive it.
+class Agent {
+ public:
+  /// kInvalid: keys or addresses are malformed; the message says which.
+  static Result<std::unique_ptr<Agent>> create(const Options& options, Hypervisor& hypervisor,
+                                               const Clock& clock);
+
+  /// Cancels outgoing migrations that still can stay here, and leaves.
+  ~Agent();
+  Agent(const Agent&) = delete;
+  Agent& operator=(const Agent&) = delete;
+
+  /// Serves until `stop_descriptor` becomes readable.
+  Result<void> serve(int stop_descriptor);
+
+ private:
+  Agent(const Options& options, Hypervisor& hypervisor, const Clock& clock);
+
+  Result<void> say_hello();
+  void take_welcome(const bus::Welcome& welcome);
+  void dispatch(BusIncoming incoming);
+  Result<bus::Envelope> answer(const bus::Envelope& request);
+  Result<bus::Envelope> answer_report_now();
+  Result<bus::Envelope> answer_settle(const bus::SettleVm& request);
+  void report_soon();
+  Result<SharingDomain> domain(const std::string& name);
+  void notify(bus::Envelope envelope);
+
+  const Options options_;
+  Hypervisor& hypervisor_;
+  const Clock& clock_;
+
+  Mutex mutex_;
+  Domains domains_ GUARDED_BY(mutex_);
+  std::chrono::milliseconds report_interval_ GUARDED_BY(mutex_){60'000};
+
+  Reporter reporter_;  // The scanner's alone, but for list().
+  std::unique_ptr<BusClient> bus_;
+  std::unique_ptr<Migrations> migrations_;
+  std::unique_ptr<TaskQueue> desk_;
+  std::unique_ptr<TaskQueue> scanner_;
+};
+
+}  // namespace samepage::agent

@@ -1,0 +1,67 @@
+// samepaged: the agent on a virtualization host. docs/man/samepaged.8 is its reference.
+
+#include <cstdio>
+
+#include <CLI/CLI.hpp>
+
+#include "core/clock.h"
+#include "core/curve_keys.h"
+#include "core/libvirt_hypervisor.h"
+#include "core/program.h"
+#include "tools/samepaged/agent.h"
+#include "tools/samepaged/options.h"
+
+namespace samepage::agent {
+namespace {
+
+void add_flags(CLI::App& flags, Options& options) {
+  flags.add_flag("--init", options.init,
+                 "Make this host's key pair unless there is one, print the public key and exit")
+      ->configurable(false);
+  flags.add_option("--placer", options.placer, "The placer's bus, as tcp://HOST:PORT");
+  flags.add_option("--key", options.key_file, "This host's key pair");
+  flags.add_option("--placer-key", options.placer_key_file, "The placer's public key");
+  flags.add_option("--data-address", options.data_address,
+                   "The IP address at which other hosts' agents reach this one");
+  flags.add_option("--memory-mib", options.memory_mib,
+                   "The memory offered to guests, in MiB; 0 takes all of it");
+  flags.add_option("--libvirt", options.libvirt_uri, "The hypervisor's URI");
+  flags.add_option("--libvirt-socket", options.libvirt_socket, "libvirt's UNIX socket");
+  flags.add_option("--run-dir", options.run_dir,
+                   "Where the sockets of migrations live; the same on all hosts");
+}
+
+Result<void> init(const Options& options) {
+  const auto keys = TRY(load_or_make_curve_keys(options.key_file));
+  std::printf("%s\n", keys.public_key.c_str());
+  return {};
+}
+
+Result<void> run(const Options& options, const Program& program) {
+  if (options.init) return init(options);
+  if (options.placer.empty()) {
+    return fail(Errc::kInvalid, "--placer is missing: where is the placer, as tcp://HOST:PORT?");
+  }
+  if (options.data_address.empty()) {
+    return fail(Errc::kInvalid,
+                "--data-address is missing: at which IP address do other hosts reach this one?");
+  }
+  const SystemClock clock;
+  const auto hypervisor = TRY(LibvirtHypervisor::create({.uri = options.libvirt_uri}));
+  const auto agent = TRY(Agent::create(options, *hypervisor, clock));
+  return agent->serve(program.stop_descriptor());
+}
+
+}  // namespace
+}  // namespace samepage::agent
+
+int main(int argc, char** argv) {
+  samepage::Program program({.name = "samepaged",
+                             .about = "Samepage's agent on a virtualization host",
+                             .kind = samepage::Program::Kind::kDaemon,
+                             .config_file = "/etc/samepage/samepaged.toml"});
+  samepage::agent::Options options;
+  samepage::agent::add_flags(program.flags(), options);
+  if (const auto code = program.parse(argc, argv)) return *code;
+  return program.run([&] { return samepage::agent::run(options, program); });
+}

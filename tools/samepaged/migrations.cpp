@@ -1,0 +1,315 @@
+#include "tools/samepaged/migrations.h"
+
+#include <algorithm>
+#include <future>
+#include <utility>
+
+#include "core/log.h"
+#include "migrator/relay_source.h"
+#include "migrator/relay_target.h"
+#include "tools/samepaged/host_index.h"
+
+namespace samepage::agent {
+namespace {
+
+using migrator::RelayEnds;
+using migrator::RelayHalf;
+using migrator::RelayHalfOf;
+
+Result<migrator::SessionSecret> read_secret(const std::string& bytes) {
+  migrator::SessionSecret secret;
+  if (bytes.size() != secret.bytes.size()) {
+    return fail(Errc::kInvalid, "a session's secret has 32 bytes");
+  }
+  std::copy_n(reinterpret_cast<const std::byte*>(bytes.data()), secret.bytes.size(),
+              secret.bytes.begin());
+  return secret;
+}
+
+template <class Relay>
+Result<std::unique_ptr<RelayHalf>> as_half(Result<std::unique_ptr<Relay>> relay) {
+  if (!relay) return tl::unexpected(std::move(relay).error());
+  return std::make_unique<RelayHalfOf<Relay>>(*std::move(relay));
+}
+
+/// The target's half of the relay, with the index of the host's pages that it looks into.
+class IndexedTarget final : public RelayHalf {
+ public:
+  IndexedTarget(std::shared_ptr<pagecache::PageCache> index, std::unique_ptr<RelayHalf> relay)
+      : index_(std::move(index)), relay_(std::move(relay)) {}
+
+  Result<void> run() override { return relay_->run(); }
+  void stop() override { relay_->stop(); }
+  migrator::RelayCounters counters() const override { return relay_->counters(); }
+  bool delivered() const override { return relay_->delivered(); }
+
+ private:
+  const std::shared_ptr<pagecache::PageCache> index_;
+  const std::unique_ptr<RelayHalf> relay_;
+};
+
+migrator::MakeRelay source_relay(const SharingDomain& domain,
+                                 const migrator::SessionSecret& secret) {
+  return [domain, secret](RelayEnds ends) {
+    return as_half(migrator::RelaySource::create({}, ends, domain, secret));
+  };
+}
+
+/// Indexes the host's guests at once, while libvirt prepares the VM, and has the result ready when
+/// the stream begins.
+migrator::MakeRelay target_relay(Hypervisor& hypervisor, const SharingDomain& domain,
+                                 const migrator::SessionSecret& secret) {
+  using Index = Result<std::shared_ptr<pagecache::PageCache>>;
+  std::shared_future<Index> index =
+      std::async(std::launch::async, [&hypervisor, domain] {
+        return index_guests(hypervisor, domain);
+      }).share();
+  return [index, domain, secret](RelayEnds ends) -> Result<std::unique_ptr<RelayHalf>> {
+    std::shared_ptr<pagecache::PageCache> cache = TRY(Index(index.get()));
+    auto relay =
+        TRY(as_half(migrator::RelayTarget::create({}, ends, *cache, domain, secret)));
+    return std::make_unique<IndexedTarget>(std::move(cache), std::move(relay));
+  };
+}
+
+bus::MigrationOutcome::Side side(migrator::Side side) {
+  switch (side) {
+    case migrator::Side::kSource: return bus::MigrationOutcome::SOURCE;
+    case migrator::Side::kTarget: return bus::MigrationOutcome::TARGET;
+    case migrator::Side::kUnknown: break;
+  }
+  return bus::MigrationOutcome::UNKNOWN;
+}
+
+void put_counters(const migrator::RelayCounters& relay, std::uint64_t wire_bytes,
+                  bus::MigrationOutcome& figures) {
+  figures.set_stream_bytes(relay.stream_bytes);
+  figures.set_wire_bytes(wire_bytes);
+  figures.set_page_refs(relay.page_refs);
+  figures.set_page_literals(relay.page_literals);
+  figures.set_zero_pages(relay.zero_pages);
+  figures.set_pages_resent(relay.pages_resent);
+}
+
+}  // namespace
+
+Migrations::Migrations(Options options, Hypervisor& hypervisor, Notices notices)
+    : options_(std::move(options)), hypervisor_(hypervisor), notices_(std::move(notices)) {}
+
+Migrations::~Migrations() {
+  for (const auto& session : live()) {
+    if (session->source) session->source->cancel();
+  }
+  if (!wait_for_end(std::chrono::steady_clock::now() + options_.leave_max)) {
+    for (const auto& session : live()) {
+      if (session->source) session->source->abandon();
+      if (session->target) session->target->abandon();
+    }
+  }
+  std::map<std::string, std::shared_ptr<Session>> last;
+  {
+    const MutexLock lock(mutex_);
+    last.swap(sessions_);
+  }
+  // Joins every thread, which needs the mutex to end.
+  last.clear();
+}
+
+Result<bus::TargetReady> Migrations::prepare(const bus::PrepareTarget& request,
+                                             const SharingDomain& domain) {
+  const auto secret = TRY(read_secret(request.secret()));
+  const MutexLock lock(mutex_);
+  TRY(check_room(request.session(), VmId{request.vm_uuid()}));
+  auto session = std::make_shared<Session>();
+  session->vm = VmId{request.vm_uuid()};
+  migrator::TargetOptions options;
+  options.session = request.session();
+  options.secret = secret;
+  options.vm = session->vm;
+  options.listen_address = options_.data_address;
+  options.socket_dir = options_.socket_dir;
+  options.libvirt_socket = options_.libvirt_socket;
+  session->target = TRY(migrator::TargetMigration::create(
+      std::move(options), hypervisor_, target_relay(hypervisor_, domain, secret)));
+
+  bus::TargetReady ready;
+  ready.set_address(options_.data_address);
+  ready.set_port(session->target->port());
+  sessions_.emplace(request.session(), session);
+  // The thread borrows the session: an owner on its own thread would have to join itself.
+  session->thread = std::jthread([this, name = request.session(), borrowed = session.get()] {
+    run_target(name, *borrowed);
+  });
+  return ready;
+}
+
+Result<void> Migrations::start(const bus::StartMigration& request, const SharingDomain& domain) {
+  const auto secret = TRY(read_secret(request.secret()));
+  if (request.target_port() > UINT16_MAX) return fail(Errc::kInvalid, "there is no such port");
+  const MutexLock lock(mutex_);
+  TRY(check_room(request.session(), VmId{request.vm_uuid()}));
+  auto session = std::make_shared<Session>();
+  session->vm = VmId{request.vm_uuid()};
+  session->figures.set_session(request.session());
+  session->figures.set_goes_on(true);
+  migrator::SourceOptions options;
+  options.session = request.session();
+  options.secret = secret;
+  options.vm = session->vm;
+  options.target_address = request.target_address();
+  options.target_port = static_cast<std::uint16_t>(request.target_port());
+  options.socket_dir = options_.socket_dir;
+  session->source = TRY(migrator::SourceMigration::create(std::move(options), hypervisor_,
+                                                          source_relay(domain, secret)));
+  sessions_.emplace(request.session(), session);
+  session->thread = std::jthread([this, name = request.session(), borrowed = session.get()] {
+    run_source(name, *borrowed);
+  });
+  return {};
+}
+
+Result<void> Migrations::cancel(const std::string& session) {
+  const MutexLock lock(mutex_);
+  const auto found = sessions_.find(session);
+  if (found == sessions_.end() || !found->second->source || found->second->ended) {
+    return fail(Errc::kNotFound, "no migration of this session leaves this host");
+  }
+  found->second->source->cancel();
+  return {};
+}
+
+Result<bus::MigrationOutcome> Migrations::query(const std::string& session) {
+  const MutexLock lock(mutex_);
+  if (const auto found = sessions_.find(session);
+      found != sessions_.end() && found->second->source && !found->second->ended) {
+    return found->second->figures;
+  }
+  const auto ended = std::find_if(outcomes_.begin(), outcomes_.end(),
+                                  [&](const auto& one) { return one.session() == session; });
+  if (ended != outcomes_.end()) return *ended;
+  return fail(Errc::kNotFound, "this agent knows nothing of the session");
+}
+
+Result<void> Migrations::settle(const VmId& vm, migrator::Verdict verdict) {
+  for (const auto& session : live()) {
+    if (session->target && session->vm == vm) {
+      session->target->settle(verdict);
+      return {};
+    }
+  }
+  if (verdict == migrator::Verdict::kResume) return hypervisor_.resume(vm);
+  return hypervisor_.discard_paused(vm);
+}
+
+std::vector<std::string> Migrations::sessions() {
+  const MutexLock lock(mutex_);
+  std::vector<std::string> names;
+  for (const auto& [name, session] : sessions_) {
+    if (!session->ended) names.push_back(name);
+  }
+  return names;
+}
+
+void Migrations::on_vm_event(const VmEvent& event) {
+  for (const auto& session : live()) {
+    if (session->source) session->source->on_vm_event(event);
+  }
+}
+
+Result<void> Migrations::check_room(const std::string& session, const VmId& vm) {
+  drop_ended();
+  if (sessions_.size() >= options_.sessions_max) {
+    return fail(Errc::kUnavailable, "this host carries out as many migrations as it may already");
+  }
+  if (sessions_.contains(session)) {
+    return fail(Errc::kInvalid, "this session has been started already");
+  }
+  for (const auto& [name, other] : sessions_) {
+    if (other->vm == vm) return fail(Errc::kInvalid, "the VM is being migrated already");
+  }
+  return {};
+}
+
+void Migrations::drop_ended() {
+  std::erase_if(sessions_, [](const auto& entry) { return entry.second->ended; });
+}
+
+void Migrations::run_source(const std::string& name, Session& session) {
+  const migrator::SourceOutcome outcome = session.source->run(
+      [&](const migrator::SourceProgress& progress) { take_progress(name, session, progress); });
+
+  bus::MigrationOutcome message;
+  message.set_session(name);
+  message.set_runs_on(side(outcome.runs_on));
+  if (outcome.error) {
+    message.mutable_failure()->set_code(static_cast<std::uint32_t>(outcome.error->code()));
+    message.mutable_failure()->set_message(outcome.error->message());
+  }
+  put_counters(outcome.relay, outcome.wire_bytes, message);
+  message.set_downtime_us(static_cast<std::uint64_t>(outcome.downtime.count()));
+  message.set_total_us(static_cast<std::uint64_t>(outcome.total.count()));
+  log_info("migration ended session={} vm={} runs_on={} stream_bytes={} wire_bytes={} "
+           "downtime_us={} total_us={} error=\"{}\"",
+           name, session.vm.uuid, bus::MigrationOutcome::Side_Name(message.runs_on()),
+           message.stream_bytes(), message.wire_bytes(), message.downtime_us(),
+           message.total_us(), outcome.error ? outcome.error->message() : "");
+  {
+    const MutexLock lock(mutex_);
+    if (outcomes_.size() >= options_.outcomes_max) outcomes_.pop_front();
+    outcomes_.push_back(message);
+    session.ended = true;
+  }
+  ended_.notify_all();
+  notices_.outcome(message);
+}
+
+void Migrations::run_target(const std::string& name, Session& session) {
+  const migrator::TargetOutcome outcome = session.target->run();
+  log_info("arrival ended session={} vm={} error=\"{}\"", name, session.vm.uuid,
+           outcome.error ? outcome.error->message() : "");
+  {
+    const MutexLock lock(mutex_);
+    session.ended = true;
+  }
+  ended_.notify_all();
+}
+
+void Migrations::take_progress(const std::string& name, Session& session,
+                               const migrator::SourceProgress& progress) {
+  {
+    const MutexLock lock(mutex_);
+    put_counters(progress.relay, progress.wire_bytes, session.figures);
+  }
+  bus::MigrationUpdate update;
+  update.set_session(name);
+  update.set_vm_uuid(session.vm.uuid);
+  update.set_phase(std::string(to_string(progress.phase)));
+  update.set_stream_bytes(progress.relay.stream_bytes);
+  update.set_wire_bytes(progress.wire_bytes);
+  update.set_page_refs(progress.relay.page_refs);
+  update.set_bytes_remaining(progress.bytes_remaining);
+  notices_.update(update);
+}
+
+std::vector<std::shared_ptr<Migrations::Session>> Migrations::live() {
+  const MutexLock lock(mutex_);
+  std::vector<std::shared_ptr<Session>> sessions;
+  for (const auto& [name, session] : sessions_) {
+    if (!session->ended) sessions.push_back(session);
+  }
+  return sessions;
+}
+
+bool Migrations::wait_for_end(Deadline deadline) {
+  const MutexLock lock(mutex_);
+  const auto all_ended = [this]() REQUIRES(mutex_) {
+    return std::all_of(sessions_.begin(), sessions_.end(),
+                       [](const auto& entry) { return entry.second->ended; });
+  };
+  while (!all_ended()) {
+    if (ended_.wait_until(mutex_, deadline) == std::cv_status::timeout) return all_ended();
+  }
+  return true;
+}
+
+}  // namespace samepage::agent

@@ -1,0 +1,100 @@
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "core/bus.h"
+#include "core/hypervisor.h"
+#include "core/mutex.h"
+#include "core/sharing_domain.h"
+#include "migrator/source_migration.h"
+#include "migrator/target_migration.h"
+
+namespace samepage::agent {
+
+/// The migrations that this agent takes part in, as source or as target, and for a while what
+/// became of those that it was the source of.
+///
+/// Threads: every method may be called from any thread; each migration runs on one of its own.
+/// Lifetime: destroying it cancels what still can stay here, waits `Options::leave_max` for it, and
+/// abandons the rest, which the placer settles later.
+class Migrations {
+ public:
+  struct Options {
+    std::string socket_dir = "/run/samepage/migrate";
+    std::string libvirt_socket = "/run/libvirt/libvirt-sock";
+    std::string data_address;  ///< Numeric; where sources connect to.
+    std::size_t sessions_max = 16;
+    std::size_t outcomes_max = 256;
+    std::chrono::milliseconds leave_max{5'000};
+  };
+
+  /// Told from the migrations' own threads: progress and, once each, the end.
+  struct Notices {
+    std::function<void(const bus::MigrationUpdate&)> update;
+    std::function<void(const bus::MigrationOutcome&)> outcome;
+  };
+
+  Migrations(Options options, Hypervisor& hypervisor, Notices notices);
+  ~Migrations();
+  Migrations(const Migrations&) = delete;
+  Migrations& operator=(const Migrations&) = delete;
+
+  /// Gets ready to receive a VM and starts to index this host's pages. kInvalid: the request is
+  /// malformed, or the VM is here already. kUnavailable: too many migrations, or no port is free.
+  Result<bus::TargetReady> prepare(const bus::PrepareTarget& request, const SharingDomain& domain);
+
+  /// Starts to send a VM away. Errors as prepare().
+  Result<void> start(const bus::StartMigration& request, const SharingDomain& domain);
+
+  /// kNotFound: no such outgoing migration.
+  Result<void> cancel(const std::string& session);
+
+  /// The outcome of an outgoing migration, `goes_on` while it has none. kNotFound: not known here.
+  Result<bus::MigrationOutcome> query(const std::string& session);
+
+  /// The placer's word on a paused copy. kInvalid: the copy is not paused. kNotFound: no such VM.
+  Result<void> settle(const VmId& vm, migrator::Verdict verdict);
+
+  /// The sessions that have not ended.
+  std::vector<std::string> sessions();
+
+  void on_vm_event(const VmEvent& event);
+
+ private:
+  struct Session {
+    VmId vm;
+    std::unique_ptr<migrator::SourceMigration> source;  // One of the two.
+    std::unique_ptr<migrator::TargetMigration> target;
+    bus::MigrationOutcome figures;  // A source's, so far.
+    bool ended = false;
+    std::jthread thread;
+  };
+
+  Result<void> check_room(const std::string& session, const VmId& vm) REQUIRES(mutex_);
+  void drop_ended() REQUIRES(mutex_);
+  void run_source(const std::string& name, Session& session);
+  void run_target(const std::string& name, Session& session);
+  void take_progress(const std::string& name, Session& session,
+                     const migrator::SourceProgress& progress);
+  std::vector<std::shared_ptr<Session>> live();
+  bool wait_for_end(Deadline deadline);
+
+  const Options options_;
+  Hypervisor& hypervisor_;
+  const Notices notices_;
+  Mutex mutex_;
+  std::condition_variable_any ended_;
+  std::map<std::string, std::shared_ptr<Session>> sessions_ GUARDED_BY(mutex_);
+  std::deque<bus::MigrationOutcome> outcomes_ GUARDED_BY(mutex_);  // Oldest first.
+};
+
+}  // namespace samepage::agent

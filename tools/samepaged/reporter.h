@@ -1,0 +1,48 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/bus.h"
+#include "core/clock.h"
+#include "core/hypervisor.h"
+#include "core/sharing_domain.h"
+
+namespace samepage::agent {
+
+using Domains = std::map<std::string, SharingDomain>;
+
+/// Looks at this host's guests and says what the placer is to know of them.
+///
+/// Invariant: every fingerprint that it reports is of a scan that was completed, with its age; one
+/// that could not be renewed is reported as old as it is.
+/// Threads: one at a time; list() from any thread.
+class Reporter {
+ public:
+  Reporter(Hypervisor& hypervisor, const Clock& clock) : hypervisor_(hypervisor), clock_(clock) {}
+
+  /// Scans every guest whose sharing domain is known, and counts the guests' frames. A guest that
+  /// ends meanwhile is left out. kUnavailable: libvirt cannot be asked.
+  Result<bus::HostReport> report(const Domains& domains);
+
+  /// Which guests are here, without looking at their memory.
+  Result<bus::VmList> list();
+
+ private:
+  struct Scanned {
+    std::vector<std::byte> fingerprint;
+    std::chrono::steady_clock::time_point at;
+  };
+
+  void rescan(const VmInfo& vm, const Domains& domains);
+
+  Hypervisor& hypervisor_;
+  const Clock& clock_;
+  std::map<VmId, Scanned> scanned_;
+};
+
+}  // namespace samepage::agent
