@@ -52,8 +52,10 @@ std::string move_json(const std::string& vm, const std::string& state, const std
 std::string plan_json(const std::string& id, const std::string& state, const std::string& moves) {
   return R"({"id":")" + id + R"(","state":")" + state +
          R"(","created_at":"2026-01-02T03:04:05Z","predicted_shared_before_mib":80,)" +
-         R"("predicted_shared_after_mib":230.2,"gain_mib":150.2,"moves":[)" + moves +
-         R"(],"stays":[{"vm":"db1","host":"beta","reason":"paused"}]})";
+         R"("predicted_shared_after_mib":230.2,"gain_mib":150.2,"summary":"web3 joins web1",)" +
+         R"("achieved_shared":)" +
+         (state == "done" ? R"({"before_mib":71,"after_mib":204})" : "null") + R"(,"moves":[)" +
+         moves + R"(],"stays":[{"vm":"db1","host":"beta","reason":"paused"}]})";
 }
 
 class SubcommandsTest : public ::testing::Test {
@@ -239,7 +241,12 @@ TEST_F(SubcommandsTest, PlanShowAndListReadStoredPlans) {
   answer("GET /plans/ID", plan);
   answer("GET /plans", R"({"plans":[)" + plan + "]}");
 
-  EXPECT_THAT(samepage({"plan", "show", "p7"}).out, StartsWith("Plan p7 (done)"));
+  EXPECT_THAT(samepage({"plan", "show", "p7"}).out,
+              StartsWith("Plan p7 (done): 1 move, 1 VM left alone\n"
+                         "Predicted sharing 80 MiB now, 230 MiB afterwards (+150 MiB)\n"
+                         "Achieved sharing 71 MiB before the plan, 204 MiB when it ended; "
+                         "KSM goes on merging\n"
+                         "web3 joins web1\n"));
   EXPECT_EQ(samepage({"plan", "show", "p7", "--json"}).out, plan + "\n");
   EXPECT_EQ(samepage({"plan", "list"}).out,
             "PLAN  STATE  MOVES      GAIN  CREATED\n"

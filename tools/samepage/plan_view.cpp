@@ -14,6 +14,12 @@ std::string counted(std::size_t count, const std::string& noun) {
   return std::to_string(count) + " " + noun + (count == 1 ? "" : "s");
 }
 
+void print_achieved(const Plan& plan, Session& session) {
+  if (!plan.achieved_before_mib || !plan.achieved_after_mib) return;
+  session.out << "Achieved sharing " << show_mib(plan.achieved_before_mib) << " before the plan, "
+              << show_mib(plan.achieved_after_mib) << " when it ended; KSM goes on merging\n";
+}
+
 void print_moves(const Plan& plan, Session& session) {
   Table table({{"MOVE"}, {"FROM"}, {"TO"}, {"STATE"}, {"GAIN", Align::kRight}, {"WHY"}});
   for (const Move& move : plan.moves) {
@@ -92,6 +98,8 @@ void print_plan(const StoredPlan& stored, Session& session) {
               << "Predicted sharing " << show_mib(plan.shared_before_mib) << " now, "
               << show_mib(plan.shared_after_mib) << " afterwards ("
               << show_mib_change(plan.gain_mib) << ")\n";
+  print_achieved(plan, session);
+  if (!plan.summary.empty()) session.out << printable(plan.summary) << '\n';
   if (!plan.moves.empty()) {
     session.out << '\n';
     print_moves(plan, session);
@@ -108,6 +116,7 @@ Result<void> report_outcome(const StoredPlan& stored, Session& session) {
     session.out << stored.json << '\n';
   } else if (!plan.moves.empty()) {
     print_results(plan, session);
+    print_achieved(plan, session);
   }
   const auto done = static_cast<std::size_t>(std::count_if(
       plan.moves.begin(), plan.moves.end(), [](const Move& move) { return move.state == "done"; }));
