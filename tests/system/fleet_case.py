@@ -19,6 +19,7 @@ from samepage_lab.frames import ram_mapping  # noqa: E402
 IMAGE_MIB = 32
 MEMORY_MIB = 192
 SLOW_MBIT = 40
+_LOG_TAIL = 6_000
 
 
 class FleetCase(unittest.TestCase):
@@ -34,6 +35,15 @@ class FleetCase(unittest.TestCase):
         name = f"test-{os.getpid()}-{cls.__name__.lower()[:12]}"
         cls.lab = cls.enterClassContext(Lab(name, hosts=2))
         cls.fleet = Fleet(cls.lab, host_memory_mib=cls.host_memory_mib).start()
+
+    def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
+        """Shows what the daemons said when a test fails."""
+        before = len(result.failures) + len(result.errors) if result else 0
+        ended = super().run(result)
+        if result and len(result.failures) + len(result.errors) > before:
+            for name in ("placer", *(host.name for host in self.lab.hosts)):
+                print(f"--- {name}, after {self.id()}\n{self.fleet.log(name)[-_LOG_TAIL:]}")
+        return ended
 
     @classmethod
     def boot(cls, host: str, name: str, **settings: Any) -> Guest:

@@ -67,7 +67,7 @@ class GuestSpec:
         rate = _DEFAULT_RATES[self.role] if self.rate is None else self.rate
         settings = {**asdict(self), "rate": rate}
         del settings["memory_mib"]
-        words = ["console=ttyS0", "quiet", "nokaslr", "panic=-1", "random.trust_cpu=on"]
+        words = ["console=ttyS0", "quiet", "nokaslr no_timer_check", "panic=-1", "random.trust_cpu=on"]
         return " ".join(words + [f"samepage.{key}={value}" for key, value in settings.items()])
 
     def domain_xml(self, lab_name: str, serial: Path) -> str:
