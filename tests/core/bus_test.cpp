@@ -439,7 +439,7 @@ TEST_F(BusTest, ClosingEndsEveryWait) {
 
 TEST_F(BusTest, RefusesAnEndpointOrAKeyThatIsNone) {
   BusServer::Options options;
-  options.on_message = [](BusIncoming) {};
+  options.on_message = [](const BusIncoming&) {};
   options.endpoint = "tcp://127.0.0.1:*";
   EXPECT_EQ(BusServer::create(options).error().code(), Errc::kInvalid);
   options.keys = server_keys_;
