@@ -105,7 +105,8 @@ class BusClient::Io {
       } catch (const zmq::error_t& error) {
         if (error.num() == EINTR) continue;
         log_error("bus failed error={}", error.what());
-        return;
+        outbox_->close();
+        requests_.close();
       }
     }
   }

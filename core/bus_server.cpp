@@ -112,7 +112,8 @@ class BusServer::Io {
       } catch (const zmq::error_t& error) {
         if (error.num() == EINTR) continue;
         log_error("bus failed error={}", error.what());
-        return;
+        outbox_->close();
+        requests_.close();
       }
     }
   }

@@ -64,7 +64,7 @@ Result<void> flush_folder_of(const std::string& path) {
 std::string take_line(std::string_view& text, std::string_view label) {
   const std::size_t end = text.find('\n');
   if (end == std::string_view::npos || !text.starts_with(label)) return {};
-  const std::string value(text.substr(label.size(), end - label.size()));
+  std::string value(text.substr(label.size(), end - label.size()));
   text.remove_prefix(end + 1);
   return value;
 }

@@ -8,9 +8,9 @@
 #include "core/fd.h"
 #include "core/result.h"
 
-namespace CLI {
+namespace CLI {  // NOLINT(readability-identifier-naming): the library's name.
 class App;
-}
+}  // namespace CLI
 
 namespace samepage {
 

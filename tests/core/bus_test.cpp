@@ -46,11 +46,12 @@ bus::Envelope welcome(const std::string& host) {
 
 class BusTest : public ::testing::Test {
  protected:
-  std::unique_ptr<BusServer> serve(const std::string& endpoint = "tcp://127.0.0.1:*") {
+  std::unique_ptr<BusServer> serve(const std::string& endpoint = "tcp://127.0.0.1:*",
+                                   const BusLimits& limits = quick_limits()) {
     BusServer::Options options;
     options.endpoint = endpoint;
     options.keys = server_keys_;
-    options.limits = quick_limits();
+    options.limits = limits;
     options.on_message = [this](BusIncoming message) { at_server_.put(std::move(message)); };
     options.on_connected = [this](const std::string& host) { connected_.put(host); };
     options.on_disconnected = [this](const std::string& host) { disconnected_.put(host); };
@@ -261,6 +262,45 @@ TEST_F(BusTest, ForgettingAHostCutsItOffAtOnce) {
   EXPECT_EQ(server->forget("a").error().code(), Errc::kNotFound);
 }
 
+TEST_F(BusTest, AForgottenHostLearnsHowToGetInAgain) {
+  const auto server = serve();
+  auto options = client_options(*server);
+  options.limits.silence_max = milliseconds(100);
+  const auto client = BusClient::create(std::move(options)).value();
+  ASSERT_EQ(client_up_.take(), true);
+
+  ASSERT_TRUE(server->forget("a"));
+
+  while (client->trouble().find("hosts enroll") == std::string::npos) std::this_thread::yield();
+}
+
+TEST_F(BusTest, AHostThatFallsSilentCountsAsDisconnected) {
+  BusLimits limits = quick_limits();
+  limits.silence_max = milliseconds(100);
+  const auto server = serve("tcp://127.0.0.1:*", limits);
+  auto dealer = plain_dealer(*server, a_keys_);
+  send(dealer, hello("once"));
+  ASSERT_EQ(connected_.take(), "a");
+
+  EXPECT_EQ(disconnected_.take(), "a");
+
+  // Its connection is open still: a word of it is enough.
+  send(dealer, hello("again"));
+  EXPECT_EQ(connected_.take(), "a");
+}
+
+TEST_F(BusTest, AFullQueueRefusesMore) {
+  const auto server = serve();
+  auto options = client_options(*server);
+  options.limits.queue_bytes_max = 100;
+  const auto client = BusClient::create(std::move(options)).value();
+  ASSERT_EQ(client_up_.take(), true);
+  const auto large = hello(std::string(101, 'x'));
+
+  EXPECT_EQ(client->send(large).error().code(), Errc::kUnavailable);
+  EXPECT_EQ(client->request(large, soon()).error().code(), Errc::kUnavailable);
+}
+
 TEST_F(BusTest, RefusesToEnrollNonsense) {
   const auto server = serve();
   EXPECT_EQ(server->enroll("b", "no key").error().code(), Errc::kInvalid);
@@ -399,7 +439,7 @@ TEST_F(BusTest, ClosingEndsEveryWait) {
 
 TEST_F(BusTest, RefusesAnEndpointOrAKeyThatIsNone) {
   BusServer::Options options;
-  options.on_message = [](BusIncoming) {};
+  options.on_message = [](const BusIncoming&) {};
   options.endpoint = "tcp://127.0.0.1:*";
   EXPECT_EQ(BusServer::create(options).error().code(), Errc::kInvalid);
   options.keys = server_keys_;

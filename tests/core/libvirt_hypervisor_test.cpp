@@ -23,8 +23,12 @@
 namespace samepage {
 namespace {
 
-const VmId kTestVm{"6695eb01-f6a4-8304-79aa-97f2502e193f"};
-const VmId kNobody{"00000000-0000-4000-8000-000000000000"};
+VmId test_vm() {
+  return {"6695eb01-f6a4-8304-79aa-97f2502e193f"};
+}
+VmId nobody() {
+  return {"00000000-0000-4000-8000-000000000000"};
+}
 constexpr const char* kNamespace = "https://samepage.example/vm/1";
 
 class LibvirtHypervisorTest : public ::testing::Test {
@@ -50,7 +54,7 @@ class LibvirtHypervisorTest : public ::testing::Test {
   TemporaryFolder folder_;
   Handle<virConnect, virConnectClose> connect_{virConnectOpen("test:///default")};
   Handle<virDomain, virDomainFree> domain_{
-      virDomainLookupByUUIDString(connect_.get(), kTestVm.uuid.c_str())};
+      virDomainLookupByUUIDString(connect_.get(), test_vm().uuid.c_str())};
 };
 
 /// A process that has the VM's UUID among its arguments, as a QEMU of libvirt's has.
@@ -108,7 +112,7 @@ TEST_F(LibvirtHypervisorTest, DescribesEveryActiveVm) {
   ASSERT_TRUE(vms) << vms.error().message();
   ASSERT_EQ(vms->size(), 1U);
   const VmInfo& vm = vms->front();
-  EXPECT_EQ(vm.id, kTestVm);
+  EXPECT_EQ(vm.id, test_vm());
   EXPECT_EQ(vm.name, "test");
   EXPECT_EQ(vm.state, VmState::kRunning);
   EXPECT_EQ(vm.memory_bytes, std::uint64_t{8} << 30U);
@@ -127,11 +131,11 @@ TEST_F(LibvirtHypervisorTest, ReadsTheSharingDomain) {
 }
 
 TEST_F(LibvirtHypervisorTest, TakesAPidOnlyFromTheVmsOwnProcess) {
-  const ProcessNamedLike qemu(kTestVm.uuid);
+  const ProcessNamedLike qemu(test_vm().uuid);
   std::ofstream(folder_.file("test.pid")) << qemu.pid() << "\n";
   EXPECT_EQ(hypervisor()->vms()->front().pid, qemu.pid());
 
-  const ProcessNamedLike stranger(kNobody.uuid);
+  const ProcessNamedLike stranger(nobody().uuid);
   std::ofstream(folder_.file("test.pid")) << stranger.pid() << "\n";
   EXPECT_EQ(hypervisor()->vms()->front().pid, 0);
 
@@ -146,12 +150,12 @@ TEST_F(LibvirtHypervisorTest, ReportsPausesAndResumptions) {
 
   ASSERT_EQ(virDomainSuspend(domain_.get()), 0);
   EXPECT_EQ(host->vms()->front().state, VmState::kPaused);
-  ASSERT_TRUE(host->resume(kTestVm));
+  ASSERT_TRUE(host->resume(test_vm()));
   EXPECT_EQ(host->vms()->front().state, VmState::kRunning);
 
   const auto paused = events.take();
   ASSERT_TRUE(paused);
-  EXPECT_EQ(paused->vm, kTestVm);
+  EXPECT_EQ(paused->vm, test_vm());
   EXPECT_EQ(paused->kind, VmEventKind::kPaused);
   EXPECT_EQ(events.take()->kind, VmEventKind::kResumed);
 }
@@ -185,7 +189,7 @@ TEST_F(LibvirtHypervisorTest, ALaterObserverReplacesTheEarlier) {
 TEST_F(LibvirtHypervisorTest, DoesNotDiscardARunningVm) {
   const auto host = hypervisor();
 
-  EXPECT_EQ(host->discard_paused(kTestVm).error().code(), Errc::kInvalid);
+  EXPECT_EQ(host->discard_paused(test_vm()).error().code(), Errc::kInvalid);
 
   EXPECT_EQ(host->vms()->size(), 1U);
 }
@@ -211,19 +215,19 @@ TEST_F(LibvirtHypervisorTest, DiscardsAPausedCopy) {
 TEST_F(LibvirtHypervisorTest, SaysNotFoundForAVmThatIsElsewhere) {
   const auto host = hypervisor();
   MigrateRequest request;
-  request.vm = kNobody;
+  request.vm = nobody();
 
-  EXPECT_EQ(host->resume(kNobody).error().code(), Errc::kNotFound);
+  EXPECT_EQ(host->resume(nobody()).error().code(), Errc::kNotFound);
   EXPECT_EQ(host->migrate(request).error().code(), Errc::kNotFound);
-  EXPECT_EQ(host->migration_progress(kNobody).error().code(), Errc::kNotFound);
-  EXPECT_EQ(host->cancel_migration(kNobody).error().code(), Errc::kNotFound);
-  EXPECT_EQ(host->discard_paused(kNobody).error().code(), Errc::kNotFound);
+  EXPECT_EQ(host->migration_progress(nobody()).error().code(), Errc::kNotFound);
+  EXPECT_EQ(host->cancel_migration(nobody()).error().code(), Errc::kNotFound);
+  EXPECT_EQ(host->discard_paused(nobody()).error().code(), Errc::kNotFound);
 }
 
 TEST_F(LibvirtHypervisorTest, AFailedMigrationLeavesTheVmWhereItIs) {
   const auto host = hypervisor();
   MigrateRequest request;
-  request.vm = kTestVm;
+  request.vm = test_vm();
   request.migrate_socket = folder_.file("migrate.sock");
   request.control_socket = folder_.file("control.sock");
 

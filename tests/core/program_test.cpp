@@ -24,7 +24,7 @@ class ProgramTest : public ::testing::Test {
   }
 
   std::string write_config(const std::string& text) {
-    const std::string path = folder_.file("config.toml");
+    std::string path = folder_.file("config.toml");
     std::ofstream(path) << text;
     return path;
   }

@@ -6,6 +6,7 @@
 //   watch                                            prints events and, at each line of stdin, vms
 
 #include <chrono>
+#include <exception>
 #include <iostream>
 #include <mutex>
 #include <string>
@@ -122,10 +123,13 @@ Result<void> carry_out(Hypervisor& host, const std::vector<std::string>& words) 
 }  // namespace
 }  // namespace samepage
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   const auto host = samepage::LibvirtHypervisor::create({});
   if (!host) return 1;
   const auto done = samepage::carry_out(**host, {argv + 1, argv + argc});
   samepage::print_outcome(done);
   return done ? 0 : 1;
+} catch (const std::exception& error) {
+  std::cerr << "hypervisor_probe: " << error.what() << "\n";
+  return 2;
 }
