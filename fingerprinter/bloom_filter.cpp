@@ -50,8 +50,8 @@ BloomFilter BloomFilter::sized_for(std::size_t count, double false_positive_rate
   const double hashes = static_cast<double>(std::max<std::size_t>(count, 1));
   const double wanted =
       -hashes * std::log(false_positive_rate) / (std::numbers::ln2 * std::numbers::ln2);
-  const double cells =
-      std::ceil(std::min(wanted, static_cast<double>(cells_max / kWordBits * kWordBits)));
+  const std::size_t limit = cells_max - cells_max % kWordBits;
+  const double cells = std::ceil(std::min(wanted, static_cast<double>(limit)));
   const double k = std::clamp(std::round(cells / hashes * std::numbers::ln2), 1.0, double{kMax});
   return {static_cast<std::size_t>(cells), static_cast<unsigned>(k)};
 }

@@ -92,7 +92,7 @@ class Scanner {
 
   Result<void> take(const Batch& batch) {
     const auto bytes = std::span(buffer_).first(batch.count * kPageSize);
-    const auto done = memory_.read(batch.first, bytes);
+    auto done = memory_.read(batch.first, bytes);
     if (!done && done.error().code() == Errc::kIo) return take_page_by_page(batch);
     if (!done) return done;
     for (const PageRun& run : batch.populated) {
@@ -112,7 +112,7 @@ class Scanner {
     const auto bytes = std::span(buffer_).first(kPageSize);
     for (const PageRun& run : batch.populated) {
       for (std::uint64_t page = run.first; page < run.first + run.count; ++page) {
-        const auto done = memory_.read(page, bytes);
+        auto done = memory_.read(page, bytes);
         if (!done && done.error().code() != Errc::kIo) return done;
         if (done) note({page, 1}, bytes);
       }

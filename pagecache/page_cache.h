@@ -40,6 +40,8 @@ class PageCache final {
   static Result<std::unique_ptr<PageCache>> create(const Options& options,
                                                    const SharingDomain& domain);
   ~PageCache();
+  PageCache(const PageCache&) = delete;
+  PageCache& operator=(const PageCache&) = delete;
 
   /// Indexes what a scan found in `source`. Pages beyond `pages_max` are left out, and of pages
   /// that have the same hash all but the first few. After a rescan: remove(), then add() again.

@@ -19,20 +19,27 @@
 namespace samepage::fingerprinter {
 namespace {
 
+/// Empty for anonymous memory.
+Fd ram_file(Holding holding, std::uint64_t bytes) {
+  if (holding == Holding::kPrivate) return Fd();
+  Fd file(::memfd_create("pc.ram", MFD_CLOEXEC));
+  CHECK(::ftruncate(file.get(), static_cast<off_t>(bytes)) == 0);
+  return file;
+}
+
 std::byte* map_ram(Holding holding, std::uint64_t bytes, const Fd& file) {
   // Guard pages on both sides keep the kernel from merging the mapping with a neighbour.
   const std::uint64_t around = 4U << 20U;
   void* reserved =
       ::mmap(nullptr, bytes + 2 * around, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   CHECK(reserved != MAP_FAILED);
-  // A multiple of 2 MiB, as QEMU aligns RAM for huge pages.
+  // At a multiple of 2 MiB, as QEMU aligns RAM for huge pages.
   const std::uintptr_t align = 2U << 20U;
-  const std::uintptr_t address =
-      (reinterpret_cast<std::uintptr_t>(reserved) + align) / align * align;
+  std::byte* address = static_cast<std::byte*>(reserved) + align -
+                       reinterpret_cast<std::uintptr_t>(reserved) % align;
   int flags = MAP_FIXED | (holding == Holding::kMemfd ? MAP_SHARED : MAP_PRIVATE);
   if (holding == Holding::kPrivate) flags |= MAP_ANONYMOUS;
-  void* ram =
-      ::mmap(reinterpret_cast<void*>(address), bytes, PROT_READ | PROT_WRITE, flags, file.get(), 0);
+  void* ram = ::mmap(address, bytes, PROT_READ | PROT_WRITE, flags, file.get(), 0);
   CHECK(ram != MAP_FAILED);
   return static_cast<std::byte*>(ram);
 }
@@ -55,24 +62,19 @@ void await(const Fd& control) {
 
 }  // namespace
 
-HeldMemory::HeldMemory(Holding holding, std::uint64_t pages, Action prepare, Action action)
-    : bytes_(pages * kPageSize) {
-  if (holding != Holding::kPrivate) {
-    file_.reset(::memfd_create("pc.ram", MFD_CLOEXEC));
-    CHECK(file_);
-    CHECK(::ftruncate(file_.get(), static_cast<off_t>(bytes_)) == 0);
-  }
+HeldMemory::HeldMemory(Holding holding, std::uint64_t pages, const Action& prepare,
+                       const Action& action)
+    : bytes_(pages * kPageSize), file_(ram_file(holding, bytes_)) {
   std::array<int, 2> ends{};
   CHECK(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) == 0);
   control_.reset(ends[0]);
-  Fd child_end(ends[1]);
+  const Fd child_end(ends[1]);
   pid_ = ::fork();
   CHECK(pid_ >= 0);
   if (pid_ == 0) {
     control_.reset();
     serve(map_ram(holding, bytes_, file_), child_end, prepare, action);
   }
-  child_end.reset();
   await(control_);
 }
 

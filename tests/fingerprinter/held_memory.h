@@ -21,7 +21,8 @@ class HeldMemory {
   using Action = std::function<void(std::byte* ram)>;
 
   /// `prepare` and later `action` run in the child; actions are chosen by on().
-  HeldMemory(Holding holding, std::uint64_t pages, Action prepare, Action action = {});
+  HeldMemory(Holding holding, std::uint64_t pages, const Action& prepare,
+             const Action& action = {});
   ~HeldMemory();
   HeldMemory(const HeldMemory&) = delete;
   HeldMemory& operator=(const HeldMemory&) = delete;

@@ -74,8 +74,9 @@ TEST(PageScannerTest, AGuestThatEndsIsNotFound) {
 }
 
 TEST(PageScannerTest, KeepsToItsShareOfACore) {
-  FakeGuestMemory memory(256 * 200);
-  for (std::uint64_t page = 0; page < 256 * 200; page += 32) memory.put(page, 1);
+  constexpr std::uint64_t kMany = 51'200;
+  FakeGuestMemory memory(kMany);
+  for (std::uint64_t page = 0; page < kMany; page += 32) memory.put(page, 1);
   StepClock clock;
   std::chrono::nanoseconds paused{0};
   memory.on_read = [&clock] { clock.advance(std::chrono::milliseconds(1)); };

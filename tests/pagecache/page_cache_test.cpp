@@ -47,7 +47,7 @@ class PageCacheTest : public ::testing::Test {
 
   Result<void> find(std::uint64_t content) {
     const Page wanted = FakeGuestMemory::page_of(content);
-    const auto done =
+    auto done =
         cache_->find(digest_page(wanted, domain_.key), hash_page(wanted, domain_.seed), page_);
     EXPECT_TRUE(!done || page_ == wanted);
     return done;
@@ -220,39 +220,52 @@ class ChangingSource final : public PageSource {
   std::atomic<bool>& changed_;
 };
 
+/// Looks pages up, over and over, and checks every page that it gets.
+class Finder {
+ public:
+  Finder(PageCache& cache, const SharingDomain& domain, std::uint64_t count)
+      : cache_(cache), domain_(domain), count_(count) {
+    thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
+  }
+
+  std::uint64_t found() const { return found_; }
+
+ private:
+  void run(const std::stop_token& stop) {
+    Page page;
+    for (std::uint64_t at = 0; !stop.stop_requested(); at = (at + 1) % count_) {
+      const Page wanted = FakeGuestMemory::page_of(at + 1);
+      const PageHash hash = hash_page(wanted, domain_.seed);
+      if (!cache_.find(digest_page(wanted, domain_.key), hash, page)) continue;
+      EXPECT_EQ(page, wanted);
+      ++found_;
+    }
+  }
+
+  PageCache& cache_;
+  const SharingDomain& domain_;
+  const std::uint64_t count_;
+  std::atomic<std::uint64_t> found_ = 0;
+  std::jthread thread_;
+};
+
 TEST_F(PageCacheTest, FindsWhileSourcesComeGoAndChange) {
   constexpr std::uint64_t kCount = 200;
   std::atomic<bool> changed = false;
-  std::atomic<bool> done = false;
-  std::atomic<std::uint64_t> found = 0;
   std::vector<ScannedPage> pages;
-  std::vector<Page> contents;
   for (std::uint64_t page = 0; page < kCount; ++page) {
-    contents.push_back(FakeGuestMemory::page_of(page + 1));
-    pages.push_back({page, hash_page(contents.back(), domain_.seed)});
+    pages.push_back({page, hash_page(FakeGuestMemory::page_of(page + 1), domain_.seed)});
   }
   cache_->add(std::make_unique<ChangingSource>(changed), pages);
+  const Finder one(*cache_, domain_, kCount);
+  const Finder two(*cache_, domain_, kCount);
 
-  std::vector<std::jthread> finders;
-  for (int i = 0; i < 3; ++i) {
-    finders.emplace_back([&] {
-      Page page;
-      for (std::size_t at = 0; !done; at = (at + 1) % kCount) {
-        const PageDigest digest = digest_page(contents[at], domain_.key);
-        if (!cache_->find(digest, pages[at].hash, page)) continue;
-        EXPECT_EQ(page, contents[at]);
-        ++found;
-      }
-    });
-  }
-  for (int round = 0; round < 200 || found < 1000; ++round) {
+  for (int round = 0; round < 200 || one.found() + two.found() < 1000; ++round) {
     const SourceId added = cache_->add(std::make_unique<ChangingSource>(changed), pages);
     changed = round % 2 == 0;
     EXPECT_TRUE(cache_->filter().lookup(pages[0].hash));
     cache_->remove(added);
   }
-  done = true;
-  finders.clear();
 
   EXPECT_EQ(cache_->size(), kCount);
 }
