@@ -2,7 +2,6 @@
 // relays deliver it unchanged. QEMU starts a guest that never runs, with pages of ours in its RAM,
 // so that what must be seen is known without the parser.
 
-#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -22,10 +21,7 @@ namespace {
 
 constexpr std::uint64_t kOurPagesAt = 16U << 20U;
 constexpr std::size_t kOurPages = 3000;
-
-bool qemu_is_here() {
-  return std::system("command -v qemu-system-x86_64 >/dev/null") == 0;
-}
+constexpr char kQemu[] = "/usr/bin/qemu-system-x86_64";
 
 /// Every tenth page is zero, every seventh is like the one before.
 std::vector<Bytes> our_pages() {
@@ -78,11 +74,11 @@ Bytes qemu_stream(const std::vector<Bytes>& pages) {
       file.write(reinterpret_cast<const char*>(page.data()), kPageSize);
     }
   }
-  const std::string command =
-      "timeout 60 qemu-system-x86_64 -M q35,accel=tcg -m 64 -nodefaults -display none -S"
-      " -device loader,force-raw=on,addr=" +
-      std::to_string(kOurPagesAt) + ",file=" + folder.file("pages") +
-      " -monitor stdio >/dev/null 2>" + folder.file("errors");
+  const std::string command = std::string("timeout 60 ") + kQemu +
+                              " -M q35,accel=tcg -m 64 -nodefaults -display none -S"
+                              " -device loader,force-raw=on,addr=" +
+                              std::to_string(kOurPagesAt) + ",file=" + folder.file("pages") +
+                              " -monitor stdio >/dev/null 2>" + folder.file("errors");
   std::FILE* monitor = ::popen(command.c_str(), "w");
   if (monitor == nullptr) return {};
   const std::string order = "migrate \"exec:cat > " + folder.file("stream") + "\"\nquit\n";
@@ -97,43 +93,52 @@ struct Ram {
   std::uint64_t bytes = 0;                                       ///< That the stream promises.
   std::size_t others = 0;                                        ///< Bytes that are no page.
   bool devices_seen = false;
+
+  void add_bytes(std::span<const std::byte> token) {
+    others += token.size();
+    // The head of the list of blocks: the RAM's size, and a flag.
+    if (token.size() != 8 || token.back() != std::byte{4}) return;
+    for (const std::byte byte : token) bytes = bytes << 8U | std::to_integer<unsigned>(byte);
+    bytes &= ~std::uint64_t{4095};
+  }
+
+  void add_page(const StreamToken& token) {
+    const bool zero = token.kind == StreamToken::Kind::kZeroPage;
+    const auto name = token.bytes.first(token.bytes.size() - (zero ? 1 : kPageSize)).subspan(8);
+    if (!name.empty()) {
+      block_.assign(reinterpret_cast<const char*>(name.data()) + 1, name.size() - 1);
+    }
+    Bytes& page = pages[{block_, token.header & ~std::uint64_t{4095}}];
+    page.clear();
+    if (!zero) page.assign(token.page().begin(), token.page().end());
+  }
+
+ private:
+  std::string block_;
 };
 
 Ram parse(std::span<const std::byte> stream) {
   Ram ram;
   StreamParser parser;
-  std::string block;
   while (const auto token = parser.next(stream)) {
     stream = stream.subspan(token->bytes.size());
     if (token->kind == StreamToken::Kind::kBytes) {
-      ram.others += token->bytes.size();
-      // The head of the list of blocks: the RAM's size and a flag.
-      const bool head = token->bytes.size() == 8 && token->bytes.back() == std::byte{4};
-      for (std::size_t i = 0; head && i < 8; ++i) {
-        ram.bytes = ram.bytes << 8U | std::to_integer<unsigned>(token->bytes[i]);
-      }
-      continue;
+      ram.add_bytes(token->bytes);
+    } else {
+      ram.add_page(*token);
     }
-    const bool zero = token->kind == StreamToken::Kind::kZeroPage;
-    const auto name = token->bytes.first(token->bytes.size() - (zero ? 1 : kPageSize)).subspan(8);
-    if (!name.empty())
-      block.assign(reinterpret_cast<const char*>(name.data()) + 1, name.size() - 1);
-    Bytes& page = ram.pages[{block, token->header & ~std::uint64_t{4095}}];
-    page.clear();
-    if (!zero) page.assign(token->page().begin(), token->page().end());
   }
   ram.devices_seen = parser.opaque();
-  ram.bytes &= ~std::uint64_t{4095};
   return ram;
 }
 
 class RealStreamTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (qemu_is_here()) return;
-    const char* ci = std::getenv("CI");
-    if (ci != nullptr && std::string(ci) == "true") FAIL() << "qemu-system-x86_64 is missing";
-    GTEST_SKIP() << "qemu-system-x86_64 is missing";
+    if (std::filesystem::exists(kQemu)) return;
+    const char* ci = std::getenv("CI");  // NOLINT(concurrency-mt-unsafe): no other thread yet.
+    if (ci != nullptr && std::string(ci) == "true") FAIL() << kQemu << " is missing";
+    GTEST_SKIP() << kQemu << " is missing";
   }
 };
 

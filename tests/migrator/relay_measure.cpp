@@ -68,9 +68,10 @@ int measure(const Bytes& stream, pagecache::PageCache& cache) {
   auto wire = socket_pair();
   auto target_qemu = socket_pair();
   const auto source =
-      RelaySource::create({}, {*source_qemu.second, *wire.first}, kDomain, kSecret).value();
+      RelaySource::create({}, {*source_qemu.second, *wire.first}, test_domain, kSecret).value();
   const auto target =
-      RelayTarget::create({}, {*target_qemu.second, *wire.second}, cache, kDomain, kSecret).value();
+      RelayTarget::create({}, {*target_qemu.second, *wire.second}, cache, test_domain, kSecret)
+          .value();
 
   const auto started = std::chrono::steady_clock::now();
   double source_cpu = 0;
