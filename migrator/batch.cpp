@@ -1,7 +1,7 @@
 #include "migrator/batch.h"
 
 #include <algorithm>
-#include <array>
+#include <cstring>
 
 #include "core/check.h"
 
@@ -83,26 +83,31 @@ Result<PageDigest> decode_mac(ByteReader& reader) {
   return mac;
 }
 
+/// Writes one record of a run, or one bare page, at `at`. Returns where the next one begins.
+std::size_t lay_out_unit(const BatchOp& op, std::uint64_t number, std::size_t at, Batch& batch) {
+  const std::size_t end = at + unit_bytes(op.kind);
+  if (has_header(op.kind)) {
+    put_header(op.header + number * kPageSize, std::span(batch.stream).subspan(at));
+    at += kHeaderBytes;
+  }
+  if (has_refs(op.kind))
+    batch.holes.push_back({.offset = static_cast<std::uint32_t>(at), .ref = {}});
+  return end;
+}
+
+/// The stream without the referenced pages, and a hole for each of them, which names none yet.
 void lay_out(const Ops& ops, std::span<const std::byte> literals, Batch& batch) {
   batch.stream.resize(ops.stream_bytes);
-  std::span<std::byte> rest(batch.stream);
-  const auto offset = [&] { return static_cast<std::uint32_t>(ops.stream_bytes - rest.size()); };
-  std::size_t refs = 0;
+  batch.holes.reserve(ops.refs);
+  std::size_t at = 0;
   for (const BatchOp& op : ops.all) {
     if (op.kind == BatchOp::Kind::kLiteral) {
-      std::copy_n(literals.begin(), op.count, rest.begin());
+      std::memcpy(batch.stream.data() + at, literals.data(), op.count);
       literals = literals.subspan(op.count);
-      rest = rest.subspan(op.count);
+      at += op.count;
       continue;
     }
-    for (std::uint64_t i = 0; i < op.count; ++i) {
-      if (has_header(op.kind)) {
-        put_header(op.header + i * kPageSize, rest);
-        rest = rest.subspan(kHeaderBytes);
-      }
-      if (has_refs(op.kind)) batch.holes[refs++].offset = offset();
-      rest = rest.subspan(has_refs(op.kind) ? kPageSize : 1);
-    }
+    for (std::uint64_t i = 0; i < op.count; ++i) at = lay_out_unit(op, i, at, batch);
   }
 }
 
@@ -173,13 +178,14 @@ Result<Batch> decode_batch(std::span<const std::byte> body, ByteUnpacker& unpack
   Batch batch;
   batch.sequence = TRY(reader.u64());
   const Ops ops = TRY(decode_ops(reader));
-  for (std::size_t i = 0; i < ops.refs; ++i) {
-    batch.holes.push_back({.ref = TRY(decode_ref(reader))});
-  }
+  std::vector<PageRef> refs;
+  for (std::size_t i = 0; i < ops.refs; ++i) refs.push_back(TRY(decode_ref(reader)));
   const auto literals = TRY(unpacker.unpack(reader, ops.literal_bytes));
   batch.mac = TRY(decode_mac(reader));
   if (!reader.at_end()) return fail(Errc::kCorrupt, "bytes behind the end of a batch");
+
   lay_out(ops, literals, batch);
+  for (std::size_t i = 0; i < refs.size(); ++i) batch.holes[i].ref = refs[i];
   return batch;
 }
 

@@ -287,7 +287,7 @@ Result<void> RelaySource::Impl::acknowledge(std::span<const std::byte> body) {
 
 // QEMU closes before the last answers to it arrive when it does not need them.
 Result<void> RelaySource::Impl::return_path(std::span<const std::byte> body) {
-  const auto written =
+  auto written =
       body.empty() ? qemu_.finish_writing() : qemu_.write_all(body, after(options_.stall_max));
   if (!written && written.error().code() == Errc::kTimedOut) return written;
   return {};

@@ -235,7 +235,7 @@ Result<void> RelayTarget::Impl::deliver_end() {
   if (end_->stream_bytes != counters_.stream_bytes || end_->mac != mac_.current()) {
     return fail(Errc::kCorrupt, "an end that is not that of the source's stream");
   }
-  const auto finished = qemu_.finish_writing();
+  auto finished = qemu_.finish_writing();
   // QEMU may have closed first: it needs no more than what it has read.
   if (!finished && finished.error().code() != Errc::kUnavailable) return finished;
   delivered_ = true;

@@ -39,8 +39,8 @@ class RelayTarget final {
 
   RelayCounters counters() const;
 
-  /// The whole stream, to the end that the source's QEMU gave it, was verified and handed to QEMU.
-  /// Whether QEMU meant to end there is for libvirt to say.
+  /// The whole stream, to the end that the source's QEMU gave it, was verified and handed to QEMU;
+  /// run() may still fail. Whether QEMU meant to end there is for libvirt to say.
   bool delivered() const;
 
   ~RelayTarget();

@@ -3,6 +3,9 @@
 #include <optional>
 #include <utility>
 
+#include <fcntl.h>
+#include <sys/socket.h>
+
 #include "core/log.h"
 
 namespace samepage::migrator {
@@ -12,6 +15,7 @@ SessionServer::SessionServer(SessionServerOptions options, std::unique_ptr<Socke
     : options_(std::move(options)),
       counter_(counter),
       on_channel_(std::move(on_channel)),
+      port_(listener->port()),
       listener_(std::move(listener)),
       acceptor_([this] { accept_all(); }) {}
 
@@ -20,8 +24,10 @@ SessionServer::~SessionServer() {
 }
 
 void SessionServer::stop() {
+  if (!listener_) return;
   listener_->stop();
-  if (acceptor_.joinable()) acceptor_.join();
+  acceptor_.join();
+  listener_.reset();
 }
 
 void SessionServer::accept_all() {
@@ -29,17 +35,26 @@ void SessionServer::accept_all() {
     auto socket = listener_->accept(options_.deadline);
     if (!socket) break;
     handshakes_.remove_if([](const Handshake& handshake) { return handshake.done.load(); });
-    if (handshakes_.size() >= options_.handshakes_max) continue;
-    Handshake& handshake = handshakes_.emplace_back();
-    handshake.thread = std::jthread([this, &handshake, fd = std::move(*socket)]() mutable {
-      open_channel(std::move(fd));
-      handshake.done = true;
-    });
+    if (handshakes_.size() < options_.handshakes_max) begin_handshake(std::move(*socket));
+  }
+  for (const Handshake& handshake : handshakes_) {
+    if (!handshake.done) static_cast<void>(::shutdown(handshake.socket.get(), SHUT_RDWR));
   }
   handshakes_.clear();
 }
 
-void SessionServer::open_channel(Fd socket) {
+void SessionServer::begin_handshake(Fd socket) {
+  Fd second(::fcntl(socket.get(), F_DUPFD_CLOEXEC, 0));
+  if (!second) return;
+  Handshake& handshake = handshakes_.emplace_back();
+  handshake.socket = std::move(second);
+  handshake.thread = std::jthread([this, &handshake, fd = std::move(socket)]() mutable {
+    open_channel(std::move(fd), handshake.done);
+    handshake.done = true;
+  });
+}
+
+void SessionServer::open_channel(Fd socket, std::atomic<bool>& done) {
   const Deadline deadline = std::chrono::steady_clock::now() + options_.handshake_max;
   const FindKey find_key = [this](std::string_view session) -> std::optional<PreSharedKey> {
     if (session != options_.session) return std::nullopt;
@@ -57,6 +72,7 @@ void SessionServer::open_channel(Fd socket) {
                 channel.error().message());
     return;
   }
+  done = true;
   on_channel_(*channel, std::move(*stream));
 }
 

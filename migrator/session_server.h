@@ -42,21 +42,24 @@ class SessionServer final {
   /// Stops listening; when it returns, on_channel is not called any more.
   void stop();
 
-  std::uint16_t port() const { return listener_->port(); }
+  std::uint16_t port() const { return port_; }
 
  private:
   struct Handshake {
+    Fd socket;  // A second name of the connection, to break it by.
     std::atomic<bool> done = false;
     std::jthread thread;
   };
 
   void accept_all();
-  void open_channel(Fd socket);
+  void begin_handshake(Fd socket);
+  void open_channel(Fd socket, std::atomic<bool>& done);
 
   const SessionServerOptions options_;
   WireCounter& counter_;
   const OnChannel on_channel_;
-  const std::unique_ptr<SocketListener> listener_;
+  const std::uint16_t port_;
+  std::unique_ptr<SocketListener> listener_;
   std::list<Handshake> handshakes_;  // The acceptor's own.
   std::jthread acceptor_;
 };

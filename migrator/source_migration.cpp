@@ -91,6 +91,7 @@ class SourceMigration::Impl {
   Deadline phase_ends_ = Deadline::max();
   bool cancel_accepted_ = false;
   bool target_lost_ = false;
+  RelayCounters relayed_;
 
   Mutex mutex_;
   std::condition_variable_any changed_;
@@ -391,7 +392,15 @@ void SourceMigration::Impl::close(Side runs_on) {
   if (signals_) signals_->finish();
   if (signals_) signals_->shut_down();
   if (signal_thread_.joinable()) signal_thread_.join();
+  std::unique_ptr<StreamCarrier> stream;
+  {
+    const MutexLock lock(mutex_);
+    stream = std::move(stream_);
+  }
+  if (stream) relayed_ = stream->counters();
+  stream.reset();
   stream_listener_.reset();
+  control_.reset();
 }
 
 /// libvirt needs the connections until it is through; one that never is loses them.
@@ -417,8 +426,8 @@ SourceOutcome SourceMigration::Impl::outcome(steady_clock::time_point began) {
   outcome.error = ended.error;
   outcome.wire_bytes = wire_.total();
   outcome.total = duration_cast<microseconds>(steady_clock::now() - began);
+  outcome.relay = relayed_;
   const MutexLock lock(mutex_);
-  if (stream_) outcome.relay = stream_->counters();
   const auto stopped_at = guest_.stopped_at();
   if (ended.runs_on == Side::kTarget && stopped_at && resumed_at_ && *resumed_at_ > *stopped_at) {
     outcome.downtime = duration_cast<microseconds>(*resumed_at_ - *stopped_at);

@@ -102,10 +102,11 @@ std::optional<StreamToken> StreamParser::next(std::span<const std::byte> input) 
 }
 
 StreamToken StreamParser::drain(std::span<const std::byte> input) {
-  if (state_ != State::kSkip && state_ != State::kOpaque) {
-    drained_.insert(drained_.end(), input.begin(), input.end());
-    CHECK(drained_.size() < kRecordBytesMax);
-  }
+  // In the other states next() takes whatever there is.
+  CHECK(state_ != State::kSkip);
+  CHECK(state_ != State::kOpaque);
+  drained_.insert(drained_.end(), input.begin(), input.end());
+  CHECK(drained_.size() < kRecordBytesMax);
   return {.bytes = input};
 }
 

@@ -73,19 +73,20 @@ class FakeByteStream final : public migrator::ByteStream {
     Result<void> write(std::span<const std::byte> bytes, Deadline deadline) {
       const MutexLock lock(mutex_);
       while (!bytes.empty()) {
-        while (unread() >= capacity_ && !closed_) {
-          if (std::chrono::steady_clock::now() >= deadline) {
-            return fail(Errc::kTimedOut, "the peer does not read");
-          }
-          changed_.wait_until(mutex_, deadline);
-        }
         if (closed_ || finished_) return fail(Errc::kUnavailable, "connection closed");
-        const std::size_t size = std::min(bytes.size(), capacity_ - unread());
-        append(bytes.first(size));
-        bytes = bytes.subspan(size);
-        changed_.notify_all();
-        if (closed_) return fail(Errc::kUnavailable, "connection closed");
+        if (unread() < capacity_) {
+          const std::size_t size = std::min(bytes.size(), capacity_ - unread());
+          append(bytes.first(size));
+          bytes = bytes.subspan(size);
+          changed_.notify_all();
+          continue;
+        }
+        if (std::chrono::steady_clock::now() >= deadline) {
+          return fail(Errc::kTimedOut, "the peer does not read");
+        }
+        changed_.wait_until(mutex_, deadline);
       }
+      if (closed_) return fail(Errc::kUnavailable, "connection closed");
       return {};
     }
 

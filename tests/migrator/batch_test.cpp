@@ -18,7 +18,7 @@ namespace {
 using Bytes = std::vector<std::byte>;
 using Kind = StreamToken::Kind;
 
-const PageDigest kMac{.bytes = {std::byte{9}}};
+constexpr PageDigest kMac{.bytes = {std::byte{9}}};
 
 PageRef ref_of(PageView page) {
   return {hash_page(page, {1}), digest_page(page, DigestKey{})};

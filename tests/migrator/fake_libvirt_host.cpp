@@ -105,8 +105,12 @@ FakeLibvirtHost::FakeLibvirtHost(Options options, RunningLedger& ledger)
 }
 
 FakeLibvirtHost::~FakeLibvirtHost() {
+  stop();
+}
+
+void FakeLibvirtHost::stop() {
   listener_->stop();
-  acceptor_.join();
+  if (acceptor_.joinable()) acceptor_.join();
   {
     const MutexLock lock(mutex_);
     for (const auto& client : clients_) client->shut_down();

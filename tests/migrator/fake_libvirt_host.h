@@ -52,6 +52,9 @@ class FakeLibvirtHost final : public Hypervisor {
   /// Set before the migration.
   void at(Moment moment, std::function<void()> hook) { hooks_[moment] = std::move(hook); }
 
+  /// Closes every connection and waits for the host's threads; no moment comes any more.
+  void stop();
+
   /// Fails the next calls of resume().
   void fail_resumes(int times, Errc code);
 

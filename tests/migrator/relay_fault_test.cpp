@@ -118,7 +118,7 @@ Replay replay(std::span<const std::byte> wire, pagecache::PageCache& cache,
   EXPECT_EQ(peer.first->write_all(wire, in_time()).has_value(), !fault.cut_after);
   (void)peer.first->finish_writing();
   const auto target =
-      RelayTarget::create({}, {*qemu.second, *peer.second}, cache, kDomain, kSecret).value();
+      RelayTarget::create({}, {*qemu.second, *peer.second}, cache, test_domain, kSecret).value();
   // QEMU has closed its return path, so that a target that believes need not wait for that.
   (void)qemu.first->finish_writing();
   Replay replay;
@@ -269,7 +269,7 @@ class PlayedTarget {
  public:
   explicit PlayedTarget(const RelayOptions& options = impatient()) {
     source_ =
-        RelaySource::create(options, {*qemu_.second, *wire_.second}, kDomain, kSecret).value();
+        RelaySource::create(options, {*qemu_.second, *wire_.second}, test_domain, kSecret).value();
     thread_ = std::thread([this] { result = source_->run(); });
   }
   ~PlayedTarget() {
@@ -370,8 +370,9 @@ TEST(RelayFaultTest, TheSourceRefusesADamagedFilter) {
 class PlayedSource {
  public:
   explicit PlayedSource(pagecache::PageCache& cache, const RelayOptions& options = impatient()) {
-    target_ = RelayTarget::create(options, {*qemu_.second, *wire_.second}, cache, kDomain, kSecret)
-                  .value();
+    target_ =
+        RelayTarget::create(options, {*qemu_.second, *wire_.second}, cache, test_domain, kSecret)
+            .value();
     thread_ = std::thread([this] { result = target_->run(); });
     EXPECT_EQ(link.receive(in_time()).value().type, MessageType::kHello);
     send(MessageType::kHello, encode_hello());
@@ -396,7 +397,7 @@ class PlayedSource {
     if (page != nullptr) {
       const PageView content = std::span(*page).first<kPageSize>();
       const StreamToken token{.kind = StreamToken::Kind::kPage, .bytes = content, .header = 0};
-      builder.add_page_ref(token, {{1}, digest_page(content, kDomain.key)});
+      builder.add_page_ref(token, {{1}, digest_page(content, test_domain.key)});
       mac.update(content);
     }
     send(MessageType::kBatch, builder.finish(sequence, mac.current()));

@@ -16,8 +16,8 @@ namespace samepage::migrator {
 
 using Bytes = std::vector<std::byte>;
 
-inline const SharingDomain kDomain{.name = "default", .seed = {11}, .key = {{std::byte{12}}}};
-inline const SessionSecret kSecret{{std::byte{13}}};
+inline const SharingDomain test_domain{.name = "default", .seed = {11}, .key = {{std::byte{12}}}};
+inline constexpr SessionSecret kSecret{{std::byte{13}}};
 
 inline Deadline in_time() {
   return std::chrono::steady_clock::now() + std::chrono::seconds(20);
@@ -44,11 +44,11 @@ class HostPageSource final : public pagecache::PageSource {
 /// A cache that has indexed `pages` as they are now.
 inline std::unique_ptr<pagecache::PageCache> make_cache(const HostPages& pages,
                                                         const pagecache::Options& options = {}) {
-  auto cache = pagecache::PageCache::create(options, kDomain).value();
+  auto cache = pagecache::PageCache::create(options, test_domain).value();
   std::vector<fingerprinter::ScannedPage> scanned;
   for (std::uint64_t i = 0; i < pages->size(); ++i) {
     const PageView page = std::span<const std::byte>((*pages)[i]).first<kPageSize>();
-    scanned.push_back({i, hash_page(page, kDomain.seed)});
+    scanned.push_back({i, hash_page(page, test_domain.seed)});
   }
   cache->add(std::make_unique<HostPageSource>(pages), scanned);
   return cache;
@@ -83,11 +83,11 @@ inline Bytes read_exactly(ByteStream& stream, std::size_t size) {
 class RelayHarness {
  public:
   explicit RelayHarness(pagecache::PageCache& cache, const RelayOptions& options = {}) {
-    source =
-        RelaySource::create(options, {*source_qemu_.second, *wire.first}, kDomain, kSecret).value();
-    target =
-        RelayTarget::create(options, {*target_qemu_.second, *wire.second}, cache, kDomain, kSecret)
-            .value();
+    source = RelaySource::create(options, {*source_qemu_.second, *wire.first}, test_domain, kSecret)
+                 .value();
+    target = RelayTarget::create(options, {*target_qemu_.second, *wire.second}, cache, test_domain,
+                                 kSecret)
+                 .value();
   }
   ~RelayHarness() { join(); }
   RelayHarness(const RelayHarness&) = delete;

@@ -174,8 +174,8 @@ TEST(RelayTest, RefusesOptionsOutOfRange) {
   const auto ends = fakes::FakeByteStream::connect();
   const auto refused = [&](const RelayOptions& options) {
     const RelayEnds both{*ends.first, *ends.second};
-    const auto source = RelaySource::create(options, both, kDomain, kSecret);
-    const auto target = RelayTarget::create(options, both, *cache, kDomain, kSecret);
+    const auto source = RelaySource::create(options, both, test_domain, kSecret);
+    const auto target = RelayTarget::create(options, both, *cache, test_domain, kSecret);
     return !source && source.error().code() == Errc::kInvalid && !target &&
            target.error().code() == Errc::kInvalid;
   };

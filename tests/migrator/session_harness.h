@@ -30,10 +30,10 @@ class SessionHarness {
     bool greets = false;
     std::uint64_t source_relay_fails_after = UINT64_MAX;
     std::uint64_t target_relay_fails_after = UINT64_MAX;
-    std::function<void(SourceOptions&)> source;
-    std::function<void(TargetOptions&)> target;
-    MakeRelay source_relay;
-    MakeRelay target_relay;
+    std::function<void(SourceOptions&)> source = {};
+    std::function<void(TargetOptions&)> target = {};
+    MakeRelay source_relay = {};
+    MakeRelay target_relay = {};
   };
 
   explicit SessionHarness(Options options)
@@ -65,6 +65,7 @@ class SessionHarness {
       if (on_progress) on_progress(progress);
     });
     target_outcome = target_run.get();
+    target_host.stop();
   }
 
   bool is_on(FakeLibvirtHost& host) { return state_on(host) != VmState::kOther; }
