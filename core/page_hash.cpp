@@ -1,6 +1,10 @@
 #include "core/page_hash.h"
 
+#if defined(__x86_64__)
+#include <xxh_x86dispatch.h>  // The same functions, for the CPU at hand.
+#else
 #include <xxhash.h>
+#endif
 
 namespace samepage {
 

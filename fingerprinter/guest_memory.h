@@ -41,7 +41,7 @@ class GuestMemory {
 };
 
 /// Opens the RAM of a running guest: read through its file when it is a shared memfd or file,
-/// with process_vm_readv otherwise. kNotFound: the process is gone or has no RAM of that size.
+/// through /proc/PID/mem otherwise. kNotFound: the process is gone or has no RAM of that size.
 /// kIo: it may not be looked at; root may, or the user that QEMU runs as.
 Result<std::unique_ptr<GuestMemory>> open_guest_memory(const VmInfo& vm);
 

@@ -149,6 +149,12 @@ Result<std::vector<Mapping>> GuestProcess::mappings() const {
   return parse_maps(text);
 }
 
+Result<Fd> GuestProcess::open_memory() const {
+  Fd memory(::openat(folder_.get(), "mem", O_RDONLY | O_CLOEXEC));
+  if (!memory) return tl::unexpected(blame("mem: " + reason(errno)));
+  return memory;
+}
+
 Result<Fd> GuestProcess::open_file(const Mapping& mapping) const {
   std::array<char, 64> name{};
   char* end = std::copy_n("map_files/", 10, name.begin());

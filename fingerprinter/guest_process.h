@@ -59,6 +59,9 @@ class GuestProcess {
   /// kNotFound: the process has ended. kIo: its maps cannot be read.
   Result<std::vector<Mapping>> mappings() const;
 
+  /// Opens /proc/PID/mem for reading. kNotFound: the process has ended. kIo: the kernel refused.
+  Result<Fd> open_memory() const;
+
   /// Opens the file behind a mapping anew, read-only. kNotFound: the process has ended.
   /// kIo: the kernel refused.
   Result<Fd> open_file(const Mapping& mapping) const;

@@ -21,8 +21,8 @@ struct FrameCounts {
 };
 
 /// Counts the frames of all the guests' RAM together. KSM's own counters are one per kernel; this
-/// count tells the hosts of one kernel apart, and on a real host it agrees with them
-/// (ksm_mapped_pages = pages_shared + pages_sharing, when only guests are mergeable).
+/// count tells the hosts of one kernel apart. On a real host pages_shared + pages_sharing exceeds
+/// ksm_mapped_pages by QEMU's small blocks (video RAM, firmware), 1 % with small guests.
 ///
 /// A guest that ended is left out. The guests run on meanwhile, so the counts are of no single
 /// moment. kIo: CAP_SYS_ADMIN is missing, without which the kernel names no frames.

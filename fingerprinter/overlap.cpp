@@ -1,7 +1,6 @@
 #include "fingerprinter/overlap.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <memory>
 #include <vector>
@@ -30,7 +29,8 @@
 // More sets: the copies to be saved, sum of n - size of the union, are m (ln Z_or - sum of ln Z) /
 // q alike. The variance comes from the influence of a single cell, 1/Z_or if it is empty in the OR
 // less 1/Z for each set in which it is empty: measured over a part of the cells (the "infinitesimal
-// jackknife"), since a formula would need every pair.
+// jackknife"), since a formula would need every pair. In nearly empty bands it is inversely
+// proportional to q, and is taken from the fullest of them.
 
 namespace samepage::fingerprinter {
 namespace {
@@ -40,6 +40,10 @@ constexpr double kZ95 = 1.96;
 
 // Below this many empty cells a band knows next to nothing, and the delta method fails.
 constexpr double kEmptyMin = kCells / 32;
+// The delta method is good to about one page a band, which only shows in sets of a few thousand.
+constexpr double kRoughness = Sketch::kBands;
+// Bands emptier than this have few colliding cells, and too few set ones to measure a variance on.
+constexpr double kSparse = 0.25;
 
 /// One band's estimate of all pages in question.
 struct BandEstimate {
@@ -54,7 +58,7 @@ double variance_of(double cell_variance, double share) {
 
 /// `pages_max`: the number that cannot be exceeded.
 Estimate combine(std::span<const BandEstimate> bands, double pages_max) {
-  if (bands.empty()) return {0, 0, pages_max};
+  if (bands.empty() || pages_max == 0) return {0, 0, pages_max};
   double weights = 0;
   double pages = 0;
   for (const BandEstimate& band : bands) {
@@ -62,59 +66,60 @@ Estimate combine(std::span<const BandEstimate> bands, double pages_max) {
     pages += band.pages / band.variance;
   }
   pages = std::clamp(pages / weights, 0.0, pages_max);
-  const double margin = kZ95 * std::sqrt(std::max(1 / weights - pages, 0.0));
+  const double variance = std::max(1 / weights - pages, 0.0) + kRoughness;
+  const double margin = kZ95 * std::sqrt(variance);
   return {pages, std::max(pages - margin, 0.0), std::min(pages + margin, pages_max)};
 }
-
-/// The two bitmaps of one band: -ln of their shares of empty cells, and that of their OR.
-struct PairBand {
-  double share = 0;
-  double load_a = 0;
-  double load_b = 0;
-  double load_or = 0;
-
-  double pages() const { return kCells * (load_a + load_b - load_or) / share; }
-
-  /// `common`: the pages in common, as far as known.
-  double variance(double common) const {
-    const double load_common = common * share / kCells;
-    const double a = std::max(load_a, load_common);
-    const double b = std::max(load_b, load_common);
-    const double either = a + b - load_common;
-    return variance_of(std::exp(either) - std::exp(a) - std::exp(b) + 2 * std::exp(load_common) - 1,
-                       share);
-  }
-};
 
 double load(double occupied) {
   return -std::log1p(-occupied / kCells);
 }
+
+/// What one band says of two sets, without its variance.
+struct PairBand {
+  double share = 0;
+  double pages = 0;
+};
 
 std::vector<PairBand> compare(const Fingerprint& a, const Fingerprint& b) {
   std::vector<PairBand> bands;
   for (std::size_t i = 0; i < Sketch::kBands; ++i) {
     const auto either = static_cast<double>(count_cells(a.sketch().band(i), b.sketch().band(i)));
     if (either > kCells - kEmptyMin) continue;
-    bands.push_back({Sketch::share(i), load(static_cast<double>(a.occupied(i))),
-                     load(static_cast<double>(b.occupied(i))), load(either)});
+    const double common = load(static_cast<double>(a.occupied(i))) +
+                          load(static_cast<double>(b.occupied(i))) - load(either);
+    bands.push_back({Sketch::share(i), kCells * common / Sketch::share(i)});
   }
   return bands;
 }
 
-Estimate estimate_pair(std::span<const PairBand> bands, double common, double pages_max) {
-  std::vector<BandEstimate> estimates;
-  for (const PairBand& band : bands) {
-    estimates.push_back({band.pages(), band.variance(common)});
+/// The sizes of two sets. A band's variance follows from them and not from its own bitmaps, which
+/// would tie its weight to its error.
+struct PairSizes {
+  double a = 0;
+  double b = 0;
+  double common = 0;  ///< As far as known.
+
+  double variance(double share) const {
+    const double cell = share / kCells;
+    return variance_of(std::exp((a + b - common) * cell) - std::exp(a * cell) - std::exp(b * cell) +
+                           2 * std::exp(common * cell) - 1,
+                       share);
   }
-  return combine(estimates, pages_max);
+};
+
+Estimate estimate_pair(std::span<const PairBand> bands, const PairSizes& sets) {
+  std::vector<BandEstimate> estimates;
+  for (const PairBand& band : bands) estimates.push_back({band.pages, sets.variance(band.share)});
+  return combine(estimates, std::min(sets.a, sets.b));
 }
 
-/// The variance of one cell's influence on one band's estimate, over every 16th word.
+/// The variance of one cell's influence on one band's estimate, over every fourth word.
 double influence_variance(std::span<const Fingerprint> fingerprints, const Sketch::Band& all,
                           std::size_t index) {
-  constexpr std::size_t kStep = 16;
+  constexpr std::size_t kStep = 4;
   constexpr std::size_t kSampled = Sketch::kBandWords / kStep * 64;
-  std::array<double, kSampled> influence{};
+  std::vector<double> influence(kSampled);
   const auto add = [&influence](const Sketch::Band& band, double weight) {
     for (std::size_t cell = 0; cell < kSampled; ++cell) {
       const std::uint64_t word = band.words[cell / 64 * kStep];
@@ -142,16 +147,20 @@ Estimate copies(std::span<const Fingerprint> fingerprints, double pages_max) {
   for (const Fingerprint& one : fingerprints) all->merge(one.sketch());
 
   std::vector<BandEstimate> bands;
+  double sparse_variance = 0;  // Times the share: that is the same for all sparse bands.
   for (std::size_t i = 0; i < Sketch::kBands; ++i) {
     const auto occupied = static_cast<double>(count_cells(all->band(i)));
     if (occupied > kCells - kEmptyMin) continue;
-    double cells = -load(occupied);
+    double common = -load(occupied);
     for (const Fingerprint& one : fingerprints) {
-      cells += load(static_cast<double>(one.occupied(i)));
+      common += load(static_cast<double>(one.occupied(i)));
     }
     const double share = Sketch::share(i);
-    bands.push_back({kCells * cells / share,
-                     variance_of(influence_variance(fingerprints, all->band(i), i), share)});
+    const double variance =
+        sparse_variance > 0 ? std::max(sparse_variance / share, 1 / (share * share))
+                            : variance_of(influence_variance(fingerprints, all->band(i), i), share);
+    if (occupied < kSparse * kCells && sparse_variance == 0) sparse_variance = variance * share;
+    bands.push_back({kCells * common / share, variance});
   }
   return combine(bands, pages_max);
 }
@@ -172,10 +181,10 @@ Estimate between(std::span<const Fingerprint> fingerprints) {
 }  // namespace
 
 Estimate overlap(const Fingerprint& a, const Fingerprint& b) {
-  const auto pages_max = static_cast<double>(std::min(a.counts().unique, b.counts().unique));
   const std::vector<PairBand> bands = compare(a, b);
-  const Estimate first = estimate_pair(bands, 0, pages_max);
-  return estimate_pair(bands, first.pages, pages_max);
+  PairSizes sets{static_cast<double>(a.counts().unique), static_cast<double>(b.counts().unique), 0};
+  sets.common = estimate_pair(bands, sets).pages;
+  return estimate_pair(bands, sets);
 }
 
 Estimate footprint(std::span<const Fingerprint> fingerprints) {

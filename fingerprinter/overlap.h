@@ -25,7 +25,8 @@ Estimate overlap(const Fingerprint& a, const Fingerprint& b);
 Estimate footprint(std::span<const Fingerprint> fingerprints);
 
 /// What merging equal pages (KSM) saves when these guests share one host: populated pages less
-/// distinct contents, all zero pages being one content.
+/// distinct contents, all zero pages being one content. KSM itself keeps one frame for every 256
+/// copies (max_page_sharing), so of a content held thousands of times some more frames remain.
 struct Sharing {
   std::uint64_t zero = 0;    ///< Exact.
   std::uint64_t within = 0;  ///< Exact: copies inside each guest.

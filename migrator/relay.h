@@ -20,7 +20,8 @@ struct RelayOptions {
   /// estimates the downtime, so no more than the link needs.
   std::size_t wire_bytes_in_flight_max = 4U << 20U;
 
-  /// A batch is sent as soon as QEMU has been silent for `flush_after`, or after `batch_age_max`.
+  /// A batch is sent as soon as QEMU has been silent for `flush_after`, or after `batch_age_max`;
+  /// a record of which QEMU has written only a part, after `batch_age_max`.
   std::chrono::microseconds flush_after{1'000};
   std::chrono::microseconds batch_age_max{10'000};
 

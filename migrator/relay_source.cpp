@@ -154,24 +154,31 @@ Result<void> RelaySource::Impl::relay() {
   return send_end();
 }
 
-// Until the batch is full, QEMU is silent for a moment, or has closed its stream. What QEMU waits
-// for an answer to is then on its way, also when it ends within a record.
+// Until the batch is full, QEMU is silent for a moment, or has closed its stream. The front of a
+// record is of no use to the other QEMU, so its rest is waited for a little longer; but not for
+// long, because what looks like a record may be something else that has an end there.
 Result<void> RelaySource::Impl::fill_batch() {
   Deadline due = after(options_.batch_age_max);
   while (filled_ < stream_.size()) {
     const bool waiting = filled_ == 0;
-    const Deadline deadline =
-        waiting ? after(options_.quiet_max) : std::min(due, after(options_.flush_after));
+    Deadline deadline = waiting ? after(options_.quiet_max) : due;
+    if (parsed_ > 0) deadline = std::min(due, after(options_.flush_after));
+
     const auto size = qemu_.read_some(std::span(stream_).subspan(filled_), deadline);
-    if (!size && size.error().code() == Errc::kTimedOut && !waiting) break;
+    if (!size && size.error().code() == Errc::kTimedOut && !waiting) {
+      if (parsed_ == 0) drain();
+      return {};
+    }
     if (!size) return tl::unexpected(Error(size.error()).within("read from QEMU"));
     qemu_ended_ = *size == 0;
-    if (qemu_ended_) break;
+    if (qemu_ended_) {
+      drain();
+      return {};
+    }
     if (waiting) due = after(options_.batch_age_max);
     filled_ += *size;
     tokenize();
   }
-  if (filled_ < stream_.size()) drain();
   return {};
 }
 

@@ -131,9 +131,14 @@ std::string why_alone(Placement& placement, std::size_t vm, std::size_t target) 
   const Vm* const moved = &placement.vm(vm);
   const std::string here =
       at_source(placement.common(vm, source), placement.on(source).size() > 1, moved->host);
+  if (moved->fingerprint == nullptr) {
+    return fmt::format("nothing is known of the memory of {} yet", moved->name);
+  }
   if (there.low <= 0) {
-    return fmt::format("{} shares nothing on {}, {}", moved->name, placement.host(target).name,
-                       here);
+    const Estimate lost = placement.common(vm, source);
+    return fmt::format("{} shares nothing on {}, and {} on {}", moved->name,
+                       placement.host(target).name,
+                       lost.low <= 0 ? "nothing" : mib_text(lost.pages), moved->host);
   }
   return fmt::format("{} shares {} with {} on {}, {}", moved->name, mib_text(there.pages),
                      partners(PageUnion(std::array{moved}), placement.vms_on(target)),

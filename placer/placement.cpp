@@ -71,42 +71,66 @@ std::vector<const Vm*> Placement::vms_on(std::size_t host,
   return vms(slots_.at(host).residents, without);
 }
 
-const Estimate& Placement::common(std::size_t vm_number, std::size_t host) {
-  Slot& slot = slots_.at(host);
-  std::optional<Estimate>& known = slot.common.at(vm_number);
-  if (known) return *known;
-  if (host_of_.at(vm_number) == host) {
-    known = PageUnion(vms_on(host, std::array{vm_number})).common(vm(vm_number));
-  } else {
-    if (!slot.pages) slot.pages.emplace(vms_on(host));
-    known = slot.pages->common(vm(vm_number));
+const PageUnion& Placement::pages(std::size_t host) {
+  std::optional<PageUnion>& pages = slots_.at(host).pages;
+  if (!pages) pages.emplace(vms_on(host));
+  return *pages;
+}
+
+// Of all residents at once: what is without the i-th is the union of those before and after it.
+const PageUnion& Placement::pages_without(std::size_t vm_number) {
+  Slot& slot = slots_.at(host_of_.at(vm_number));
+  if (slot.pages_without.empty()) {
+    PageUnion after;
+    for (std::size_t i = slot.residents.size(); i-- > 0;) {
+      slot.pages_without.emplace(slot.residents[i], after);
+      after.add(vm(slot.residents[i]));
+    }
+    PageUnion before;
+    for (const std::size_t resident : slot.residents) {
+      slot.pages_without.at(resident).add(before);
+      before.add(vm(resident));
+    }
+  }
+  return slot.pages_without.at(vm_number);
+}
+
+Estimate Placement::common(std::size_t vm_number, std::size_t host) {
+  std::optional<Estimate>& known = slots_.at(host).common.at(vm_number);
+  if (!known) {
+    const PageUnion& others =
+        host_of_.at(vm_number) == host ? pages_without(vm_number) : pages(host);
+    known = others.common(vm(vm_number));
   }
   return *known;
 }
 
 // Merging takes minutes, so that a plan must not count on it before its end.
 Placement::Room Placement::room_on_arrival(Numbers arriving, std::size_t host_number,
-                                           Numbers gone) const {
-  const Slot& slot = slots_.at(host_number);
-  const std::uint64_t load = PageUnion(vms(slot.stayed, gone)).footprint() + slot.arrived_pages;
-  Room room{.needed = 0, .free = less(host(host_number).capacity_pages, load)};
+                                           Numbers gone) {
+  Slot& slot = slots_.at(host_number);
+  if (!slot.stayed_footprint) slot.stayed_footprint = PageUnion(vms(slot.stayed)).footprint();
+  const std::uint64_t stayed =
+      gone.empty() ? *slot.stayed_footprint : PageUnion(vms(slot.stayed, gone)).footprint();
+  Room room{.needed = 0,
+            .free = less(host(host_number).capacity_pages, stayed + slot.arrived_pages)};
   for (const std::size_t number : arriving) room.needed += own_pages(vm(number));
   return room;
 }
 
 Placement::Room Placement::room_at_the_end(Numbers arriving, std::size_t host_number,
-                                           Numbers gone) const {
-  std::vector<const Vm*> residents = vms_on(host_number, gone);
-  const std::uint64_t before = PageUnion(residents).footprint();
-  for (const std::size_t number : arriving) residents.push_back(&vm(number));
-  const std::uint64_t after = PageUnion(residents).footprint();
+                                           Numbers gone) {
+  PageUnion residents = gone.empty() ? pages(host_number) : PageUnion(vms_on(host_number, gone));
+  const std::uint64_t before = residents.footprint();
+  for (const std::size_t number : arriving) residents.add(vm(number));
+  const std::uint64_t after = residents.footprint();
   const double usable =
       static_cast<double>(host(host_number).capacity_pages) * (1.0 - options_.headroom);
   return {.needed = less(after, before),
           .free = less(static_cast<std::uint64_t>(std::max(usable, 0.0)), before)};
 }
 
-Placement::Room Placement::room(Numbers arriving, std::size_t host_number) const {
+Placement::Room Placement::room(Numbers arriving, std::size_t host_number) {
   const Room on_arrival = room_on_arrival(arriving, host_number);
   if (!on_arrival.fits()) return on_arrival;
   const Room at_the_end = room_at_the_end(arriving, host_number);
@@ -116,6 +140,8 @@ Placement::Room Placement::room(Numbers arriving, std::size_t host_number) const
 void Placement::changed(Slot& slot) {
   ++slot.version;
   slot.pages.reset();
+  slot.pages_without.clear();
+  slot.stayed_footprint.reset();
   std::fill(slot.common.begin(), slot.common.end(), std::nullopt);
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -41,8 +42,12 @@ class Placement {
   /// Rises whenever a host's VMs change.
   std::size_t version(std::size_t host) const { return slots_.at(host).version; }
 
-  /// Pages of a VM that the other VMs on `host` have too. Kept until the host's VMs change.
-  const Estimate& common(std::size_t vm, std::size_t host);
+  /// The pages of a host's VMs; of all but one. Kept until the host's VMs change.
+  const PageUnion& pages(std::size_t host);
+  const PageUnion& pages_without(std::size_t vm);
+
+  /// Pages of a VM that the other VMs on `host` have too. Kept as long.
+  Estimate common(std::size_t vm, std::size_t host);
 
   struct Room {
     std::uint64_t needed = 0;  ///< Pages.
@@ -53,11 +58,11 @@ class Placement {
 
   /// For VMs that arrive on `host` one after the other, once the VMs `gone` have left it: while
   /// nothing that arrived in this plan is merged yet; and when all is, with the headroom kept free.
-  Room room_on_arrival(Numbers arriving, std::size_t host, Numbers gone = {}) const;
-  Room room_at_the_end(Numbers arriving, std::size_t host, Numbers gone = {}) const;
+  Room room_on_arrival(Numbers arriving, std::size_t host, Numbers gone = {});
+  Room room_at_the_end(Numbers arriving, std::size_t host, Numbers gone = {});
 
   /// The tighter of the two.
-  Room room(Numbers arriving, std::size_t host) const;
+  Room room(Numbers arriving, std::size_t host);
 
   void move(std::size_t vm, std::size_t target);
 
@@ -70,12 +75,15 @@ class Placement {
     std::vector<std::size_t> stayed;  // Residents since before the plan.
     std::uint64_t arrived_pages = 0;  // Of VMs that the plan brought: all their own pages.
     std::size_t version = 0;
-    std::optional<PageUnion> pages;               // Of the residents; made when it is asked for.
+    // Made when asked for.
+    std::optional<PageUnion> pages;
+    std::map<std::size_t, PageUnion> pages_without;  // By resident.
+    std::optional<std::uint64_t> stayed_footprint;
     std::vector<std::optional<Estimate>> common;  // By VM.
   };
 
   std::string find_fault(const Vm& vm) const;
-  void changed(Slot& slot);
+  static void changed(Slot& slot);
 
   Fleet fleet_;
   PlanOptions options_;

@@ -77,7 +77,7 @@ class Planner {
   Candidate best_together();
   void consider_swap(std::size_t u, std::size_t v, Candidate& best);
   void consider_group(const Group& group, std::size_t target, Candidate& best);
-  bool order_swap(std::size_t u, std::size_t v, Candidate& swap) const;
+  bool order_swap(std::size_t u, std::size_t v, Candidate& swap);
   const std::vector<Group>& groups_of(std::size_t host);
   void grow(std::size_t first, std::set<std::vector<std::size_t>>& seen, std::vector<Group>& found);
   std::vector<std::size_t> movable_on(std::size_t host) const;
@@ -130,18 +130,25 @@ Candidate Planner::next() {
 }
 
 Candidate Planner::best_alone() {
-  Candidate best;
+  std::vector<Candidate> found;
   for (std::size_t vm = 0; vm < placement_.vm_count(); ++vm) {
     if (!placement_.may_move(vm)) continue;
     for (std::size_t target = 0; target < placement_.host_count(); ++target) {
       if (target == placement_.host_of(vm) || !placement_.may_receive(target)) continue;
       const Gain gain = gain_alone(placement_, vm, target);
-      if (!is_better(gain, best)) continue;
-      if (!placement_.room(std::array{vm}, target).fits()) continue;
-      best = {.kind = Kind::kAlone, .steps = {{.vm = vm, .target = target}}, .gain = gain};
+      if (judge(gain, options_) != Worth::kYes) continue;
+      found.push_back(
+          {.kind = Kind::kAlone, .steps = {{.vm = vm, .target = target}}, .gain = gain});
     }
   }
-  return best;
+  std::stable_sort(found.begin(), found.end(), [](const Candidate& a, const Candidate& b) {
+    return a.gain.pages > b.gain.pages;
+  });
+  for (Candidate& candidate : found) {
+    const Step& step = candidate.steps.front();
+    if (placement_.room(std::array{step.vm}, step.target).fits()) return std::move(candidate);
+  }
+  return {};
 }
 
 Candidate Planner::best_swap() {
@@ -165,10 +172,8 @@ void Planner::consider_swap(std::size_t u, std::size_t v, Candidate& best) {
   if (bound.each() < static_cast<double>(options_.gain_pages_min)) return;
   if (bound.each() <= best.gain.each()) return;
 
-  const Estimate u_there =
-      PageUnion(placement_.vms_on(target, std::array{v})).common(placement_.vm(u));
-  const Estimate v_there =
-      PageUnion(placement_.vms_on(source, std::array{u})).common(placement_.vm(v));
+  const Estimate u_there = placement_.pages_without(v).common(placement_.vm(u));
+  const Estimate v_there = placement_.pages_without(u).common(placement_.vm(v));
   const Gain u_gain = gain_between(u_there, placement_.common(u, source));
   const Gain v_gain = gain_between(v_there, placement_.common(v, target));
   const auto lacking = [&](std::size_t vm, const Estimate& there) {
@@ -185,7 +190,7 @@ void Planner::consider_swap(std::size_t u, std::size_t v, Candidate& best) {
 }
 
 // Whoever goes first must fit beside the other, who is still there.
-bool Planner::order_swap(std::size_t u, std::size_t v, Candidate& swap) const {
+bool Planner::order_swap(std::size_t u, std::size_t v, Candidate& swap) {
   for (const auto& [first, second] : {std::pair(u, v), std::pair(v, u)}) {
     const std::array arriving{first};
     const std::array leaving{second};
@@ -225,7 +230,7 @@ void Planner::consider_group(const Group& group, std::size_t target, Candidate& 
 
   const std::vector<const Vm*> members = placement_.vms(group.members);
   const PageUnion pages(members);
-  const Estimate there = PageUnion(placement_.vms_on(target)).common(pages);
+  const Estimate there = placement_.pages(target).common(pages);
   Gain gain = gain_between(there, group.held_back);
   gain.moves = group.members.size();
   gain.cost = std::max(0.0, static_cast<double>(pages.footprint()) - there.pages);
@@ -258,9 +263,9 @@ void Planner::grow(std::size_t first, std::set<std::vector<std::size_t>>& seen,
   const std::size_t host = placement_.host_of(first);
   std::vector<std::size_t> outside = movable_on(host);
   std::vector<std::size_t> members{first};
+  PageUnion pages(placement_.vms(members));
   std::erase(outside, first);
   while (!outside.empty() && members.size() < options_.group_max) {
-    const PageUnion pages(placement_.vms(members));
     std::size_t closest = outside.front();
     double closest_pages = -1;
     for (const std::size_t vm : outside) {
@@ -271,13 +276,13 @@ void Planner::grow(std::size_t first, std::set<std::vector<std::size_t>>& seen,
       }
     }
     members.push_back(closest);
+    pages.add(placement_.vm(closest));
     std::erase(outside, closest);
     std::vector<std::size_t> sorted = members;
     std::sort(sorted.begin(), sorted.end());
     if (!seen.insert(sorted).second) continue;
     const PageUnion stay_behind(placement_.vms_on(host, sorted));
-    const Estimate held_back = stay_behind.common(PageUnion(placement_.vms(sorted)));
-    found.push_back({.members = std::move(sorted), .held_back = held_back});
+    found.push_back({.members = std::move(sorted), .held_back = stay_behind.common(pages)});
   }
 }
 

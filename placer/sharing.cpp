@@ -1,6 +1,7 @@
 #include "placer/sharing.h"
 
 #include <algorithm>
+#include <array>
 
 namespace samepage::placer {
 namespace {
@@ -16,7 +17,7 @@ FingerprintsByDomain by_domain(VmSpan vms) {
   return fingerprints;
 }
 
-void add(Estimate& sum, const Estimate& more) {
+void increase(Estimate& sum, const Estimate& more) {
   sum.pages += more.pages;
   sum.low += more.low;
   sum.high += more.high;
@@ -47,19 +48,32 @@ HostSharing predict_sharing(VmSpan vms) {
     const fingerprinter::Sharing part = fingerprinter::sharing(fingerprints);
     predicted.zero += part.zero;
     predicted.within += part.within;
-    add(predicted.between, part.between);
+    increase(predicted.between, part.between);
   }
   return predicted;
 }
 
 PageUnion::PageUnion(VmSpan vms) {
-  for (const Vm* vm : vms) {
-    if (vm->fingerprint == nullptr) unscanned_pages_ += vm->memory_pages;
+  for (const Vm* vm : vms) add(*vm);
+}
+
+void PageUnion::add(const Vm& vm) {
+  if (vm.fingerprint == nullptr) {
+    unscanned_pages_ += vm.memory_pages;
+  } else {
+    add(vm.sharing_domain, *vm.fingerprint);
   }
-  for (const auto& [domain, fingerprints] : by_domain(vms)) {
-    by_domain_.emplace(
-        domain, fingerprints.size() == 1 ? fingerprints.front() : Fingerprint::merge(fingerprints));
-  }
+}
+
+void PageUnion::add(const PageUnion& other) {
+  unscanned_pages_ += other.unscanned_pages_;
+  for (const auto& [domain, fingerprint] : other.by_domain_) add(domain, fingerprint);
+}
+
+// One by one: the union of two is estimated much faster than that of many, and just as well.
+void PageUnion::add(const std::string& domain, const Fingerprint& fingerprint) {
+  const auto [found, is_first] = by_domain_.try_emplace(domain, fingerprint);
+  if (!is_first) found->second = Fingerprint::merge(std::array{found->second, fingerprint});
 }
 
 Estimate PageUnion::common(const Vm& vm) const {
@@ -73,7 +87,7 @@ Estimate PageUnion::common(const PageUnion& other) const {
   for (const auto& [domain, fingerprint] : by_domain_) {
     const auto found = other.by_domain_.find(domain);
     if (found != other.by_domain_.end()) {
-      add(sum, fingerprinter::overlap(fingerprint, found->second));
+      increase(sum, fingerprinter::overlap(fingerprint, found->second));
     }
   }
   return sum;

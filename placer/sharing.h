@@ -37,7 +37,11 @@ HostSharing predict_sharing(VmSpan vms);
 /// Threads: const methods may run at the same time. Lifetime: borrows nothing.
 class PageUnion {
  public:
+  PageUnion() = default;
   explicit PageUnion(VmSpan vms);
+
+  void add(const Vm& vm);
+  void add(const PageUnion& other);
 
   /// Distinct pages that both have.
   Estimate common(const Vm& vm) const;
@@ -48,6 +52,8 @@ class PageUnion {
   std::uint64_t footprint() const;
 
  private:
+  void add(const std::string& domain, const fingerprinter::Fingerprint& fingerprint);
+
   std::map<std::string, fingerprinter::Fingerprint, std::less<>> by_domain_;
   std::uint64_t unscanned_pages_ = 0;
 };

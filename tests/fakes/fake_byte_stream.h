@@ -117,15 +117,16 @@ class FakeByteStream final : public migrator::ByteStream {
     std::size_t unread() REQUIRES(mutex_) { return arrived_.size() - read_; }
 
     void append(std::span<const std::byte> bytes) REQUIRES(mutex_) {
-      for (const std::byte byte : bytes) {
-        const std::uint64_t at = written_.size();
-        written_.push_back(byte);
-        if (fault_.cut_after && at >= *fault_.cut_after) {
-          closed_ = true;
-          return;
-        }
-        const bool flip = fault_.flip_bit && *fault_.flip_bit / 8 == at;
-        arrived_.push_back(flip ? byte ^ std::byte(1U << (*fault_.flip_bit % 8)) : byte);
+      const std::uint64_t from = written_.size();
+      written_.insert(written_.end(), bytes.begin(), bytes.end());
+      if (fault_.cut_after && written_.size() > *fault_.cut_after) {
+        closed_ = true;
+        bytes = bytes.first(*fault_.cut_after - std::min(*fault_.cut_after, from));
+      }
+      arrived_.insert(arrived_.end(), bytes.begin(), bytes.end());
+      const std::uint64_t flipped = fault_.flip_bit.value_or(UINT64_MAX) / 8;
+      if (flipped >= from && flipped < arrived_.size()) {
+        arrived_[flipped] ^= std::byte(1U << (*fault_.flip_bit % 8));
       }
     }
 

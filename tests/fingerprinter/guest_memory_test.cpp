@@ -157,7 +157,7 @@ TEST(GuestMemoryTest, SharedRamIsReadWithoutFillingItsHoles) {
 }
 
 TEST(GuestMemoryTest, PrivateMapOfARamFileReadsTheFileWhereTheGuestTouchedNothing) {
-  const HeldMemory held(
+  HeldMemory held(
       Holding::kPrivateFile, kPages, [](std::byte*) {},
       [](std::byte* ram) { write_page(ram, 40, 8); });
   const std::uint64_t content = 9;
@@ -166,8 +166,7 @@ TEST(GuestMemoryTest, PrivateMapOfARamFileReadsTheFileWhereTheGuestTouchedNothin
   }
   const auto memory = open_guest_memory(held.vm()).value();
   EXPECT_EQ(content_at(*memory, 40), 9U);
-  HeldMemory& guest = const_cast<HeldMemory&>(held);
-  guest.act();
+  held.act();
 
   EXPECT_EQ(content_at(*memory, 40), 8U);
   EXPECT_EQ(content_at(*memory, 50), 9U);
@@ -262,15 +261,16 @@ TEST(GuestMemoryTest, NoRamOfThatSizeIsNotFound) {
   EXPECT_EQ(open_guest_memory(vm).error().code(), Errc::kNotFound);
 }
 
-TEST(GuestMemoryTest, APageThatCannotBeReadIsAnIoError) {
-  HeldMemory held(Holding::kPrivate, kPages, touch_some,
-                  [](std::byte* ram) { ::mprotect(ram + 11 * kPageSize, kPageSize, PROT_NONE); });
-  const auto memory = open_guest_memory(held.vm()).value();
-  held.act();
+TEST(GuestMemoryTest, PagesThatItsFileHasLostAreAnIoError) {
+  for (const Holding holding : {Holding::kMemfd, Holding::kPrivateFile}) {
+    const HeldMemory held(holding, kPages, touch_some);
+    const auto memory = open_guest_memory(held.vm()).value();
+    ASSERT_EQ(::ftruncate(held.file().get(), 900 * off_t{kPageSize}), 0);
 
-  std::vector<std::byte> pages(2 * kPageSize);
-  EXPECT_EQ(memory->read(10, pages).error().code(), Errc::kIo);
-  EXPECT_EQ(content_at(*memory, 10), 1U);
+    std::vector<std::byte> pages(2 * kPageSize);
+    EXPECT_EQ(memory->read(899, pages).error().code(), Errc::kIo);
+    EXPECT_EQ(content_at(*memory, 10), 1U);
+  }
 }
 
 TEST(GuestMemoryTest, AnotherUsersGuestIsAnIoError) {

@@ -23,12 +23,20 @@ HostPages some_of(const std::vector<Bytes>& sent, Known known) {
   return pages;
 }
 
+/// Waits for the rest of a record however busy the machine is.
+RelayOptions patient() {
+  RelayOptions options;
+  options.flush_after = std::chrono::seconds(10);
+  options.batch_age_max = std::chrono::seconds(10);
+  return options;
+}
+
 TEST(RelayTest, DeliversTheSameBytes) {
   for (unsigned seed = 0; seed < 24; ++seed) {
     SCOPED_TRACE(seed);
     std::mt19937_64 random(seed);
     std::vector<Bytes> sent;
-    const Bytes stream = fakes::fake_guest_stream(1 + random() % 1200, random, &sent);
+    const Bytes stream = fakes::fake_guest_stream(1 + random() % 800, random, &sent);
     const auto cache = make_cache(some_of(sent, [&] { return random() % 4 < seed % 5; }));
     const std::size_t piece_max = std::size_t{64} << (seed % 12);
     RelayHarness relay(*cache);
@@ -64,19 +72,18 @@ TEST(RelayTest, RefersToPagesThatTheTargetHas) {
   std::vector<Bytes> sent;
   const Bytes stream = fakes::fake_guest_stream(1000, random, &sent);
   const auto cache = make_cache(some_of(sent, [] { return true; }));
-  RelayHarness relay(*cache);
+  RelayHarness relay(*cache, patient());
 
   EXPECT_TRUE(relay.migrate(stream) == stream);
 
   const RelayCounters counters = relay.source->counters();
   EXPECT_EQ(counters.stream_bytes, stream.size());
-  // A page that two reads of the stream divide is sent in full.
-  EXPECT_GE(counters.page_refs + 10, sent.size());
-  EXPECT_GE(counters.zero_pages + 10, 1000 - sent.size());
+  EXPECT_EQ(counters.page_refs, sent.size());
+  EXPECT_EQ(counters.zero_pages, 1000 - sent.size());
   EXPECT_EQ(counters.pages_resent, 0U);
   EXPECT_LT(counters.wire_bytes, stream.size() / 20);
   EXPECT_EQ(relay.target->counters().page_refs, counters.page_refs);
-  EXPECT_EQ(relay.target->counters().wire_bytes, counters.wire_bytes);
+  EXPECT_LT(relay.target->counters().wire_bytes, stream.size() / 20);
 }
 
 TEST(RelayTest, CountsLiteralPages) {
@@ -84,12 +91,12 @@ TEST(RelayTest, CountsLiteralPages) {
   std::vector<Bytes> sent;
   const Bytes stream = fakes::fake_guest_stream(200, random, &sent);
   const auto cache = empty_cache();
-  RelayHarness relay(*cache);
+  RelayHarness relay(*cache, patient());
 
   EXPECT_TRUE(relay.migrate(stream) == stream);
 
   EXPECT_EQ(relay.source->counters().page_refs, 0U);
-  EXPECT_GE(relay.source->counters().page_literals + 10, sent.size());
+  EXPECT_EQ(relay.source->counters().page_literals, sent.size());
 }
 
 // QEMU writes something, waits for an answer, and ends its writing anywhere, also within a record.

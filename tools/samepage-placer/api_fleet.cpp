@@ -68,7 +68,7 @@ Result<Response> list_vms(Placer& placer) {
 }
 
 Result<Response> scan(Placer& placer, const Request& request) {
-  const Placer::ScanResult result = placer.scan(request.deadline);
+  const Placer::ScanResult result = placer.ask_hosts(Placer::Freshness::kScanned, request.deadline);
   json failed = json::array();
   for (const Placer::ScanFailure& failure : result.failed) {
     failed.push_back({{"host", failure.host}, {"message", failure.message}});

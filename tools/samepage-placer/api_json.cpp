@@ -113,7 +113,7 @@ json to_json(const placer::Vm& vm, const placer::Fleet& fleet) {
   json object = {{"name", vm.name},
                  {"uuid", vm.id.uuid},
                  {"host", vm.host},
-                 {"state", to_string(vm.state)},
+                 {"state", placer::to_string(vm.state)},
                  {"memory_mib", mib(vm.memory_pages)},
                  {"sharing_domain", vm.sharing_domain},
                  {"shares_most_with", nullptr}};

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <charconv>
+#include <chrono>
 
 #include <nlohmann/json.hpp>
 
@@ -17,6 +19,15 @@ using placer::PlanId;
 
 constexpr std::size_t kPlansListed = 50;
 constexpr double kPagesPerMib = 256;
+
+/// A plan is made of what the hosts say now; one that does not answer soon counts as it was.
+constexpr auto kAskMax = std::chrono::seconds(3);
+
+placer::Fleet fleet_of_now(Placer& placer, Deadline deadline) {
+  placer.ask_hosts(Placer::Freshness::kStates,
+                   std::min(deadline, Deadline::clock::now() + kAskMax));
+  return placer.fleet();
+}
 
 Result<PlanId> plan_id(const std::string& text) {
   PlanId id;
@@ -59,7 +70,7 @@ Result<Response> make_plan(Placer& placer, const Request& request) {
         static_cast<std::uint64_t>(std::min(*gain_min_mib, kMibMax) * kPagesPerMib);
   }
   const auto ledger = TRY(placer.open_ledger());
-  const PlanId id = TRY(ledger->journal().propose(placer::plan(placer.fleet(), options)));
+  const PlanId id = TRY(ledger->journal().propose(placer::plan(fleet_of_now(placer, request.deadline), options)));
   return answer(*ledger, id);
 }
 
@@ -72,6 +83,7 @@ Result<Response> show_plan(Placer& placer, const Request& request) {
 Result<Response> apply_plan(Placer& placer, const Request& request) {
   const PlanId id = TRY(plan_id(request.params.at("ID")));
   const auto ledger = TRY(placer.open_ledger());
+  fleet_of_now(placer, request.deadline);
   return answer_after(placer.begin(id, *ledger), *ledger, id);
 }
 
@@ -85,7 +97,7 @@ Result<Response> migrate(Placer& placer, const Request& request) {
   const RequestBody body = TRY(RequestBody::parse(request.body));
   const std::string vm = TRY(body.text("vm"));
   const std::string target = TRY(body.text("target"));
-  const auto plan = TRY(placer::plan_move(placer.fleet(), vm, target, {}));
+  const auto plan = TRY(placer::plan_move(fleet_of_now(placer, request.deadline), vm, target, {}));
   const auto ledger = TRY(placer.open_ledger());
   const PlanId id = TRY(ledger->journal().propose(plan));
   return answer_after(placer.begin(id, *ledger), *ledger, id);

@@ -120,7 +120,10 @@ Result<MoveOutcome> BusCarrier::wait(const MoveOrder& order,
     std::optional<MoveProgress> progress;
     {
       const MutexLock lock(mutex_);
-      if (current_.session != order.session) current_ = {.session = order.session};
+      if (current_.session != order.session) {
+        current_ = {};
+        current_.session = order.session;
+      }
       changed_.wait_until(mutex_, std::min(deadline, now + kAskInterval));
       if (current_.outcome) return *current_.outcome;
       progress = std::exchange(current_.progress, std::nullopt);

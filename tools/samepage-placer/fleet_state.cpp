@@ -1,5 +1,7 @@
 #include "tools/samepage-placer/fleet_state.h"
 
+#include <algorithm>
+#include <span>
 #include <utility>
 
 namespace samepage::control {

@@ -10,10 +10,10 @@
 #include <microhttpd.h>
 #include <nlohmann/json.hpp>
 #include <poll.h>
-#include <spdlog/spdlog.h>
 
 #include "core/check.h"
 #include "core/handle.h"
+#include "core/log.h"
 #include "tools/samepage-placer/http_listener.h"
 
 namespace samepage::http {
@@ -142,7 +142,7 @@ class Stream {
         if (!pull()) return MHD_CONTENT_READER_END_OF_STREAM;
       }
     } catch (const std::exception& exception) {
-      spdlog::error("stream failed error=\"{}\"", exception.what());
+      log_error("stream failed error=\"{}\"", exception.what());
       return MHD_CONTENT_READER_END_WITH_ERROR;
     }
     const std::size_t size = std::min(size_max, text_.size() - sent_);
@@ -345,8 +345,8 @@ Response HttpServer::Daemon::call(const Route& route, const Request& request) co
     response = envelope({500, "io"}, std::string("internal error: ") + exception.what());
   }
   if (response.status >= 500) {
-    spdlog::warn("request failed method={} path={} status={} answer={}", request.method,
-                 request.path, response.status, response.body);
+    log_warning("request failed method={} path={} status={} answer={}", request.method,
+                request.path, response.status, response.body);
   }
   return response;
 }

@@ -38,9 +38,9 @@ using StreamSource = std::function<std::optional<std::string>(Deadline deadline)
 
 struct Response {
   int status = 200;
-  std::string body;
+  std::string body = {};
   std::string content_type = "application/json";
-  StreamSource stream;  ///< When set, sent instead of `body`.
+  StreamSource stream = {};  ///< When set, sent instead of `body`.
 };
 
 /// Runs on the connection's own thread, several at a time: it may block until the request's
@@ -64,10 +64,13 @@ Response conflict(std::string_view message);
 Response error_response(const Error& error);
 
 struct Options {
-  std::string socket_path;  ///< UNIX socket of mode 0660. This or tcp_address, not both.
-  std::string tcp_address;  ///< "127.0.0.1:8006", "[::1]:0"; plain HTTP, and only with `token`.
-  std::string token;        ///< What TCP clients present as a bearer; at least 16 characters.
-  unsigned connections_max = 32;  ///< More wait in the kernel's backlog.
+  /// UNIX socket of mode 0660. This or tcp_address, not both.
+  std::string socket_path = {};
+  /// "127.0.0.1:8006", "[::1]:0"; plain HTTP, and only with `token`.
+  std::string tcp_address = {};
+  /// What TCP clients present as a bearer; at least 16 characters.
+  std::string token = {};
+  unsigned connections_max = 32;  ///< Further clients are hung up on.
   unsigned streams_max = 16;      ///< Of those; further ones are answered `unavailable`.
   std::size_t body_bytes_max = std::size_t{1} << 20U;
   std::chrono::seconds request_time_max{120};  ///< What a handler may take; then what a

@@ -130,14 +130,14 @@ Result<void> Placer::forget(const std::string& host) {
   return {};
 }
 
-Placer::ScanResult Placer::scan(Deadline deadline) {
+Placer::ScanResult Placer::ask_hosts(Freshness freshness, Deadline deadline) {
   const placer::Fleet fleet = fleet_.fleet();
   std::vector<Result<void>> results(fleet.hosts.size());
   std::atomic<std::size_t> next = 0;
   const auto work = [&] {
     for (std::size_t i = next++; i < results.size(); i = next++) {
       bus::Envelope envelope;
-      envelope.mutable_report_now();
+      envelope.mutable_report_now()->set_at_once(freshness == Freshness::kStates);
       const auto reply = bus_->request(fleet.hosts[i].name, std::move(envelope), deadline);
       if (!reply) {
         results[i] = tl::unexpected(reply.error());

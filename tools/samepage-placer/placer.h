@@ -50,8 +50,13 @@ class Placer {
     std::vector<ScanFailure> failed;
   };
 
-  /// Has every host scan its guests, and waits for the reports.
-  ScanResult scan(Deadline deadline);
+  enum class Freshness : std::uint8_t {
+    kScanned,  ///< Every host scans its guests first.
+    kStates,   ///< Where the VMs are and in what state, with the fingerprints that there are.
+  };
+
+  /// Asks every host for a report and waits for the answers.
+  ScanResult ask_hosts(Freshness freshness, Deadline deadline);
 
   Result<void> begin(placer::PlanId id, Ledger& ledger) { return runner_->begin(id, ledger); }
 

@@ -118,14 +118,23 @@ Stay read_stay(const json& stay) {
 }
 
 Plan read_plan(const json& plan) {
-  return {.id = plan.at("id").get<std::string>(),
-          .state = plan.at("state").get<std::string>(),
-          .created_at = text(plan, "created_at"),
-          .shared_before_mib = number(plan, "predicted_shared_before_mib"),
-          .shared_after_mib = number(plan, "predicted_shared_after_mib"),
-          .gain_mib = number(plan, "gain_mib"),
-          .moves = list<Move>(plan, "moves", read_move),
-          .stays = list<Stay>(plan, "stays", read_stay)};
+  Plan result{.id = plan.at("id").get<std::string>(),
+              .state = plan.at("state").get<std::string>(),
+              .created_at = text(plan, "created_at"),
+              .summary = text(plan, "summary"),
+              .shared_before_mib = number(plan, "predicted_shared_before_mib"),
+              .shared_after_mib = number(plan, "predicted_shared_after_mib"),
+              .gain_mib = number(plan, "gain_mib"),
+              .achieved_before_mib = {},
+              .achieved_after_mib = {},
+              .moves = list<Move>(plan, "moves", read_move),
+              .stays = list<Stay>(plan, "stays", read_stay)};
+  const auto achieved = plan.find("achieved_shared");
+  if (achieved != plan.end() && achieved->is_object()) {
+    result.achieved_before_mib = number(*achieved, "before_mib");
+    result.achieved_after_mib = number(*achieved, "after_mib");
+  }
+  return result;
 }
 
 Event read_event(const json& event) {

@@ -69,8 +69,9 @@ struct Stay {
   std::string vm, host, reason;
 };
 struct Plan {
-  std::string id, state, created_at;
+  std::string id, state, created_at, summary;
   std::optional<double> shared_before_mib, shared_after_mib, gain_mib;
+  std::optional<double> achieved_before_mib, achieved_after_mib;  ///< Of a plan that was applied.
   std::vector<Move> moves;
   std::vector<Stay> stays;
 };

@@ -22,9 +22,9 @@ namespace samepage::http {
 class HttpClient {
  public:
   struct Options {
-    std::string socket_path;  ///< Used when `url` is empty.
-    std::string url;          ///< "http://10.0.0.1:8006"
-    std::string token;        ///< Sent as a bearer when not empty.
+    std::string socket_path = {};  ///< Used when `url` is empty.
+    std::string url = {};          ///< "http://10.0.0.1:8006"
+    std::string token = {};        ///< Sent as a bearer when not empty.
     std::chrono::seconds connect_time_max{5};
     std::size_t answer_bytes_max = std::size_t{64} << 20U;
     std::size_t line_bytes_max = std::size_t{1} << 20U;  ///< Of a streamed answer.

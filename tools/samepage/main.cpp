@@ -10,6 +10,7 @@
 
 #include "core/program.h"
 #include "tools/samepage/http_client.h"
+#include "tools/samepage/image_command.h"
 #include "tools/samepage/subcommands.h"
 
 namespace samepage::cli {
@@ -90,7 +91,7 @@ int main(int argc, char** argv) {
   add_global_options(root, options);
   Subcommands subcommands;
   for (const auto add : {add_hosts, add_vms, add_sharing, add_scan, add_plan, add_apply,
-                         add_migrate, add_events, add_doctor, add_completion}) {
+                         add_migrate, add_events, add_image, add_doctor, add_completion}) {
     add(root, subcommands);
   }
   if (const auto code = program.parse(argc, argv)) return *code;

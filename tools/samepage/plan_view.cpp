@@ -14,6 +14,12 @@ std::string counted(std::size_t count, const std::string& noun) {
   return std::to_string(count) + " " + noun + (count == 1 ? "" : "s");
 }
 
+void print_achieved(const Plan& plan, Session& session) {
+  if (!plan.achieved_before_mib || !plan.achieved_after_mib) return;
+  session.out << "Achieved sharing " << show_mib(plan.achieved_before_mib) << " before the plan, "
+              << show_mib(plan.achieved_after_mib) << " when it ended; KSM goes on merging\n";
+}
+
 void print_moves(const Plan& plan, Session& session) {
   Table table({{"MOVE"}, {"FROM"}, {"TO"}, {"STATE"}, {"GAIN", Align::kRight}, {"WHY"}});
   for (const Move& move : plan.moves) {
@@ -66,6 +72,18 @@ Result<std::vector<Vm>> ask_for_vms(const Session& session) {
   return parse_vms(body);
 }
 
+void explain_failures(const Plan& plan, Session& session) {
+  const auto failed = [](const Move& move) { return move.state == "failed"; };
+  if (std::none_of(plan.moves.begin(), plan.moves.end(), failed)) return;
+  const Result<std::vector<Vm>> vms = ask_for_vms(session);
+  for (const Move& move : plan.moves) {
+    if (!failed(move)) continue;
+    const std::string why = move.error.empty() ? "no reason was given" : move.error;
+    session.talk << printable(move.vm) << " did not move: " << printable(why) << ". "
+                 << printable(whereabouts(move, vms)) << '\n';
+  }
+}
+
 }  // namespace
 
 void print_plan(const StoredPlan& stored, Session& session) {
@@ -80,6 +98,8 @@ void print_plan(const StoredPlan& stored, Session& session) {
               << "Predicted sharing " << show_mib(plan.shared_before_mib) << " now, "
               << show_mib(plan.shared_after_mib) << " afterwards ("
               << show_mib_change(plan.gain_mib) << ")\n";
+  print_achieved(plan, session);
+  if (!plan.summary.empty()) session.out << printable(plan.summary) << '\n';
   if (!plan.moves.empty()) {
     session.out << '\n';
     print_moves(plan, session);
@@ -96,18 +116,13 @@ Result<void> report_outcome(const StoredPlan& stored, Session& session) {
     session.out << stored.json << '\n';
   } else if (!plan.moves.empty()) {
     print_results(plan, session);
+    print_achieved(plan, session);
   }
   const auto done = static_cast<std::size_t>(std::count_if(
       plan.moves.begin(), plan.moves.end(), [](const Move& move) { return move.state == "done"; }));
   if (plan.state == "done" && done == plan.moves.size()) return {};
 
-  const Result<std::vector<Vm>> vms = ask_for_vms(session);
-  for (const Move& move : plan.moves) {
-    if (move.state != "failed") continue;
-    session.talk << printable(move.vm) << " did not move: "
-                 << printable(move.error.empty() ? "no reason was given" : move.error) << ". "
-                 << printable(whereabouts(move, vms)) << '\n';
-  }
+  explain_failures(plan, session);
   return fail(Errc::kUnavailable, "plan " + plan.id + " ended " + plan.state + ": " +
                                       std::to_string(done) + " of " +
                                       counted(plan.moves.size(), "move") + " done");

@@ -12,6 +12,8 @@
 namespace samepage::agent {
 namespace {
 
+using Effort = Reporter::Effort;
+
 constexpr std::size_t kTasksMax = 256;
 constexpr auto kHelloAnswerMax = std::chrono::seconds(10);
 
@@ -89,15 +91,12 @@ Result<std::unique_ptr<Agent>> Agent::create(const Options& options, Hypervisor&
     bus::Envelope envelope;
     *envelope.mutable_migration_outcome() = outcome;
     self->notify(std::move(envelope));
-    self->report_soon();
   };
   agent->migrations_ =
       std::make_unique<Migrations>(std::move(migrations), hypervisor, std::move(notices));
   TRY(hypervisor.observe([self = agent.get()](const VmEvent& event) {
     self->migrations_->on_vm_event(event);
-    if (event.kind == VmEventKind::kStarted || event.kind == VmEventKind::kStopped) {
-      self->report_soon();
-    }
+    self->report_soon(event.kind == VmEventKind::kStarted ? Effort::kScan : Effort::kAtOnce);
   }));
   agent->bus_ = TRY(BusClient::create(std::move(bus)));
   return agent;
@@ -131,7 +130,7 @@ Result<void> Agent::serve(int stop_descriptor) {
     pollfd stop{.fd = stop_descriptor, .events = POLLIN, .revents = 0};
     const int ready = ::poll(&stop, 1, trouble.empty() ? interval_ms : 1'000);
     if (ready > 0) return {};
-    if (trouble.empty()) report_soon();
+    if (trouble.empty()) report_soon(Effort::kScan);
   }
 }
 
@@ -150,7 +149,7 @@ Result<void> Agent::say_hello() {
   take_welcome(reply.welcome());
   log_info("placer greeted host={} report_interval_ms={}", reply.welcome().host(),
            reply.welcome().report_interval_ms());
-  report_soon();
+  report_soon(Effort::kScan);
   return {};
 }
 
@@ -183,10 +182,10 @@ Result<bus::Envelope> Agent::answer(const bus::Envelope& request) {
   switch (request.body_case()) {
     case bus::Envelope::kWelcome:
       take_welcome(request.welcome());
-      report_soon();
+      report_soon(Effort::kScan);
       return done();
     case bus::Envelope::kReportNow:
-      return answer_report_now();
+      return answer_report(request.report_now().at_once() ? Effort::kAtOnce : Effort::kScan);
     case bus::Envelope::kPrepareTarget: {
       const auto domain_of = TRY(domain(request.prepare_target().sharing_domain()));
       *reply.mutable_target_ready() =
@@ -218,14 +217,14 @@ Result<bus::Envelope> Agent::answer(const bus::Envelope& request) {
   }
 }
 
-Result<bus::Envelope> Agent::answer_report_now() {
+Result<bus::Envelope> Agent::answer_report(Effort effort) {
   Domains domains;
   {
     const MutexLock lock(mutex_);
     domains = domains_;
   }
   bus::Envelope reply;
-  *reply.mutable_host_report() = TRY(reporter_.report(domains));
+  *reply.mutable_host_report() = TRY(reporter_.report(domains, effort));
   return reply;
 }
 
@@ -243,16 +242,22 @@ Result<bus::Envelope> Agent::answer_settle(const bus::SettleVm& request) {
   }
 }
 
-void Agent::report_soon() {
-  const bool posted = scanner_->post([this] {
-    auto report = answer_report_now();
+void Agent::report_soon(Effort effort) {
+  std::atomic<bool>& waits = report_posted_.at(static_cast<std::size_t>(effort));
+  if (waits.exchange(true)) return;
+  const bool posted = scanner_->post([this, effort, &waits] {
+    waits = false;
+    auto report = answer_report(effort);
     if (!report) {
       log_warning("report left out why=\"{}\"", report.error().message());
       return;
     }
     notify(*std::move(report));
   });
-  if (!posted) log_warning("report left out, the scanner is behind");
+  if (!posted) {
+    waits = false;
+    log_warning("report left out, the scanner is behind");
+  }
 }
 
 Result<SharingDomain> Agent::domain(const std::string& name) {

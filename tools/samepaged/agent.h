@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -40,9 +42,9 @@ class Agent {
   void take_welcome(const bus::Welcome& welcome);
   void dispatch(BusIncoming incoming);
   Result<bus::Envelope> answer(const bus::Envelope& request);
-  Result<bus::Envelope> answer_report_now();
+  Result<bus::Envelope> answer_report(Reporter::Effort effort);
   Result<bus::Envelope> answer_settle(const bus::SettleVm& request);
-  void report_soon();
+  void report_soon(Reporter::Effort effort);
   Result<SharingDomain> domain(const std::string& name);
   void notify(bus::Envelope envelope);
 
@@ -55,6 +57,7 @@ class Agent {
   std::chrono::milliseconds report_interval_ GUARDED_BY(mutex_){60'000};
 
   Reporter reporter_;  // The scanner's alone, but for list().
+  std::array<std::atomic<bool>, 2> report_posted_{};  // By effort: one waits, others would repeat it.
   std::unique_ptr<BusClient> bus_;
   std::unique_ptr<Migrations> migrations_;
   std::unique_ptr<TaskQueue> desk_;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/log.h"
+#include "fingerprinter/fingerprint.h"
 #include "fingerprinter/guest_memory.h"
 #include "fingerprinter/page_scanner.h"
 #include "tools/samepaged/host_memory.h"
@@ -38,12 +39,12 @@ Result<std::vector<std::byte>> fingerprint(const VmInfo& vm, HashSeed seed) {
 
 }  // namespace
 
-Result<bus::HostReport> Reporter::report(const Domains& domains) {
+Result<bus::HostReport> Reporter::report(const Domains& domains, Effort effort) {
   const auto started = clock_.now();
   const auto vms = TRY(hypervisor_.vms());
   bus::HostReport report;
   for (const VmInfo& vm : vms) {
-    rescan(vm, domains);
+    if (effort == Effort::kScan) rescan(vm, domains);
     bus::Vm& message = *report.add_vms();
     describe(vm, message);
     const auto found = scanned_.find(vm.id);
@@ -58,7 +59,8 @@ Result<bus::HostReport> Reporter::report(const Domains& domains) {
     return std::none_of(vms.begin(), vms.end(),
                         [&](const VmInfo& vm) { return vm.id == entry.first; });
   });
-  put_host_memory(vms, *report.mutable_memory());
+  if (effort == Effort::kScan) put_host_memory(vms, memory_);
+  *report.mutable_memory() = memory_;
   report.set_scan_seconds(std::chrono::duration<double>(clock_.now() - started).count());
   return report;
 }

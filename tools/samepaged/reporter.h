@@ -25,9 +25,13 @@ class Reporter {
  public:
   Reporter(Hypervisor& hypervisor, const Clock& clock) : hypervisor_(hypervisor), clock_(clock) {}
 
-  /// Scans every guest whose sharing domain is known, and counts the guests' frames. A guest that
-  /// ends meanwhile is left out. kUnavailable: libvirt cannot be asked.
-  Result<bus::HostReport> report(const Domains& domains);
+  enum class Effort : std::uint8_t {
+    kScan,    ///< Scan every guest whose sharing domain is known, and count the guests' frames.
+    kAtOnce,  ///< Say what is known already, with the states of now.
+  };
+
+  /// A guest that ends meanwhile is left out. kUnavailable: libvirt cannot be asked.
+  Result<bus::HostReport> report(const Domains& domains, Effort effort);
 
   /// Which guests are here, without looking at their memory.
   Result<bus::VmList> list();
@@ -43,6 +47,7 @@ class Reporter {
   Hypervisor& hypervisor_;
   const Clock& clock_;
   std::map<VmId, Scanned> scanned_;
+  bus::HostMemory memory_;  // As counted last.
 };
 
 }  // namespace samepage::agent

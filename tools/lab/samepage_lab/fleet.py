@@ -152,6 +152,15 @@ class Fleet:
         except CliError:
             return None
 
+    def last_progress(self, vm: str) -> dict[str, Any] | None:
+        """How far the newest move of a VM is, as its newest progress event says."""
+        done = self.run_cli("events", json_output=True)
+        told = [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
+        mine = [event for event in told if event.get("vm") == vm]
+        if not mine or "progress" not in mine[-1]:
+            return None
+        return mine[-1]["progress"]
+
     def _program(self, name: str) -> str:
         return str(self.programs / name)
 

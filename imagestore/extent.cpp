@@ -1,0 +1,99 @@
+#include "imagestore/extent.h"
+
+#include <string>
+#include <utility>
+
+#include <zstd.h>
+
+#include "core/check.h"
+
+namespace samepage::imagestore {
+namespace {
+
+enum class Codec : std::uint8_t { kNone = 0, kZstd = 1 };
+
+// Level 1 compresses disk images 2.7 times at 400 MB/s a core; higher levels gain a few percent.
+constexpr int kZstdLevel = 1;
+
+std::span<const std::byte> octets(std::span<const PageDigest> digests) {
+  static_assert(sizeof(PageDigest) == sizeof(PageDigest::bytes));
+  return std::as_bytes(digests);
+}
+
+/// The compressed pages, or nothing when they save less than an eighth.
+std::vector<std::byte> compress(std::span<const std::byte> pages) {
+  std::vector<std::byte> packed(pages.size() - pages.size() / 8);
+  const std::size_t size =
+      ZSTD_compress(packed.data(), packed.size(), pages.data(), pages.size(), kZstdLevel);
+  packed.resize(ZSTD_isError(size) != 0 ? 0 : size);
+  return packed;
+}
+
+Result<std::vector<std::byte>> decompress(std::span<const std::byte> packed, std::size_t size) {
+  std::vector<std::byte> pages(size);
+  const std::size_t written =
+      ZSTD_decompress(pages.data(), pages.size(), packed.data(), packed.size());
+  if (ZSTD_isError(written) != 0 || written != size) {
+    return fail(Errc::kCorrupt, "an extent does not decompress to its pages");
+  }
+  return pages;
+}
+
+Result<std::vector<PageDigest>> read_digests(ByteReader& reader, const DomainKeys& keys) {
+  TRY(expect_header(reader, {.kind = ObjectKind::kExtent, .key_id = keys.id}));
+  const std::size_t count = TRY(reader.u8());
+  if (count == 0 || count > kExtentPagesMax) {
+    return fail(Errc::kCorrupt, "an extent of " + std::to_string(count) + " pages");
+  }
+  const auto bytes = TRY(reader.raw(count * sizeof(PageDigest)));
+  std::vector<PageDigest> digests(count);
+  std::copy(bytes.begin(), bytes.end(), std::as_writable_bytes(std::span(digests)).begin());
+  return digests;
+}
+
+}  // namespace
+
+ObjectName extent_name(std::span<const PageDigest> digests, const DomainKeys& keys) {
+  // Only extents have names over whole digests without a header: no node or version is as long as
+  // a multiple of 32 bytes.
+  return name_object(octets(digests), keys);
+}
+
+EncodedExtent encode_extent(const Extent& extent, const DomainKeys& keys) {
+  CHECK(!extent.digests.empty());
+  CHECK(extent.digests.size() <= kExtentPagesMax);
+  CHECK(extent.pages.size() == extent.digests.size() * kPageSize);
+  const auto packed = compress(extent.pages);
+  ByteWriter writer;
+  write_header(writer, {.kind = ObjectKind::kExtent, .key_id = keys.id});
+  writer.u8(static_cast<std::uint8_t>(extent.digests.size()));
+  writer.raw(octets(extent.digests));
+  writer.u8(static_cast<std::uint8_t>(packed.empty() ? Codec::kNone : Codec::kZstd));
+  writer.raw(packed.empty() ? extent.pages : packed);
+  return {.name = extent_name(extent.digests, keys), .bytes = writer.take()};
+}
+
+Result<std::vector<PageDigest>> decode_extent_digests(std::span<const std::byte> bytes,
+                                                      const DomainKeys& keys) {
+  ByteReader reader(bytes);
+  return read_digests(reader, keys);
+}
+
+Result<Extent> decode_extent(std::span<const std::byte> bytes, const DomainKeys& keys) {
+  ByteReader reader(bytes);
+  Extent extent;
+  extent.digests = TRY(read_digests(reader, keys));
+  const std::size_t size = extent.digests.size() * kPageSize;
+  const auto codec = static_cast<Codec>(TRY(reader.u8()));
+  const auto body = TRY(reader.raw(reader.remaining()));
+  if (codec == Codec::kZstd) {
+    extent.pages = TRY(decompress(body, size));
+  } else if (codec == Codec::kNone && body.size() == size) {
+    extent.pages.assign(body.begin(), body.end());
+  } else {
+    return fail(Errc::kCorrupt, "an extent of an unknown encoding");
+  }
+  return extent;
+}
+
+}  // namespace samepage::imagestore

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "core/page.h"
+#include "core/page_digest.h"
+#include "core/result.h"
+#include "imagestore/object_format.h"
+#include "imagestore/origin.h"
+
+namespace samepage::imagestore {
+
+/// Pages of one extent at most: 128 KiB.
+inline constexpr std::size_t kExtentPagesMax = 32;
+
+/// A run of pages that is stored, and fetched, as one object. It carries its pages' digests, so
+/// that an index of pages can be rebuilt from the extents alone.
+struct Extent {
+  std::vector<PageDigest> digests;  ///< 1 to kExtentPagesMax, one per page.
+  std::vector<std::byte> pages;     ///< digests.size() * kPageSize bytes.
+
+  PageView page(std::size_t slot) const {
+    return PageView(pages.data() + slot * kPageSize, kPageSize);
+  }
+};
+
+struct EncodedExtent {
+  ObjectName name;
+  std::vector<std::byte> bytes;
+};
+
+/// Compresses with zstd when that saves at least an eighth. Pure; digests are taken as given.
+EncodedExtent encode_extent(const Extent& extent, const DomainKeys& keys);
+
+/// kCorrupt: not an extent, or its contents do not decompress to whole pages. Pages are *not*
+/// digested here: whoever uses one verifies that one.
+Result<Extent> decode_extent(std::span<const std::byte> bytes, const DomainKeys& keys);
+
+/// The digests alone, without decompressing. kCorrupt as above.
+Result<std::vector<PageDigest>> decode_extent_digests(std::span<const std::byte> bytes,
+                                                      const DomainKeys& keys);
+
+/// The name of an extent of these pages: the digest of their digests.
+ObjectName extent_name(std::span<const PageDigest> digests, const DomainKeys& keys);
+
+}  // namespace samepage::imagestore

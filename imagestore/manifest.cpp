@@ -1,0 +1,184 @@
+#include "imagestore/manifest.h"
+
+#include <utility>
+
+#include "core/check.h"
+
+namespace samepage::imagestore {
+namespace {
+
+/// Which child of its node of `level` leads to `page`.
+std::size_t child_index(std::uint64_t page, unsigned level) {
+  return (page >> (8 * level)) % kFanOut;
+}
+
+/// Which node of `level` has `page` below it.
+std::uint64_t node_number(std::uint64_t page, unsigned level) {
+  return page >> (8 * (level + 1));
+}
+
+}  // namespace
+
+Result<Manifest> Manifest::open(Origin& origin, const DomainKeys& keys, const VersionId& version) {
+  const auto bytes = TRY(origin.get(version));
+  if (name_object(bytes, keys) != version) {
+    return fail(Errc::kCorrupt, "version " + to_hex(version) + ": does not match its digest (" +
+                                    origin.place(version) + ")");
+  }
+  return Manifest(origin, keys, TRY(decode_version(bytes, keys)));
+}
+
+Result<ManifestNode> Manifest::read_node(const ObjectName& name, unsigned level) {
+  const std::string what = "manifest node " + to_hex(name);
+  auto bytes = origin_->get(name);
+  if (!bytes) {
+    // The tree proves that the node was there once.
+    const Errc code =
+        bytes.error().code() == Errc::kNotFound ? Errc::kCorrupt : bytes.error().code();
+    return fail(code, what + ": " + bytes.error().message());
+  }
+  if (name_object(*bytes, keys_) != name) {
+    return fail(Errc::kCorrupt,
+                what + ": does not match its digest (" + origin_->place(name) + ")");
+  }
+  auto node = ManifestNode::decode(*bytes, keys_, level);
+  if (!node) return tl::unexpected(std::move(node).error().within(what));
+  return node;
+}
+
+Result<const ManifestNode*> Manifest::remembered_node(const ObjectName& name, unsigned level) {
+  Step& step = path_[level];
+  if (step.name != name) {
+    step.name.reset();
+    step.node = TRY(read_node(name, level));
+    step.name = name;
+  }
+  return &step.node;
+}
+
+Result<std::optional<ObjectName>> Manifest::find_node(unsigned level, std::uint64_t number) {
+  std::optional<ObjectName> name = version_.root;
+  const std::uint64_t page = number << (8 * (level + 1));
+  for (unsigned above = version_.height() - 1; name && above > level; --above) {
+    const ManifestNode* node = TRY(remembered_node(*name, above));
+    name = node->child(child_index(page, above));
+  }
+  return name;
+}
+
+Result<std::optional<PageDigest>> Manifest::find(std::uint64_t page) {
+  CHECK(page < pages());
+  const auto leaf = TRY(find_node(0, node_number(page, 0)));
+  if (!leaf) return std::nullopt;
+  const ManifestNode* node = TRY(remembered_node(*leaf, 0));
+  return node->child(child_index(page, 0));
+}
+
+Result<void> Manifest::walk(const Enter& enter, const Visit& visit) {
+  struct Pending {
+    unsigned level = 0;
+    std::uint64_t number = 0;
+    ObjectName name;
+  };
+  std::vector<Pending> pending;  // At most kHeightMax * kFanOut.
+  if (version_.root) pending.push_back({version_.height() - 1, 0, *version_.root});
+  while (!pending.empty()) {
+    const Pending at = pending.back();
+    pending.pop_back();
+    if (!enter(at.name)) continue;
+    const ManifestNode node = TRY(read_node(at.name, at.level));
+    // The last child is pushed first, so that the first one is taken first.
+    for (std::size_t index = kFanOut; at.level > 0 && index-- > 0;) {
+      if (const auto child = node.child(index)) {
+        pending.push_back({at.level - 1, at.number * kFanOut + index, *child});
+      }
+    }
+    for (std::size_t index = 0; at.level == 0 && index < kFanOut; ++index) {
+      const std::uint64_t page = at.number * kFanOut + index;
+      const auto digest = node.child(index);
+      if (!digest) continue;
+      if (page >= pages()) return fail(Errc::kCorrupt, "a manifest names pages beyond the size");
+      TRY(visit(page, *digest));
+    }
+  }
+  return {};
+}
+
+ManifestBuilder::ManifestBuilder(Origin& origin, const DomainKeys& keys, std::uint64_t size_bytes)
+    : origin_(&origin),
+      keys_(keys),
+      version_{.size_bytes = size_bytes, .root = std::nullopt},
+      open_(version_.height()) {}
+
+Result<ManifestBuilder> ManifestBuilder::on_top_of(const Manifest& base, std::uint64_t size_bytes) {
+  if (size_bytes < base.size_bytes()) return fail(Errc::kInvalid, "an image does not shrink");
+  ManifestBuilder builder(*base.origin_, base.keys_, size_bytes);
+  builder.base_ = base;
+  builder.version_.root = base.version_.root;
+  // A taller tree needs the nodes above the base's root; they lie on the path to page 0.
+  if (builder.version_.height() != base.version_.height()) TRY(builder.enter(0));
+  return builder;
+}
+
+Result<ManifestNode> ManifestBuilder::base_node(unsigned level, std::uint64_t number) {
+  ManifestNode node(level);
+  if (!base_) return node;
+  const unsigned base_height = base_->version_.height();
+  if (level >= base_height) {
+    if (number == 0 && level == base_height) node.set(0, base_->version_.root);
+    return node;
+  }
+  if (number >> (8 * (base_height - 1 - level)) != 0) return node;
+  const auto name = TRY(base_->find_node(level, number));
+  if (!name) return node;
+  return base_->read_node(*name, level);
+}
+
+Result<void> ManifestBuilder::enter(std::uint64_t page) {
+  for (unsigned level = 0; level < open_.size(); ++level) {
+    if (open_[level] && open_[level]->number != node_number(page, level)) TRY(close(level));
+  }
+  for (unsigned level = static_cast<unsigned>(open_.size()); level-- > 0;) {
+    if (open_[level]) continue;
+    const std::uint64_t number = node_number(page, level);
+    open_[level] = OpenNode{.number = number, .node = TRY(base_node(level, number))};
+  }
+  return {};
+}
+
+Result<void> ManifestBuilder::close(unsigned level) {
+  const OpenNode closed = *std::exchange(open_[level], std::nullopt);
+  std::optional<ObjectName> name;
+  if (!closed.node.empty()) {
+    const auto bytes = closed.node.encode(keys_);
+    name = name_object(bytes, keys_);
+    TRY(origin_->put(*name, bytes));
+  }
+  if (level + 1 == open_.size()) {
+    version_.root = name;
+  } else {
+    open_[level + 1]->node.set(closed.number % kFanOut, name);
+  }
+  return {};
+}
+
+Result<void> ManifestBuilder::set(std::uint64_t page, const std::optional<PageDigest>& digest) {
+  CHECK(page >= next_page_);
+  CHECK(page < pages_in(version_.size_bytes));
+  next_page_ = page + 1;
+  TRY(enter(page));
+  open_[0]->node.set(child_index(page, 0), digest);
+  return {};
+}
+
+Result<VersionId> ManifestBuilder::finish() {
+  for (unsigned level = 0; level < open_.size(); ++level) {
+    if (open_[level]) TRY(close(level));
+  }
+  const auto bytes = encode(version_, keys_);
+  const VersionId version = name_object(bytes, keys_);
+  TRY(origin_->put(version, bytes));
+  return version;
+}
+
+}  // namespace samepage::imagestore

@@ -1,0 +1,79 @@
+#pragma once
+
+#include <array>
+#include <bitset>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "core/page.h"
+#include "core/page_digest.h"
+#include "core/result.h"
+#include "imagestore/object_format.h"
+
+namespace samepage::imagestore {
+
+/// Children of a node; a leaf's are pages (1 MiB of image), another's are nodes.
+inline constexpr std::size_t kFanOut = 256;
+
+/// The largest image: 1 PiB, five levels.
+inline constexpr std::uint64_t kImageBytesMax = std::uint64_t{1} << 50U;
+inline constexpr unsigned kHeightMax = 5;
+
+/// A version's name: the digest of its VersionRecord.
+using VersionId = ObjectName;
+
+/// Pages of an image of `size_bytes`; the last one is filled up with zeros.
+constexpr std::uint64_t pages_in(std::uint64_t size_bytes) {
+  return (size_bytes + kPageSize - 1) / kPageSize;
+}
+
+/// Levels of the tree over an image of `size_bytes`: a function of the size alone, so that equal
+/// images have equal trees.
+unsigned height_of(std::uint64_t size_bytes);
+
+/// One node of a manifest. Level 0 is a leaf.
+class ManifestNode {
+ public:
+  explicit ManifestNode(unsigned level = 0) : level_(level) {}
+
+  unsigned level() const { return level_; }
+  bool empty() const { return present_.none(); }
+
+  std::optional<PageDigest> child(std::size_t index) const {
+    if (!present_[index]) return std::nullopt;
+    return children_[index];
+  }
+
+  void set(std::size_t index, const std::optional<PageDigest>& child) {
+    present_[index] = child.has_value();
+    if (child) children_[index] = *child;
+  }
+
+  std::vector<std::byte> encode(const DomainKeys& keys) const;
+
+  /// kCorrupt: not a node of `level`, or not in its canonical form.
+  static Result<ManifestNode> decode(std::span<const std::byte> bytes, const DomainKeys& keys,
+                                     unsigned level);
+
+ private:
+  unsigned level_;
+  std::bitset<kFanOut> present_;
+  std::array<PageDigest, kFanOut> children_;
+};
+
+/// What a version's name is the digest of.
+struct VersionRecord {
+  std::uint64_t size_bytes = 0;
+  std::optional<ObjectName> root;  ///< None when every page is zero.
+
+  unsigned height() const { return height_of(size_bytes); }
+};
+
+std::vector<std::byte> encode(const VersionRecord& version, const DomainKeys& keys);
+
+/// kCorrupt: not a version, or larger than kImageBytesMax.
+Result<VersionRecord> decode_version(std::span<const std::byte> bytes, const DomainKeys& keys);
+
+}  // namespace samepage::imagestore

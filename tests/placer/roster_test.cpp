@@ -1,0 +1,245 @@
+// The promise under test: whatever agents report, the fleet that comes out is whole: one host for
+// each VM, absurd reports refused with their fault named, the earlier state kept.
+
+#include "placer/roster.h"
+
+#include <limits>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/fakes/fake_clock.h"
+#include "tests/placer/synthetic_fleet.h"
+
+namespace samepage::placer {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+ReportedVm reported(const std::string& name, VmState state = VmState::kRunning) {
+  return {.uuid = "uuid-" + name,
+          .name = name,
+          .state = state,
+          .memory_bytes = 256U << 20U,
+          .vcpus = 1,
+          .cpu_seconds = 3.5,
+          .sharing_domain = "default",
+          .fingerprint = {},
+          .fingerprint_age = std::chrono::milliseconds(0)};
+}
+
+ReportedVm scanned(const std::string& name) {
+  ReportedVm vm = reported(name);
+  vm.fingerprint = fingerprint_of({{.pool = name, .mib = 4}}).serialize();
+  vm.fingerprint_age = std::chrono::seconds(7);
+  return vm;
+}
+
+class RosterTest : public ::testing::Test {
+ protected:
+  RosterTest() {
+    for (const char* host : {"host1", "host2"}) {
+      EXPECT_TRUE(roster_.enroll(host));
+      EXPECT_TRUE(roster_.hello(host, {.agent_version = "0.1.0",
+                                       .hypervisor_version = "QEMU 7.2.22",
+                                       .memory_bytes = 4ULL << 30U,
+                                       .cpus = 4,
+                                       .address = "10.0.0.1"}));
+    }
+  }
+
+  std::vector<std::string> notes(const std::string& host, std::vector<ReportedVm> vms) {
+    const auto taken = roster_.report(host, {.vms = std::move(vms), .memory = {}});
+    return taken ? *taken : std::vector<std::string>{"refused: " + taken.error().message()};
+  }
+
+  std::string refusal(HostReport report) {
+    const auto taken = roster_.report("host1", std::move(report));
+    if (taken) return "taken";
+    EXPECT_EQ(taken.error().code(), Errc::kInvalid);
+    return taken.error().message();
+  }
+
+  const Vm* web1() {
+    fleet_ = roster_.fleet();
+    return fleet_.find_vm(VmId{"uuid-web1"});
+  }
+
+  fakes::FakeClock clock_;
+  Roster roster_{{.report_age_max = std::chrono::seconds(30), .vms_per_host_max = 3}, clock_};
+  Fleet fleet_;
+};
+
+TEST_F(RosterTest, DescribesWhatAgentsReported) {
+  EXPECT_THAT(notes("host1", {scanned("web1")}), IsEmpty());
+  clock_.advance(std::chrono::seconds(5));
+
+  const Fleet fleet = roster_.fleet();
+
+  ASSERT_EQ(fleet.hosts.size(), 2U);
+  EXPECT_EQ(fleet.hosts[0].state, HostState::kUp);
+  EXPECT_EQ(fleet.hosts[0].report_age, std::chrono::seconds(5));
+  EXPECT_EQ(fleet.hosts[0].capacity_pages, 1U << 20U);
+  EXPECT_EQ(fleet.hosts[1].state, HostState::kNeverSeen);
+  ASSERT_EQ(fleet.vms.size(), 1U);
+  EXPECT_EQ(fleet.vms[0].host, "host1");
+  EXPECT_EQ(fleet.vms[0].memory_pages, 65'536U);
+  ASSERT_NE(fleet.vms[0].fingerprint, nullptr);
+  EXPECT_EQ(fleet.vms[0].fingerprint->counts().unique, 1024U);
+  EXPECT_EQ(fleet.vms[0].fingerprint_age, std::chrono::seconds(12));
+}
+
+TEST_F(RosterTest, AHostIsDownWhenItsAgentIsGoneOrSilent) {
+  notes("host1", {});
+  notes("host2", {});
+
+  roster_.lost("host1");
+  EXPECT_EQ(roster_.fleet().hosts[0].state, HostState::kDown);
+  EXPECT_EQ(roster_.fleet().hosts[1].state, HostState::kUp);
+  clock_.advance(std::chrono::seconds(31));
+  EXPECT_EQ(roster_.fleet().hosts[1].state, HostState::kDown);
+  notes("host1", {});
+  EXPECT_EQ(roster_.fleet().hosts[0].state, HostState::kUp);
+}
+
+TEST_F(RosterTest, AVmOnTwoHostsBelongsToTheOneWhereItRuns) {
+  notes("host1", {reported("web1", VmState::kRunning)});
+  EXPECT_THAT(notes("host2", {reported("web1", VmState::kPaused)}),
+              ElementsAre("web1 is on host2 (paused) and on host1 (running)"));
+
+  ASSERT_NE(web1(), nullptr);
+  EXPECT_EQ(web1()->host, "host1");
+  EXPECT_EQ(web1()->copy_on, "host2");
+  EXPECT_FALSE(web1()->runs_twice);
+
+  notes("host1", {reported("web1", VmState::kPaused)});
+  notes("host2", {reported("web1", VmState::kRunning)});
+  EXPECT_EQ(web1()->host, "host2");
+  EXPECT_EQ(web1()->copy_on, "host1");
+}
+
+TEST_F(RosterTest, AVmThatTwoHostsRunIsFlaggedAndBelongsToTheNewerReport) {
+  notes("host1", {reported("web1")});
+  clock_.advance(std::chrono::seconds(1));
+  EXPECT_THAT(notes("host2", {reported("web1")}), ElementsAre(HasSubstr("it must not run twice")));
+
+  EXPECT_EQ(web1()->host, "host2");
+  EXPECT_TRUE(web1()->runs_twice);
+  roster_.lost("host1");
+  EXPECT_FALSE(web1()->runs_twice);
+}
+
+TEST_F(RosterTest, KeepsTheFingerprintOfAVmThatMoved) {
+  notes("host1", {scanned("web1")});
+  clock_.advance(std::chrono::seconds(10));
+  notes("host1", {});
+  EXPECT_EQ(web1(), nullptr);
+  notes("host2", {reported("web1")});
+
+  ASSERT_NE(web1(), nullptr);
+  EXPECT_NE(web1()->fingerprint, nullptr);
+  EXPECT_EQ(web1()->fingerprint_age, std::chrono::seconds(17));
+}
+
+TEST_F(RosterTest, ForgetsTheFingerprintOfAVmThatStaysAway) {
+  notes("host1", {scanned("web1")});
+  notes("host1", {});
+  clock_.advance(std::chrono::seconds(601));
+  notes("host1", {});
+  notes("host2", {reported("web1")});
+  EXPECT_EQ(web1()->fingerprint, nullptr);
+}
+
+TEST_F(RosterTest, NotesAnUnknownDomainAndTakesNoFingerprintFromIt) {
+  ReportedVm vm = scanned("web1");
+  vm.sharing_domain = "acme";
+  EXPECT_THAT(notes("host1", {vm}), ElementsAre(HasSubstr("unknown sharing domain \"acme\"")));
+  EXPECT_EQ(web1()->fingerprint, nullptr);
+
+  roster_.set_domains({"default", "acme"});
+  EXPECT_THAT(notes("host1", {vm}), IsEmpty());
+  EXPECT_NE(web1()->fingerprint, nullptr);
+}
+
+TEST_F(RosterTest, NotesAFingerprintThatCannotBeRead) {
+  ReportedVm vm = scanned("web1");
+  vm.fingerprint.resize(vm.fingerprint.size() / 2);
+  EXPECT_THAT(notes("host1", {vm}),
+              ElementsAre(HasSubstr("the fingerprint of web1 cannot be read")));
+  EXPECT_EQ(web1()->fingerprint, nullptr);
+}
+
+TEST_F(RosterTest, RefusesAbsurdReportsAndKeepsTheEarlierOne) {
+  notes("host1", {reported("web1")});
+  const auto with = [](auto change) {
+    ReportedVm vm = reported("bad");
+    change(vm);
+    return HostReport{.vms = {vm}, .memory = {}};
+  };
+
+  EXPECT_THAT(refusal({.vms = std::vector<ReportedVm>(4, reported("bad")), .memory = {}}),
+              HasSubstr("reports 4 VMs; 3 are the limit"));
+  EXPECT_THAT(refusal({.vms = std::vector<ReportedVm>(2, reported("bad")), .memory = {}}),
+              HasSubstr("has the VM uuid-bad twice"));
+  EXPECT_THAT(refusal({.vms = {}, .memory = {.resident_pages = 1ULL << 60U}}),
+              HasSubstr("more pages than a host can have"));
+  EXPECT_THAT(refusal(with([](ReportedVm& vm) { vm.memory_bytes = 1ULL << 63U; })),
+              HasSubstr("bad has 9223372036854775808 bytes of memory"));
+  EXPECT_THAT(refusal(with([](ReportedVm& vm) { vm.memory_bytes = 0; })), HasSubstr("0 bytes"));
+  EXPECT_THAT(refusal(with([](ReportedVm& vm) { vm.uuid.clear(); })), HasSubstr("without a UUID"));
+  EXPECT_THAT(refusal(with([](ReportedVm& vm) { vm.name.assign(300, 'x'); })),
+              HasSubstr("name has 300 bytes"));
+  EXPECT_THAT(refusal(with([](ReportedVm& vm) { vm.name = "a\nb"; })),
+              HasSubstr("control characters"));
+  EXPECT_THAT(refusal(with([](ReportedVm& vm) {
+                vm.cpu_seconds = std::numeric_limits<double>::quiet_NaN();
+              })),
+              HasSubstr("impossible CPU time"));
+  EXPECT_NE(web1(), nullptr);
+}
+
+TEST_F(RosterTest, SurvivesAnAbsurdAge) {
+  ReportedVm vm = scanned("web1");
+  vm.fingerprint_age = std::chrono::milliseconds::max();
+  EXPECT_THAT(notes("host1", {vm}), IsEmpty());
+  EXPECT_GT(web1()->fingerprint_age, std::chrono::hours(24));
+  vm.fingerprint_age = std::chrono::milliseconds::min();
+  EXPECT_THAT(notes("host1", {vm}), IsEmpty());
+  EXPECT_EQ(web1()->fingerprint_age, std::chrono::milliseconds(0));
+}
+
+TEST_F(RosterTest, KnowsOnlyEnrolledHosts) {
+  EXPECT_EQ(roster_.report("host9", {}).error().code(), Errc::kNotFound);
+  EXPECT_EQ(roster_.hello("host9", {}).error().code(), Errc::kNotFound);
+  EXPECT_EQ(roster_.forget("host9").error().code(), Errc::kNotFound);
+  roster_.lost("host9");
+  EXPECT_EQ(roster_.enroll("").error().code(), Errc::kInvalid);
+  HostFacts tiny;
+  tiny.memory_bytes = 7;
+  EXPECT_EQ(roster_.hello("host1", tiny).error().code(), Errc::kInvalid);
+}
+
+TEST_F(RosterTest, ForgetsOnlyAHostWithoutVms) {
+  notes("host1", {reported("web1")});
+  EXPECT_EQ(roster_.forget("host1").error().code(), Errc::kInvalid);
+  notes("host1", {});
+  EXPECT_TRUE(roster_.forget("host1"));
+  EXPECT_EQ(roster_.fleet().hosts.size(), 1U);
+}
+
+TEST_F(RosterTest, FindsVmsByNameOrUuid) {
+  notes("host1", {reported("web1")});
+  ReportedVm namesake = reported("web1");
+  namesake.uuid = "another";
+  notes("host2", {namesake});
+  const Fleet fleet = roster_.fleet();
+
+  EXPECT_EQ((*fleet.named("another"))->host, "host2");
+  EXPECT_EQ(fleet.named("web1").error().code(), Errc::kInvalid);
+  EXPECT_EQ(fleet.named("web2").error().code(), Errc::kNotFound);
+}
+
+}  // namespace
+}  // namespace samepage::placer

@@ -1,0 +1,68 @@
+// The promise under test: for every combination of what two hosts say of a VM, the one step that is
+// safe. The table is the whole input space; the invariants are checked on it once more by rule.
+
+#include "placer/settlement.h"
+
+#include <array>
+#include <utility>
+
+#include <gtest/gtest.h>
+
+namespace samepage::placer {
+namespace {
+
+using Answer = std::optional<Presence>;
+
+constexpr Answer kNoAnswer = std::nullopt;
+constexpr std::array<Answer, 5> kAnswers{kNoAnswer, Presence::kAbsent, Presence::kRunning,
+                                         Presence::kPaused, Presence::kOther};
+
+// Rows: the source's answer; columns: the target's; both in the order of kAnswers.
+constexpr std::array<std::array<Step, 5>, 5> kTable{{
+    // the source did not answer
+    {Step::kAskAgain, Step::kAskAgain, Step::kAskAgain, Step::kAskAgain, Step::kAskAgain},
+    // the source does not have it
+    {Step::kAskAgain, Step::kGone, Step::kDone, Step::kResumeTarget, Step::kLookAgain},
+    // the source runs it
+    {Step::kStayedAsk, Step::kStayed, Step::kTwice, Step::kDiscardTarget, Step::kLookAgain},
+    // the source has it paused
+    {Step::kAskAgain, Step::kResumeSource, Step::kDiscardSource, Step::kLookAgain,
+     Step::kLookAgain},
+    // the source has it in another state
+    {Step::kAskAgain, Step::kLookAgain, Step::kLookAgain, Step::kLookAgain, Step::kLookAgain},
+}};
+
+TEST(Settlement, DecidesEveryCombination) {
+  for (std::size_t source = 0; source < kAnswers.size(); ++source) {
+    for (std::size_t target = 0; target < kAnswers.size(); ++target) {
+      EXPECT_EQ(settle(kAnswers.at(source), kAnswers.at(target)), kTable.at(source).at(target))
+          << "source " << source << " target " << target;
+    }
+  }
+}
+
+TEST(Settlement, ResumesOnlyTheOnlyCopyAndDiscardsOnlyBesideARunningOne) {
+  for (const Answer& source : kAnswers) {
+    for (const Answer& target : kAnswers) {
+      switch (settle(source, target)) {
+        case Step::kResumeTarget:
+          EXPECT_EQ(source, Presence::kAbsent);
+          break;
+        case Step::kResumeSource:
+          EXPECT_EQ(target, Presence::kAbsent);
+          break;
+        case Step::kDiscardTarget:
+          EXPECT_EQ(source, Presence::kRunning);
+          break;
+        case Step::kDiscardSource:
+          EXPECT_EQ(target, Presence::kRunning);
+          break;
+        default:
+          break;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace samepage::placer

@@ -1,0 +1,104 @@
+"""What the system tests share: one lab with Samepage running on it, and how to look at a guest."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import unittest
+from pathlib import Path
+from typing import Any, Callable
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools" / "lab"))
+sys.dont_write_bytecode = True
+
+from samepage_lab import Guest, Host, Lab, require_lab  # noqa: E402
+from samepage_lab.fleet import CliError, Fleet  # noqa: E402
+from samepage_lab.frames import ram_mapping  # noqa: E402
+
+IMAGE_MIB = 32
+MEMORY_MIB = 192
+SLOW_MBIT = 40
+
+
+class FleetCase(unittest.TestCase):
+    """A lab of two hosts for all tests of the class, with the placer and both agents."""
+
+    lab: Lab
+    fleet: Fleet
+    host_memory_mib = 0
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        require_lab()
+        name = f"test-{os.getpid()}-{cls.__name__.lower()[:12]}"
+        cls.lab = cls.enterClassContext(Lab(name, hosts=2))
+        cls.fleet = Fleet(cls.lab, host_memory_mib=cls.host_memory_mib).start()
+
+    @classmethod
+    def boot(cls, host: str, name: str, **settings: Any) -> Guest:
+        """Boots a guest of image a, unless settings say otherwise, and does not wait for it."""
+        usual = {"image": "a", "image_mib": IMAGE_MIB, "memory_mib": MEMORY_MIB}
+        return cls.lab.start_guest(host, name, wait=False, **{**usual, **settings})
+
+    @classmethod
+    def ready(cls, *guests: Guest) -> None:
+        """Waits for guests and has the placer know them."""
+        for guest in guests:
+            guest.wait_ready()
+        cls.fleet.cli("scan")
+
+    def wait_until(self, what: str, seen: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            found = seen()
+            if found:
+                return found
+            if time.monotonic() > deadline:
+                self.fail(f"not within {timeout_s:g} s: {what}")
+            time.sleep(0.02)
+
+    def wait_for_references(self, guest: Guest) -> None:
+        """Waits until the running migration of a guest has sent references to pages."""
+        def referred() -> bool:
+            move = self.fleet.last_progress(guest.spec.name)
+            return bool(move and move["page_refs"] > 0)
+        self.wait_until(f"{guest.spec.name} is being moved", referred)
+
+    def assert_runs_once(self, guest: Guest, host: Host) -> None:
+        """The guest beats, on this host, and no other host has a copy."""
+        with guest.heartbeat() as heartbeat:
+            self.assertTrue(heartbeat.alive(5.0), f"{guest.spec.name} does not beat")
+        having = [one.name for one in self.lab.hosts if guest.spec.name in one.guest_names()]
+        self.assertEqual(having, [host.name])
+        self.assertEqual(host.domain(guest.spec.name).isActive(), 1)
+
+    def assert_refused(self, code: int, sentence: str, *argv: str) -> None:
+        """The command ends with this exit code, and its one line on stderr has the words."""
+        done = self.fleet.run_cli(*argv)
+        self.assertEqual(done.returncode, code, done.stderr)
+        self.assertRegex(done.stderr, sentence)
+        self.assertEqual(len(done.stderr.strip().splitlines()), 1, done.stderr)
+
+
+def ram(guest: Guest, host: Host) -> bytes:
+    """The guest's RAM as its QEMU process on this host holds it."""
+    pid = host.guest_pids()[guest.spec.name]
+    start, end = ram_mapping(pid, guest.spec.memory_mib << 20)
+    with open(f"/proc/{pid}/mem", "rb") as memory:
+        memory.seek(start)
+        return memory.read(end - start)
+
+
+def overwrite_ram(guest: Guest, host: Host) -> None:
+    """Makes every page that a paused guest holds another one, behind its back and everyone's."""
+    pid = host.guest_pids()[guest.spec.name]
+    start, end = ram_mapping(pid, guest.spec.memory_mib << 20)
+    with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
+        for page in range(start, end, 4096):
+            memory.seek(page)
+            memory.write(b"changed!")
+
+
+__all__ = ["CliError", "Fleet", "FleetCase", "Guest", "Host", "Lab", "SLOW_MBIT", "overwrite_ram",
+           "ram"]
