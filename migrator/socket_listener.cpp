@@ -116,6 +116,10 @@ Result<Fd> SocketListener::accept(Deadline deadline) {
 void SocketListener::stop() {
   const std::uint64_t one = 1;
   static_cast<void>(!::write(wake_.get(), &one, sizeof(one)));
+  // Who comes now is refused, and who waits already is sent away rather than left to wait.
+  static_cast<void>(::shutdown(socket_.get(), SHUT_RDWR));
+  while (Fd(::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK))) {
+  }
 }
 
 }  // namespace samepage::migrator

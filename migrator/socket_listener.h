@@ -37,6 +37,7 @@ class SocketListener final {
   /// kTimedOut: nobody came before the deadline. kUnavailable: stop() was called.
   Result<Fd> accept(Deadline deadline);
 
+  /// Who waits to be accepted is disconnected, who comes later is refused.
   void stop();
 
   /// The TCP port; zero for a UNIX socket.

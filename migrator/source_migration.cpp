@@ -24,7 +24,6 @@ using std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kTick{50};
 constexpr std::chrono::milliseconds kSignalMax{5'000};
-constexpr std::chrono::milliseconds kClearedMax{30'000};
 constexpr int kSignalsMax = 16;
 
 Deadline in(std::chrono::milliseconds time) {
@@ -307,7 +306,7 @@ void SourceMigration::Impl::migrate() {
 void SourceMigration::Impl::read_signals() {
   Result<void> heard;
   for (int signals = 0; heard; ++signals) {
-    auto signal = signals_->receive(session_ends_ + options_.answer_max + kClearedMax);
+    auto signal = signals_->receive(session_ends_ + 2 * options_.answer_max);
     if (!signal) {
       heard = tl::unexpected(std::move(signal).error());
     } else if (signals == kSignalsMax) {
@@ -375,7 +374,7 @@ void SourceMigration::Impl::close(Side runs_on) {
     const auto sent = signals_->send(
         {.kind = SignalKind::kAborted, .resume = false, .text = why.message()}, in(kSignalMax));
     const MutexLock lock(mutex_);
-    const Deadline cleared_by = in(kClearedMax);
+    const Deadline cleared_by = in(options_.answer_max);
     const bool listening = sent && signal_thread_.joinable();
     while (listening && !signals_ended_ && steady_clock::now() < cleared_by) {
       changed_.wait_until(mutex_, cleared_by);

@@ -25,7 +25,7 @@ struct SourceOptions {
   std::chrono::milliseconds connect_max{10'000};     ///< For one connection, TLS included.
   std::chrono::milliseconds total_max{3'600'000};    ///< Then the migration is cancelled.
   std::chrono::milliseconds stop_max{10'000};  ///< libvirt may take so long to cancel; then we cut.
-  std::chrono::milliseconds answer_max{30'000};  ///< For the target to say that the guest runs.
+  std::chrono::milliseconds answer_max{30'000};  ///< For the target to run or to discard.
   std::chrono::milliseconds report_every{250};
 };
 

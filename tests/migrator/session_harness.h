@@ -75,16 +75,19 @@ class SessionHarness {
     return vms.empty() ? VmState::kOther : vms.front().state;
   }
 
-  /// What the placer does: it believes a certain outcome; otherwise it asks both hosts, and resumes
-  /// on the target only when the source has no such VM.
+  /// What the placer does: it asks both hosts, resumes on the target only when the source has no
+  /// such VM, and has a paused copy discarded where the other host keeps the VM.
   void settle() {
-    if (source_outcome.runs_on != Side::kUnknown) return;
     if (!is_on(source_host)) {
-      static_cast<void>(target_host.resume(options_.vm));
+      if (source_outcome.runs_on == Side::kUnknown) {
+        static_cast<void>(target_host.resume(options_.vm));
+      }
       return;
     }
     static_cast<void>(target_host.discard_paused(options_.vm));
-    static_cast<void>(source_host.resume(options_.vm));
+    if (source_outcome.runs_on == Side::kUnknown) {
+      static_cast<void>(source_host.resume(options_.vm));
+    }
   }
 
   /// The promise of every test here, after settling.

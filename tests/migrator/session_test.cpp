@@ -151,7 +151,8 @@ TEST(SessionTest, ATargetThatAlreadyHasTheVmRefusesToPrepare) {
 
 TEST(SessionTest, NamesThatCouldLeaveTheFolderAreRefused) {
   SessionHarness two({});
-  for (const std::string name : {"", "../x", "a b", std::string(65, 'a').c_str()}) {
+  const std::vector<std::string> names{"", "../x", "a b", std::string(65, 'a')};
+  for (const std::string& name : names) {
     SourceOptions options;
     options.session = name;
     options.vm = kVm;

@@ -132,6 +132,15 @@ TEST_F(SocketStreamTest, StopEndsAccepting) {
   EXPECT_EQ(accepting.get().error().code(), Errc::kUnavailable);
 }
 
+TEST_F(SocketStreamTest, StopSendsAwayWhoWaitsAndRefusesWhoComes) {
+  const auto listener = SocketListener::listen_unix(path()).value();
+  SocketStream waiting(connect_unix(path(), in(kLong)).value());
+  listener->stop();
+  const auto got = waiting.read_some(buffer_, in(kLong));
+  EXPECT_TRUE(!got || *got == 0);
+  EXPECT_EQ(connect_unix(path(), in(kLong)).error().code(), Errc::kUnavailable);
+}
+
 TEST_F(SocketStreamTest, APortWhereNobodyListensIsUnavailable) {
   const std::uint16_t port = SocketListener::listen_tcp("127.0.0.1", {}).value()->port();
   EXPECT_EQ(connect_tcp("127.0.0.1", port, in(kLong)).error().code(), Errc::kUnavailable);
