@@ -136,7 +136,7 @@ Result<void> Executor::begin(PlanId id, const Fleet& fleet) {
   return {};
 }
 
-Result<PlanState> Executor::carry_out(PlanId id, std::stop_token stop) {
+Result<PlanState> Executor::carry_out(PlanId id, const std::stop_token& stop) {
   for (std::size_t position = 0;; ++position) {
     const PlanRecord plan = TRY(journal_.plan(id));
     if (plan.state != PlanState::kRunning) {

@@ -64,7 +64,7 @@ class Executor {
   /// on running in the journal: call again later. kTimedOut: `stop` was requested; as before.
   /// kInvalid: the plan does not run. Others: the journal cannot be written; nothing was begun that
   /// it does not know of.
-  Result<PlanState> carry_out(PlanId id, std::stop_token stop);
+  Result<PlanState> carry_out(PlanId id, const std::stop_token& stop);
 
  private:
   struct Flight;

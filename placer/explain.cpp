@@ -51,8 +51,10 @@ std::string at_source(const Estimate& common, bool has_neighbours, const std::st
   return fmt::format("but only {} with its neighbours on {}", mib_text(common.pages), host);
 }
 
-std::string no_room_text(const Placement::Room& room) {
-  return fmt::format("it brings {} and {} are free", mib_text(static_cast<double>(room.needed)),
+std::string why_not_now(const Placement::Room& room, const PlanOptions& options) {
+  if (room.fits()) return fmt::format("but a plan has at most {} moves", options.moves_max);
+  return fmt::format("which has no room: it brings {} and {} are free",
+                     mib_text(static_cast<double>(room.needed)),
                      mib_text(static_cast<double>(room.free)));
 }
 
@@ -92,15 +94,9 @@ std::string why_not_there(Placement& placement, std::size_t vm, const Alternativ
     case Worth::kTooDear:
       return fmt::format("{} would gain {} on {} but send {}, more than {:.3g} to one", name, gain,
                          target, mib_text(there.gain.cost), options.cost_per_gain_max);
-    case Worth::kYes: {
-      const Placement::Room room = placement.room(std::array{vm}, there.host);
-      if (room.fits()) {
-        return fmt::format("{} would gain {} on {}; this plan has its {} moves already", name, gain,
-                           target, options.moves_max);
-      }
-      return fmt::format("{} would gain {} on {}, which has no room: {}", name, gain, target,
-                         no_room_text(room));
-    }
+    case Worth::kYes:
+      return fmt::format("{} would gain {} on {}, {}", name, gain, target,
+                         why_not_now(placement.room(std::array{vm}, there.host), options));
   }
   if (here.low <= 0) return name + " shares nothing with the VMs of any host";
   const Estimate best = placement.common(vm, there.host);

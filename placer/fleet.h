@@ -13,7 +13,7 @@
 
 namespace samepage::fingerprinter {
 class Fingerprint;
-}
+}  // namespace samepage::fingerprinter
 
 namespace samepage::placer {
 

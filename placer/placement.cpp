@@ -30,13 +30,12 @@ Placement::Placement(const Fleet& fleet, const PlanOptions& options)
   }
   for (std::size_t number = 0; number < fleet_.vms.size(); ++number) {
     Vm& vm = fleet_.vms[number];
-    const auto host = host_by_name.find(vm.host);
-    CHECK(host != host_by_name.end());
+    const std::size_t host = host_by_name.at(vm.host);
     why_fixed_.push_back(find_fault(vm));
     if (vm.fingerprint_age > options_.fingerprint_age_max) vm.fingerprint = nullptr;
-    host_of_.push_back(host->second);
-    slots_[host->second].residents.push_back(number);
-    slots_[host->second].stayed.push_back(number);
+    host_of_.push_back(host);
+    slots_[host].residents.push_back(number);
+    slots_[host].stayed.push_back(number);
   }
 }
 

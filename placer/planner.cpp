@@ -76,14 +76,17 @@ class Planner {
   Candidate best_swap();
   Candidate best_together();
   void consider_swap(std::size_t u, std::size_t v, Candidate& best);
-  void consider_group(const Group& group, std::size_t target, Candidate& best);
+  void consider_group(const Group& group, std::size_t source, Candidate& best);
+  void consider_target(const Group& group, std::size_t target, Candidate& best);
   bool order_swap(std::size_t u, std::size_t v, Candidate& swap);
   const std::vector<Group>& groups_of(std::size_t host);
   void grow(std::size_t first, std::set<std::vector<std::size_t>>& seen, std::vector<Group>& found);
   std::vector<std::size_t> movable_on(std::size_t host) const;
+  std::size_t closest_to(const PageUnion& pages, const std::vector<std::size_t>& candidates) const;
   bool is_better(const Gain& gain, const Candidate& best) const {
     return judge(gain, options_) == Worth::kYes && gain.each() > best.gain.each();
   }
+  std::string explain(Kind kind, const Step& step, const std::vector<std::size_t>& members);
   void take(const Candidate& candidate, Plan& plan);
   std::string summarize(const Plan& plan);
 
@@ -212,16 +215,20 @@ Candidate Planner::best_together() {
   for (std::size_t source = 0; source < placement_.host_count(); ++source) {
     if (!placement_.may_receive(source)) continue;
     for (const Group& group : groups_of(source)) {
-      for (std::size_t target = 0; target < placement_.host_count(); ++target) {
-        if (target == source || !placement_.may_receive(target)) continue;
-        consider_group(group, target, best);
-      }
+      consider_group(group, source, best);
     }
   }
   return best;
 }
 
-void Planner::consider_group(const Group& group, std::size_t target, Candidate& best) {
+void Planner::consider_group(const Group& group, std::size_t source, Candidate& best) {
+  for (std::size_t target = 0; target < placement_.host_count(); ++target) {
+    if (target == source || !placement_.may_receive(target)) continue;
+    consider_target(group, target, best);
+  }
+}
+
+void Planner::consider_target(const Group& group, std::size_t target, Candidate& best) {
   double bound = -group.held_back.pages;
   for (const std::size_t vm : group.members) bound += placement_.common(vm, target).pages;
   const auto size = static_cast<double>(group.members.size());
@@ -258,6 +265,19 @@ std::vector<std::size_t> Planner::movable_on(std::size_t host) const {
   return movable;
 }
 
+std::size_t Planner::closest_to(const PageUnion& pages,
+                                const std::vector<std::size_t>& candidates) const {
+  std::size_t closest = candidates.front();
+  double most = -1;
+  for (const std::size_t vm : candidates) {
+    const double common = pages.common(placement_.vm(vm)).pages;
+    if (common <= most) continue;
+    closest = vm;
+    most = common;
+  }
+  return closest;
+}
+
 void Planner::grow(std::size_t first, std::set<std::vector<std::size_t>>& seen,
                    std::vector<Group>& found) {
   const std::size_t host = placement_.host_of(first);
@@ -266,15 +286,7 @@ void Planner::grow(std::size_t first, std::set<std::vector<std::size_t>>& seen,
   PageUnion pages(placement_.vms(members));
   std::erase(outside, first);
   while (!outside.empty() && members.size() < options_.group_max) {
-    std::size_t closest = outside.front();
-    double closest_pages = -1;
-    for (const std::size_t vm : outside) {
-      const double common = pages.common(placement_.vm(vm)).pages;
-      if (common > closest_pages) {
-        closest = vm;
-        closest_pages = common;
-      }
-    }
+    const std::size_t closest = closest_to(pages, outside);
     members.push_back(closest);
     pages.add(placement_.vm(closest));
     std::erase(outside, closest);
@@ -286,26 +298,27 @@ void Planner::grow(std::size_t first, std::set<std::vector<std::size_t>>& seen,
   }
 }
 
+std::string Planner::explain(Kind kind, const Step& step, const std::vector<std::size_t>& members) {
+  switch (kind) {
+    case Kind::kNone:
+      break;
+    case Kind::kAlone:
+      return why_alone(placement_, step.vm, step.target);
+    case Kind::kTogether:
+      return why_together(placement_, members, step.target);
+    case Kind::kSwap:
+      return why_swapped(placement_, step.vm,
+                         step.vm == members.front() ? members.back() : members.front());
+  }
+  return {};
+}
+
 void Planner::take(const Candidate& candidate, Plan& plan) {
   std::vector<std::string> reasons;
   std::vector<std::size_t> members;
   for (const Step& step : candidate.steps) members.push_back(step.vm);
   for (const Step& step : candidate.steps) {
-    switch (candidate.kind) {
-      case Kind::kNone:
-        break;
-      case Kind::kAlone:
-        reasons.push_back(why_alone(placement_, step.vm, step.target));
-        break;
-      case Kind::kTogether:
-        reasons.push_back(why_together(placement_, members, step.target));
-        break;
-      case Kind::kSwap: {
-        const std::size_t other = step.vm == members.front() ? members.back() : members.front();
-        reasons.push_back(why_swapped(placement_, step.vm, other));
-        break;
-      }
-    }
+    reasons.push_back(explain(candidate.kind, step, members));
   }
   for (std::size_t i = 0; i < candidate.steps.size(); ++i) {
     const Step& step = candidate.steps[i];

@@ -150,7 +150,7 @@ void Roster::remember(Entry& entry) {
                            .sharing_domain = entry.vm.sharing_domain};
 }
 
-Result<std::vector<std::string>> Roster::report(std::string_view host, HostReport report) {
+Result<std::vector<std::string>> Roster::report(std::string_view host, const HostReport& report) {
   Member* const speaker = TRY(member(host));
   if (report.vms.size() > options_.vms_per_host_max) {
     return fail(Errc::kInvalid, "the agent of " + std::string(host) + " reports " +

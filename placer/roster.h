@@ -81,7 +81,7 @@ class Roster {
 
   /// Returns one sentence for each oddity that it noted. kNotFound: the host is not enrolled.
   /// kInvalid: the report is absurd (its first fault is named); the earlier report stands.
-  Result<std::vector<std::string>> report(std::string_view host, HostReport report);
+  Result<std::vector<std::string>> report(std::string_view host, const HostReport& report);
 
   /// The connection to a host's agent is gone: the host is down until its next report.
   void lost(std::string_view host);

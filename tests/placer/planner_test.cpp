@@ -207,7 +207,7 @@ TEST(Planner, StopsAtTheMostMovesOfAPlan) {
   const Plan made = plan(mixed_fleet(1000).fleet(), {.moves_max = 1});
 
   EXPECT_EQ(made.moves.size(), 1U);
-  EXPECT_THAT(reason_of(made, "web6"), HasSubstr("this plan has its 1 moves already"));
+  EXPECT_THAT(reason_of(made, "web6"), HasSubstr("but a plan has at most 1 moves"));
 }
 
 TEST(Planner, ExplainsAnEmptyAndALonelyFleet) {
