@@ -54,6 +54,7 @@ class ExecutorTest : public ::testing::Test {
 
   Executor executor() {
     Executor::Options options;
+    options.move_max = std::chrono::minutes(2);
     options.rest = [this](Deadline until, const std::stop_token&) {
       if (on_rest_) on_rest_();
       if (until > clock_.now()) clock_.advance(until - clock_.now());

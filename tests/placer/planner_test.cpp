@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
+#include <ctime>
 #include <map>
 #include <random>
 #include <set>
@@ -21,6 +23,12 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+
+#ifdef NDEBUG
+constexpr bool kIsOptimized = true;
+#else
+constexpr bool kIsOptimized = false;
+#endif
 
 const std::vector<Ingredient> kWeb{{.pool = "web", .mib = 60}};
 const std::vector<Ingredient> kDb{{.pool = "db", .mib = 60}};
@@ -220,7 +228,7 @@ TEST(Planner, ExplainsAnEmptyAndALonelyFleet) {
 
 // Any fleet: every VM once, every arrival fits with all its pages, sharing rises.
 TEST(Planner, KeepsItsPromisesOnRandomFleets) {
-  for (unsigned seed = 1; seed <= 12; ++seed) {
+  for (unsigned seed = 1; seed <= (kIsOptimized ? 12U : 2U); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     std::mt19937 random(seed);
     const auto pick = [&](unsigned below) { return static_cast<unsigned>(random() % below); };
@@ -267,26 +275,28 @@ TEST(Planner, KeepsItsPromisesOnRandomFleets) {
   }
 }
 
+// In processor time, for a machine may be busy; smaller where the compiler does not optimize.
 TEST(Planner, PlansTwentyHostsWithTwoHundredVmsInTime) {
+  const int hosts = kIsOptimized ? 20 : 4;
   SyntheticFleet built;
   std::mt19937 random(7);
-  for (int i = 0; i < 20; ++i) built.host("host" + std::to_string(i), 2000);
-  for (int i = 0; i < 200; ++i) {
+  for (int i = 0; i < hosts; ++i) built.host("host" + std::to_string(i), 2000);
+  for (int i = 0; i < 10 * hosts; ++i) {
     built.vm(
-        "vm" + std::to_string(i), "host" + std::to_string(random() % 20),
+        "vm" + std::to_string(i), "host" + std::to_string(random() % static_cast<unsigned>(hosts)),
         {{.pool = "kind" + std::to_string(random() % 12), .mib = 60}, {.pool = "libc", .mib = 8}});
   }
 
-  const auto started_at = std::chrono::steady_clock::now();
+  const std::clock_t started_at = std::clock();
   const Plan made = plan(built.fleet(), {});
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - started_at;
+  const double took = static_cast<double>(std::clock() - started_at) / CLOCKS_PER_SEC;
 
-  RecordProperty("plan_seconds", std::to_string(took.count()));
-  RecordProperty("moves", static_cast<int>(made.moves.size()));
-  std::printf("20 hosts, 200 VMs: %zu moves in %.2f s, %s\n", made.moves.size(), took.count(),
-              made.summary.c_str());
-  EXPECT_GT(made.moves.size(), 20U);
-  EXPECT_LT(took.count(), 60.0);
+  std::printf("%d hosts, %d VMs: %zu moves in %.2f s, %s\n", hosts, 10 * hosts, made.moves.size(),
+              took, made.summary.c_str());
+  EXPECT_GT(made.moves.size(), static_cast<std::size_t>(hosts));
+  if (kIsOptimized) {
+    EXPECT_LT(took, 20.0);
+  }
 }
 
 class PlanMove : public ::testing::Test {
