@@ -113,6 +113,7 @@ class DirOrigin::Impl {
   Result<PackFile*> pack_for(std::uint64_t record_bytes);
   Result<const PackFile*> pack_to_read(std::uint32_t number);
   Result<void> repair_pack(std::uint32_t number, std::optional<std::uint64_t> bytes_named);
+  Result<void> adopt_tail(PackFile& pack, std::uint64_t bytes_named);
   Result<void> name_object(const ObjectName& name, std::uint32_t pack, const RecordPlace& place);
 
   Options options_;
@@ -168,22 +169,25 @@ Result<void> DirOrigin::Impl::repair_pack(std::uint32_t number,
   PackFile pack = *std::move(opened);
   const std::uint64_t named = bytes_named.value_or(0);
   if (pack.bytes() < named) return {};  // Lost on the disk; never append behind the gap.
-  if (pack.bytes() > named) {
-    const auto adopt = [&](const ObjectName& name, const RecordPlace& place) -> Result<void> {
-      if (TRY(find(name))) return {};
-      ++repairs_.objects_adopted;
-      return name_object(name, number, place);
-    };
-    const std::uint64_t end = TRY(pack.scan(named, adopt));
-    if (pack.bytes() > end) {
-      repairs_.bytes_cut += pack.bytes() - end;
-      TRY(pack.truncate(end));
-    }
-    TRY(begin());
-  }
+  if (pack.bytes() > named) TRY(adopt_tail(pack, named));
+  // Named or not, what was adopted is kept: a repair that fails must not cut it off.
+  const std::uint64_t kept = pack.bytes();
   written_.clear();
-  written_.emplace(number, Written{.pack = std::move(pack), .bytes_named = named});
+  written_.emplace(number, Written{.pack = std::move(pack), .bytes_named = kept});
   return sync();
+}
+
+Result<void> DirOrigin::Impl::adopt_tail(PackFile& pack, std::uint64_t bytes_named) {
+  TRY(begin());
+  const auto adopt = [&](const ObjectName& name, const RecordPlace& place) -> Result<void> {
+    if (TRY(find(name))) return {};
+    ++repairs_.objects_adopted;
+    return name_object(name, pack.number(), place);
+  };
+  const std::uint64_t end = TRY(pack.scan(bytes_named, adopt));
+  if (pack.bytes() == end) return {};
+  repairs_.bytes_cut += pack.bytes() - end;
+  return pack.truncate(end);
 }
 
 Result<void> DirOrigin::Impl::begin() {

@@ -18,7 +18,8 @@ tl::unexpected<Error> io_error(const std::filesystem::path& path) {
 }
 
 Result<void> write_key(const std::filesystem::path& path, const DigestKey& key) {
-  const Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  ::unlink(path.c_str());  // Of a process that was killed and whose number is ours now.
+  const Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   if (!fd) return io_error(path);
   const ssize_t written = ::write(fd.get(), key.bytes.data(), key.bytes.size());
   if (written < 0) return io_error(path);

@@ -87,19 +87,28 @@ Result<void> Manifest::walk(const Enter& enter, const Visit& visit) {
     pending.pop_back();
     if (!enter(at.name)) continue;
     const ManifestNode node = TRY(read_node(at.name, at.level));
+    if (at.level == 0) {
+      TRY(visit_leaf(node, at.number * kFanOut, visit));
+      continue;
+    }
     // The last child is pushed first, so that the first one is taken first.
-    for (std::size_t index = kFanOut; at.level > 0 && index-- > 0;) {
-      if (const auto child = node.child(index)) {
-        pending.push_back({at.level - 1, at.number * kFanOut + index, *child});
-      }
+    for (std::size_t index = kFanOut; index-- > 0;) {
+      const auto child = node.child(index);
+      if (child) pending.push_back({at.level - 1, at.number * kFanOut + index, *child});
     }
-    for (std::size_t index = 0; at.level == 0 && index < kFanOut; ++index) {
-      const std::uint64_t page = at.number * kFanOut + index;
-      const auto digest = node.child(index);
-      if (!digest) continue;
-      if (page >= pages()) return fail(Errc::kCorrupt, "a manifest names pages beyond the size");
-      TRY(visit(page, *digest));
+  }
+  return {};
+}
+
+Result<void> Manifest::visit_leaf(const ManifestNode& leaf, std::uint64_t first_page,
+                                  const Visit& visit) const {
+  for (std::size_t index = 0; index < kFanOut; ++index) {
+    const auto digest = leaf.child(index);
+    if (!digest) continue;
+    if (first_page + index >= pages()) {
+      return fail(Errc::kCorrupt, "a manifest names pages beyond the image's end");
     }
+    TRY(visit(first_page + index, *digest));
   }
   return {};
 }

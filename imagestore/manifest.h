@@ -54,6 +54,9 @@ class Manifest {
   Result<ManifestNode> read_node(const ObjectName& name, unsigned level);
   Result<const ManifestNode*> remembered_node(const ObjectName& name, unsigned level);
 
+  Result<void> visit_leaf(const ManifestNode& leaf, std::uint64_t first_page,
+                          const Visit& visit) const;
+
   /// The node number `number` of `level`, none when all of its pages are zero.
   Result<std::optional<ObjectName>> find_node(unsigned level, std::uint64_t number);
 

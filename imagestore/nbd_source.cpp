@@ -61,11 +61,14 @@ class Connection {
   Connection& operator=(Connection&&) noexcept = default;
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
-  ~Connection() {
-    if (nbd_) nbd_kill_subprocess(nbd_.get(), SIGKILL);
-  }
+  ~Connection() { close(); }
 
   nbd_handle* get() const { return nbd_.get(); }
+
+  void close() {
+    if (nbd_) nbd_kill_subprocess(nbd_.get(), SIGKILL);
+    nbd_.reset();
+  }
 
  private:
   NbdHandle nbd_;
@@ -91,6 +94,8 @@ class NbdSource final : public ImageSource {
   };
 
   Result<void> ask_status();
+  Result<std::uint64_t> ask_extents(std::uint64_t begin, std::uint64_t end);
+  Result<bool> completed(std::int64_t cookie);
   Result<std::optional<Run>> next_run();
   Result<void> ask(const Run& run);
   void add_data(std::uint64_t begin, std::uint64_t end);
@@ -115,10 +120,8 @@ void NbdSource::add_data(std::uint64_t begin, std::uint64_t end) {
   }
 }
 
-/// Learns which part of the next window is data.
-Result<void> NbdSource::ask_status() {
-  const std::uint64_t begin = status_known_;
-  const std::uint64_t end = std::min(size_bytes_, begin + kStatusWindowBytes);
+/// Adds the data that the server tells of between `begin` and `end`; returns how far it told.
+Result<std::uint64_t> NbdSource::ask_extents(std::uint64_t begin, std::uint64_t end) {
   std::uint64_t told = begin;
   auto on_extents = [&](const std::uint32_t* entries, std::size_t count) {
     for (std::size_t i = 0; i + 1 < count && told < end; i += 2) {
@@ -128,25 +131,30 @@ Result<void> NbdSource::ask_status() {
     }
   };
   using OnExtents = decltype(on_extents);
-  if (has_status_) {
-    const nbd_extent_callback callback{
-        .callback = [](void* user, const char*, std::uint64_t, std::uint32_t* entries,
-                       std::size_t count, int*) -> int {
-          (*static_cast<OnExtents*>(user))(entries, count);
-          return 0;
-        },
-        .user_data = &on_extents,
-        .free = nullptr};
-    const std::int64_t cookie = nbd_aio_block_status(connection_.get(), end - begin, begin,
-                                                     callback, NBD_NULL_COMPLETION, 0);
-    if (cookie < 0) return nbd_failure(Errc::kUnavailable, "ask for the image's holes");
-    TRY(run_until(connection_.get(), answer_deadline(), [&]() -> Result<bool> {
-      const int done =
-          nbd_aio_command_completed(connection_.get(), static_cast<std::uint64_t>(cookie));
-      if (done < 0) return nbd_failure(Errc::kIo, "ask for the image's holes");
-      return done > 0;
-    }));
-  }
+  const nbd_extent_callback callback{
+      .callback = [](void* user, const char*, std::uint64_t, std::uint32_t* entries,
+                     std::size_t count, int*) -> int {
+        (*static_cast<OnExtents*>(user))(entries, count);
+        return 0;
+      },
+      .user_data = &on_extents,
+      .free = nullptr};
+  const std::int64_t cookie =
+      nbd_aio_block_status(connection_.get(), end - begin, begin, callback, NBD_NULL_COMPLETION, 0);
+  if (cookie < 0) return nbd_failure(Errc::kUnavailable, "ask for the image's holes");
+  const auto done = [&] { return completed(cookie); };
+  auto waited = run_until(connection_.get(), answer_deadline(), done);
+  if (waited) return told;
+  // The callback must not outlive this call: without the connection nothing calls it.
+  connection_.close();
+  return tl::unexpected(std::move(waited).error());
+}
+
+/// Learns which part of the next window is data.
+Result<void> NbdSource::ask_status() {
+  const std::uint64_t begin = status_known_;
+  const std::uint64_t end = std::min(size_bytes_, begin + kStatusWindowBytes);
+  std::uint64_t told = has_status_ ? TRY(ask_extents(begin, end)) : begin;
   // A server that tells nothing, or not about whole pages, leaves data that must be read.
   if (told / kPageSize <= begin / kPageSize && told < end) {
     add_data(begin, end);
@@ -154,6 +162,12 @@ Result<void> NbdSource::ask_status() {
   }
   status_known_ = told == size_bytes_ ? told : told / kPageSize * kPageSize;
   return {};
+}
+
+Result<bool> NbdSource::completed(std::int64_t cookie) {
+  const int done = nbd_aio_command_completed(connection_.get(), static_cast<std::uint64_t>(cookie));
+  if (done < 0) return nbd_failure(Errc::kIo, "qemu-nbd");
+  return done > 0;
 }
 
 Result<std::optional<Run>> NbdSource::next_run() {
@@ -180,18 +194,16 @@ Result<void> NbdSource::ask(const Run& run) {
 }
 
 Result<std::optional<SourceBlock>> NbdSource::next() {
+  if (connection_.get() == nullptr) return fail(Errc::kUnavailable, "qemu-nbd was given up");
   while (requests_.size() < kRequestsMax) {
     const auto run = TRY(next_run());
     if (!run) break;
     TRY(ask(*run));
   }
   if (requests_.empty()) return std::nullopt;
-  const auto cookie = static_cast<std::uint64_t>(requests_.front().cookie);
-  TRY(run_until(connection_.get(), answer_deadline(), [&]() -> Result<bool> {
-    const int done = nbd_aio_command_completed(connection_.get(), cookie);
-    if (done < 0) return nbd_failure(Errc::kIo, "read through qemu-nbd");
-    return done > 0;
-  }));
+  const std::int64_t cookie = requests_.front().cookie;
+  const auto done = [&] { return completed(cookie); };
+  TRY(run_until(connection_.get(), answer_deadline(), done));
   SourceBlock block = std::move(requests_.front().block);
   requests_.pop_front();
   return block;
@@ -226,6 +238,7 @@ Result<void> connect(nbd_handle* nbd, const Start& start, const Fd& stderr_file)
   if (!start.format.empty()) words.push_back("--format=" + start.format);
   words.push_back(start.filename);
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   if (nbd_aio_connect_systemd_socket_activation(nbd, argv.data()) < 0) {

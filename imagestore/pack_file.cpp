@@ -209,22 +209,28 @@ Result<std::uint64_t> PackFile::scan(
   offset = std::max<std::uint64_t>(offset, kHeaderBytes);
   std::uint64_t end = offset;
   while (offset + kRecordHeaderBytes <= bytes_) {
-    const auto bytes = TRY(read_bytes(offset, kRecordHeaderBytes));
-    const auto header = parse_record_header(bytes);
-    if (header && offset + record_bytes(header->size) <= bytes_) {
-      const RecordPlace place{.offset = offset, .bytes = record_bytes(header->size)};
-      const auto body = read(place, header->name);
-      if (body) {
-        TRY(visit(header->name, place));
-        offset += place.bytes;
-        end = offset;
-        continue;
-      }
-      if (body.error().code() == Errc::kIo) return tl::unexpected(body.error());
+    const auto found = TRY(whole_record(offset));
+    if (!found) {
+      offset = TRY(find_record_mark(offset + 1));
+      continue;
     }
-    offset = TRY(find_record_mark(offset + 1));
+    TRY(visit(found->first, found->second));
+    offset += found->second.bytes;
+    end = offset;
   }
   return end;
+}
+
+Result<std::optional<std::pair<ObjectName, RecordPlace>>> PackFile::whole_record(
+    std::uint64_t offset) const {
+  const auto bytes = TRY(read_bytes(offset, kRecordHeaderBytes));
+  const auto header = parse_record_header(bytes);
+  if (!header || offset + record_bytes(header->size) > bytes_) return std::nullopt;
+  const RecordPlace place{.offset = offset, .bytes = record_bytes(header->size)};
+  const auto body = read(place, header->name);
+  if (body) return std::pair(header->name, place);
+  if (body.error().code() == Errc::kIo) return tl::unexpected(body.error());
+  return std::nullopt;
 }
 
 }  // namespace samepage::imagestore

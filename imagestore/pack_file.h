@@ -3,7 +3,9 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "core/fd.h"
@@ -65,6 +67,8 @@ class PackFile {
       : fd_(std::move(fd)), number_(number), bytes_(bytes) {}
 
   Result<std::vector<std::byte>> read_bytes(std::uint64_t offset, std::size_t size) const;
+  Result<std::optional<std::pair<ObjectName, RecordPlace>>> whole_record(
+      std::uint64_t offset) const;
   Result<std::uint64_t> find_record_mark(std::uint64_t offset) const;
 
   Fd fd_;

@@ -26,7 +26,8 @@ void WorkerPool::work(const std::stop_token& stop) {
   while (true) {
     std::function<void()> job;
     mutex_.lock();
-    const bool found = added_.wait(mutex_, stop, [this] { return !jobs_.empty(); });
+    const bool found =
+        added_.wait(mutex_, stop, [this]() REQUIRES(mutex_) { return !jobs_.empty(); });
     if (found && !stop.stop_requested()) {
       job = std::move(jobs_.front());
       jobs_.pop_front();

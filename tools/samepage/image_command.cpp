@@ -1,5 +1,3 @@
-#include "tools/samepage/image_command.h"
-
 #include <chrono>
 #include <memory>
 

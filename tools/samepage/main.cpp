@@ -10,7 +10,6 @@
 
 #include "core/program.h"
 #include "tools/samepage/http_client.h"
-#include "tools/samepage/image_command.h"
 #include "tools/samepage/subcommands.h"
 
 namespace samepage::cli {

@@ -53,6 +53,7 @@ void add_completion(CLI::App& root, Subcommands& subcommands);
 void add_doctor(CLI::App& root, Subcommands& subcommands);
 void add_events(CLI::App& root, Subcommands& subcommands);
 void add_hosts(CLI::App& root, Subcommands& subcommands);
+void add_image(CLI::App& root, Subcommands& subcommands);
 void add_migrate(CLI::App& root, Subcommands& subcommands);
 void add_plan(CLI::App& root, Subcommands& subcommands);
 void add_scan(CLI::App& root, Subcommands& subcommands);

@@ -1,0 +1,142 @@
+// The promise under test: `samepage image` keeps, lists, verifies and hands back images without a
+// placer; what it prints where, in text and JSON; and its exit codes, above all for damage.
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "tests/tools/child_process.h"
+#include "tests/tools/temp_dir.h"
+
+namespace samepage::cli {
+namespace {
+
+using nlohmann::json;
+using samepage::testing::ChildProcess;
+using samepage::testing::TempDir;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using Output = ChildProcess::Output;
+
+class ImageCommandTest : public ::testing::Test {
+ protected:
+  Output image(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {SAMEPAGE_PROGRAM, "image"});
+    arguments.insert(arguments.end(), {"--store", folder_.file("store")});
+    return samepage::testing::run(arguments);
+  }
+
+  /// 100 pages, two of them alike and ten zero.
+  std::string disk() {
+    std::string bytes;
+    for (int page = 0; page < 90; ++page) {
+      bytes += std::string(4000, static_cast<char>('a' + page % 26));
+      bytes += std::to_string(1'000'000 + (page == 7 ? 33 : page));
+      bytes.resize(bytes.size() + 89, page == 7 ? 'h' : static_cast<char>('a' + page % 26));
+    }
+    return folder_.write("disk.img", bytes + std::string(10 * 4096, '\0'));
+  }
+
+  TempDir folder_;
+};
+
+TEST_F(ImageCommandTest, ImportsListsVerifiesAndExports) {
+  const std::string file = disk();
+
+  const Output imported = image({"import", file, "--json"});
+  const Output listed = image({"list"});
+  const Output listed_json = image({"list", "--json"});
+  const Output verified = image({"verify"});
+  const Output exported = image({"export", "disk", folder_.file("back.img")});
+
+  ASSERT_EQ(imported.exit_code, 0) << imported.err;
+  const json report = json::parse(imported.out);
+  EXPECT_EQ(report.at("name"), "disk");
+  EXPECT_EQ(report.at("pages"), 100);
+  EXPECT_EQ(report.at("zero_pages"), 10);
+  EXPECT_EQ(report.at("size_bytes"), 409'600);
+  EXPECT_EQ(listed.exit_code, 0);
+  EXPECT_THAT(listed.out, HasSubstr("disk"));
+  const json images = json::parse(listed_json.out).at("images");
+  ASSERT_EQ(images.size(), 1U);
+  EXPECT_EQ(images[0].at("version"), report.at("version"));
+  EXPECT_EQ(images[0].at("source_format"), "raw");
+  EXPECT_EQ(verified.exit_code, 0) << verified.err;
+  EXPECT_THAT(verified.err, HasSubstr("clean"));
+  EXPECT_EQ(exported.exit_code, 0) << exported.err;
+  std::ifstream original(file, std::ios::binary);
+  std::ifstream back(folder_.file("back.img"), std::ios::binary);
+  EXPECT_EQ(std::string(std::istreambuf_iterator<char>(original), {}),
+            std::string(std::istreambuf_iterator<char>(back), {}));
+}
+
+TEST_F(ImageCommandTest, DamageIsReportedAndFails) {
+  ASSERT_EQ(image({"import", disk(), "--name", "web"}).exit_code, 0);
+  {
+    std::fstream pack(folder_.file("store/packs/pack-000001"),
+                      std::ios::binary | std::ios::in | std::ios::out);
+    pack.seekp(1500);
+    pack.put('\x7F');
+  }
+
+  const Output verified = image({"verify", "web"});
+  const Output all = image({"verify", "--json"});
+  const Output exported = image({"export", "web", folder_.file("back.img")});
+
+  EXPECT_EQ(verified.exit_code, 1);
+  EXPECT_THAT(verified.out, HasSubstr("image web, page "));
+  EXPECT_THAT(verified.out, HasSubstr("pack 1 at 16"));
+  EXPECT_EQ(all.exit_code, 1);
+  EXPECT_EQ(json::parse(all.out).at("clean"), false);
+  EXPECT_EQ(exported.exit_code, 1);
+  EXPECT_THAT(exported.err, HasSubstr("image web, page "));
+  EXPECT_FALSE(std::filesystem::exists(folder_.file("back.img")));
+}
+
+TEST_F(ImageCommandTest, MistakesAreSaidInASentence) {
+  const std::string file = disk();
+  EXPECT_THAT(image({"list"}).err, HasSubstr("no image store is here"));
+  EXPECT_EQ(image({"list"}).exit_code, 1);
+  ASSERT_EQ(image({"import", file}).exit_code, 0);
+  EXPECT_THAT(image({"import", file}).err, HasSubstr("exists already"));
+  EXPECT_THAT(image({"import", file, "--name", "a b"}).err, HasSubstr("name"));
+  EXPECT_THAT(image({"verify", "other"}).err, HasSubstr("no image named other"));
+  const Output none = image({"import", folder_.file("none.img")});
+  EXPECT_EQ(none.exit_code, 1);
+  EXPECT_THAT(none.err, HasSubstr("none.img"));
+  EXPECT_THAT(none.out, IsEmpty());
+  EXPECT_EQ(image({"import"}).exit_code, 2);
+  EXPECT_EQ(image({"shrink"}).exit_code, 2);
+}
+
+TEST_F(ImageCommandTest, CtrlCLeavesNoHalfImage) {
+  {
+    std::ofstream big(folder_.file("big.img"), std::ios::binary);
+    std::string page(4096, 'x');
+    for (int i = 0; i < 60'000; ++i) big << page.replace(0, 8, std::to_string(10'000'000 + i));
+  }
+  ChildProcess import({SAMEPAGE_PROGRAM, "image", "import", folder_.file("big.img"), "--store",
+                       folder_.file("store")},
+                      {});
+  const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!std::filesystem::exists(folder_.file("store/packs/pack-000001"))) {
+    ASSERT_LT(std::chrono::steady_clock::now(), give_up);
+    std::this_thread::yield();
+  }
+
+  import.interrupt();
+  const Output output = import.finish();
+
+  EXPECT_EQ(output.exit_code, 1);
+  EXPECT_THAT(output.err, HasSubstr("cancelled"));
+  EXPECT_EQ(json::parse(image({"list", "--json"}).out).at("images").size(), 0U);
+  EXPECT_EQ(image({"verify"}).exit_code, 0);
+}
+
+}  // namespace
+}  // namespace samepage::cli
