@@ -20,6 +20,7 @@ struct MoveOrder {
   std::string sharing_domain;
   std::string source;
   std::string target;
+  bool paused = false;  ///< By its owner, when the move was planned.
 };
 
 struct MoveProgress {

@@ -39,7 +39,8 @@ std::string why_changed(const MoveRecord& record, const Fleet& fleet) {
   if (vm == nullptr) return move.name + " is gone";
   if (vm->host != move.source) return move.name + " is on " + vm->host + " now";
   if (!vm->copy_on.empty()) return move.name + " has a copy on " + vm->copy_on;
-  if (vm->state != VmState::kRunning) return move.name + " does not run any more";
+  const VmState planned = move.paused ? VmState::kPaused : VmState::kRunning;
+  if (vm->state != planned) return move.name + " is " + std::string(to_string(vm->state)) + " now";
   const Host* const target = fleet.find_host(move.target);
   if (target == nullptr) return move.target + " is gone";
   if (target->state != HostState::kUp) return move.target + " is down";
@@ -159,7 +160,8 @@ Result<PlanState> Executor::carry_out(PlanId id, const std::stop_token& stop) {
                             .name = record.move.name,
                             .sharing_domain = record.move.sharing_domain,
                             .source = record.move.source,
-                            .target = record.move.target},
+                            .target = record.move.target,
+                            .paused = record.move.paused},
                   .stop = stop,
                   .attempts = record.attempts,
                   .failure = {},
@@ -169,7 +171,7 @@ Result<PlanState> Executor::carry_out(PlanId id, const std::stop_token& stop) {
     TRY(journal_.move_ended(id, position, end));
     const bool is_done = end.state == MoveState::kDone;
     tell(flight, is_done ? "move_done" : "move_failed",
-         is_done ? flight.order.name + " runs on " + flight.order.target + " now" : end.error);
+         is_done ? flight.order.name + " is on " + flight.order.target + " now" : end.error);
     if (!is_done) return end_plan(id, PlanState::kFailed, why_skipped);
   }
 }
@@ -219,7 +221,7 @@ std::optional<std::string> Executor::why_not_now(const Flight& flight) {
   const MoveOrder& order = flight.order;
   const Result<Presence> source = carrier_.locate(order.source, order.vm, answer_by());
   if (!source) return order.source + " cannot be asked: " + source.error().message();
-  if (*source == Presence::kRunning) return std::nullopt;
+  if (*source == (order.paused ? Presence::kPaused : Presence::kRunning)) return std::nullopt;
   return order.name + " was not moved: " + describe(order.source, *source);
 }
 
@@ -310,7 +312,7 @@ Executor::Sight Executor::look(Flight& flight) {
 
 Executor::Turn Executor::act(Flight& flight, const Sight& sight) {
   const MoveOrder& order = flight.order;
-  switch (settle(sight.source, sight.target)) {
+  switch (settle(sight.source, sight.target, order.paused)) {
     case Step::kAskAgain:
     case Step::kLookAgain:
     case Step::kStayedAsk:
@@ -351,7 +353,8 @@ Executor::Turn Executor::settle_copy(Flight& flight, const std::string& host, Ve
 
 Executor::Turn Executor::stayed(Flight& flight) {
   const MoveOrder& order = flight.order;
-  const std::string goes_on = order.name + " goes on running on " + order.source;
+  const std::string goes_on =
+      order.name + (order.paused ? " stays paused on " : " goes on running on ") + order.source;
   if (!flight.failure.empty()) return Turn::failed(goes_on + ": " + flight.failure);
   if (flight.attempts >= options_.attempts_max) {
     return Turn::failed(goes_on + ": " + std::to_string(flight.attempts) +
@@ -368,7 +371,7 @@ Result<Executor::Turn> Executor::run_out_of_patience(const Flight& flight, const
   if (sight.goes_on) {
     return fail(Errc::kUnavailable, "the migration of " + order.name + " does not end");
   }
-  switch (settle(sight.source, sight.target)) {
+  switch (settle(sight.source, sight.target, order.paused)) {
     case Step::kAskAgain:
       return fail(Errc::kUnavailable,
                   "the move of " + order.name + " cannot be settled yet: " + seen);

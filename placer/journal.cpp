@@ -86,13 +86,13 @@ Result<PlanId> Journal::propose(const Plan& plan) {
 
 Result<void> Journal::insert_moves(PlanId id, const Plan& plan) {
   Statement insert = TRY(database_.prepare(
-      "INSERT INTO moves (plan, position, vm, name, sharing_domain, source, target, reason, gain,"
-      " cost, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'planned')"));
+      "INSERT INTO moves (plan, position, vm, name, sharing_domain, source, target, paused, reason,"
+      " gain, cost, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'planned')"));
   std::int64_t position = 0;
   for (const PlannedMove& move : plan.moves) {
     TRY(insert.bind({id.value, position++, move.vm.uuid, move.name, move.sharing_domain,
-                     move.source, move.target, move.reason, move.gain_pages,
-                     stored(move.cost_pages)}));
+                     move.source, move.target, std::int64_t{move.paused}, move.reason,
+                     move.gain_pages, stored(move.cost_pages)}));
     TRY(insert.run());
   }
   return {};
@@ -150,7 +150,7 @@ Result<std::vector<MoveRecord>> Journal::moves(PlanId id) {
   Statement row = TRY(database_.prepare(
       "SELECT m.vm, m.name, m.sharing_domain, m.source, m.target, m.reason, m.gain, m.cost,"
       " m.state, m.error, s.session, s.attempt, s.stream_bytes, s.wire_bytes, s.page_refs,"
-      " s.page_literals, s.zero_pages, s.pages_resent, s.downtime_us, s.total_us"
+      " s.page_literals, s.zero_pages, s.pages_resent, s.downtime_us, s.total_us, m.paused"
       " FROM moves m LEFT JOIN sessions s ON s.plan = m.plan AND s.position = m.position"
       " AND s.attempt = (SELECT max(attempt) FROM sessions t WHERE t.plan = m.plan"
       " AND t.position = m.position) WHERE m.plan = ? ORDER BY m.position"));
@@ -162,6 +162,7 @@ Result<std::vector<MoveRecord>> Journal::moves(PlanId id) {
                                .sharing_domain = row.text(2),
                                .source = row.text(3),
                                .target = row.text(4),
+                               .paused = row.integer(20) != 0,
                                .reason = row.text(5),
                                .gain_pages = row.integer(6),
                                .cost_pages = figure(row, 7)},

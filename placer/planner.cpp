@@ -394,9 +394,9 @@ Result<Plan> plan_move(const Fleet& fleet, std::string_view vm_name, std::string
     return fail(Errc::kInvalid, fmt::format("{} has a copy on {}: a migration goes on, or left it",
                                             named->name, named->copy_on));
   }
-  if (named->state != VmState::kRunning) {
+  if (named->state != VmState::kRunning && named->state != VmState::kPaused) {
     return fail(Errc::kInvalid,
-                fmt::format("{} does not run; only running VMs can be moved live", named->name));
+                fmt::format("{} neither runs nor is paused; it cannot be moved live", named->name));
   }
 
   Placement placement(fleet, options);
@@ -417,6 +417,7 @@ Result<Plan> plan_move(const Fleet& fleet, std::string_view vm_name, std::string
                         .sharing_domain = named->sharing_domain,
                         .source = named->host,
                         .target = to->name,
+                        .paused = named->state == VmState::kPaused,
                         .reason = "asked for; " + why_alone(placement, vm, target),
                         .gain_pages = std::llround(gain.pages),
                         .cost_pages = rounded(gain.cost)});

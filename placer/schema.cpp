@@ -31,6 +31,7 @@ CREATE TABLE moves (
   sharing_domain TEXT NOT NULL,
   source TEXT NOT NULL,
   target TEXT NOT NULL,
+  paused INTEGER NOT NULL,
   reason TEXT NOT NULL,
   gain INTEGER NOT NULL,
   cost INTEGER NOT NULL,

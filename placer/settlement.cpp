@@ -52,7 +52,13 @@ Step settle_absent_source(std::optional<Presence> target) {
 
 }  // namespace
 
-Step settle(std::optional<Presence> source, std::optional<Presence> target) {
+Step settle(std::optional<Presence> source, std::optional<Presence> target, bool paused_by_owner) {
+  if (paused_by_owner && source == Presence::kPaused && target == Presence::kAbsent) {
+    return Step::kStayed;
+  }
+  if (paused_by_owner && source == Presence::kAbsent && target == Presence::kPaused) {
+    return Step::kDone;
+  }
   if (!source) return Step::kAskAgain;
   switch (*source) {
     case Presence::kRunning:

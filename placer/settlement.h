@@ -28,6 +28,8 @@ enum class Step : std::uint8_t {
 ///
 /// Invariant: a copy is resumed only when the other host said that it has none, and discarded only
 /// when the other host said that it runs the VM. See "Never twice" in docs/design-notes.md.
-Step settle(std::optional<Presence> source, std::optional<Presence> target);
+/// `paused_by_owner`: the only copy is then left paused, wherever it is.
+Step settle(std::optional<Presence> source, std::optional<Presence> target,
+            bool paused_by_owner = false);
 
 }  // namespace samepage::placer

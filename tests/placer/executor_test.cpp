@@ -255,7 +255,7 @@ TEST_F(ExecutorTest, RefusesAPlanWhenTheFleetHasChanged) {
   EXPECT_THAT(executor().begin(id, changed).error().message(), HasSubstr("web2 is gone"));
   changed = fleet_;
   changed.vms[0].state = VmState::kPaused;
-  EXPECT_THAT(executor().begin(id, changed).error().message(), HasSubstr("does not run any more"));
+  EXPECT_THAT(executor().begin(id, changed).error().message(), HasSubstr("is paused now"));
   changed = fleet_;
   changed.hosts[1].state = HostState::kDown;
   EXPECT_THAT(executor().begin(id, changed).error().message(), HasSubstr("host2 is down"));

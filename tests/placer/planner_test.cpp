@@ -338,13 +338,20 @@ TEST_F(PlanMove, RefusesWhatIsNotThere) {
   EXPECT_EQ(message_, "no host named host9; `samepage hosts` lists them");
 }
 
+TEST_F(PlanMove, MovesAPausedVmAsItIs) {
+  built_.fleet().vms[0].state = VmState::kPaused;
+  const Result<Plan> plan = plan_move(built_.fleet(), "web1", "host2", {});
+  ASSERT_TRUE(plan) << plan.error().message();
+  EXPECT_TRUE(plan->moves.at(0).paused);
+}
+
 TEST_F(PlanMove, RefusesWhatCannotBe) {
   EXPECT_EQ(refusal("web1", "host1"), Errc::kInvalid);
   EXPECT_EQ(message_, "web1 is on host1 already");
   EXPECT_EQ(refusal("web1", "host3"), Errc::kInvalid);
   EXPECT_THAT(message_,
               HasSubstr("host3 has no room for web1: it brings 90 MiB and 40 MiB are free"));
-  built_.fleet().vms[0].state = VmState::kPaused;
+  built_.fleet().vms[0].state = VmState::kOther;
   EXPECT_EQ(refusal("web1", "host2"), Errc::kInvalid);
   built_.fleet().vms[1].name = "web1";
   EXPECT_EQ(refusal("web1", "host2"), Errc::kInvalid);

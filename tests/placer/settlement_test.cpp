@@ -41,6 +41,14 @@ TEST(Settlement, DecidesEveryCombination) {
   }
 }
 
+TEST(Settlement, LeavesAnOnlyCopyPausedWhenItsOwnerHadPausedIt) {
+  EXPECT_EQ(settle(Presence::kPaused, Presence::kAbsent, true), Step::kStayed);
+  EXPECT_EQ(settle(Presence::kAbsent, Presence::kPaused, true), Step::kDone);
+  EXPECT_EQ(settle(Presence::kPaused, Presence::kPaused, true), Step::kLookAgain);
+  EXPECT_EQ(settle(Presence::kRunning, Presence::kPaused, true), Step::kDiscardTarget);
+  EXPECT_EQ(settle(std::nullopt, Presence::kPaused, true), Step::kAskAgain);
+}
+
 TEST(Settlement, ResumesOnlyTheOnlyCopyAndDiscardsOnlyBesideARunningOne) {
   for (const Answer& source : kAnswers) {
     for (const Answer& target : kAnswers) {

@@ -35,6 +35,8 @@
 enum { kPageBytes = 4096, kFileBytes = 1 << 20, kReadBytes = 1 << 16 };
 static const int64_t kBeatNs = 50 * 1000000ll;
 static const int64_t kTickNs = 10 * 1000000ll;
+static const int64_t kSwitchNs = 2 * 1000000ll;
+enum { kSwitchers = 2 };
 
 struct settings {
   char role[16];
@@ -241,6 +243,25 @@ static void make_buffer(struct worker* worker) {
     fill_random(worker->buffer + page * kPageBytes, &worker->state);
 }
 
+// Processes that only wake up, in turn, so that the guest changes address spaces all the time as a
+// guest with many processes does. QEMU 7.2's TCG relies on it: its dirty log does not notice writes
+// through a translation that was cached as dirty before the log was read last, and only a change of
+// address spaces drops those translations. Without it, live migration loses writes to the kernel's
+// own pages, and the guest crashes after its arrival.
+static void start_switchers(void) {
+  const int64_t start = now_ns();
+  for (int i = 0; i < kSwitchers; ++i) {
+    const pid_t child = fork();
+    if (child < 0) fail("fork");
+    if (child > 0) continue;
+    for (int64_t next = start + i * kSwitchNs;; next += kSwitchers * kSwitchNs) {
+      if (next < now_ns()) next = now_ns() / (kSwitchers * kSwitchNs) * kSwitchers * kSwitchNs +
+                                  (kSwitchers + i) * kSwitchNs;
+      sleep_until(next);
+    }
+  }
+}
+
 int main(void) {
   mount_all();
   open_serial();
@@ -256,6 +277,7 @@ int main(void) {
   write_files("/data/image", settings.image_mib, seed_of(settings.image));
   write_files("/data/own", settings.own_mib, next_random(&worker.state));
   if (work_once == touch_once || work_once == rewrite_once) make_buffer(&worker);
+  start_switchers();
   say("\nready role=%s image=%s\n", settings.role, settings.image);
 
   uint64_t beats = 0, work = 0;
