@@ -21,7 +21,7 @@ def of_page(page: str, name: str) -> dict[str, set[str]]:
             assert words[0] == name, f"heading '{line}' does not begin with {name}"
             command = " ".join(word for word in words[1:] if word.islower())
             known[command] = set()
-        if line == ".TP" and re.match(r"\.BR? -", following):
+        if line == ".TP" and re.match(r"\.B[IR]? -", following):
             known[command] |= set(OPTION.findall(following))
         if line.startswith(".SH") and "SUBCOMMANDS" not in line and command:
             break

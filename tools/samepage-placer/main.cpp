@@ -14,6 +14,7 @@ namespace samepage::control {
 namespace {
 
 void add_flags(CLI::App& flags, Options& options) {
+  flags.option_defaults()->always_capture_default();
   flags.add_option("--bind", options.bind, "Where agents connect, as tcp://ADDRESS:PORT");
   flags.add_option("--socket", options.socket, "The API's UNIX socket");
   flags.add_option("--http", options.http, "Serve the API on ADDRESS:PORT too");

@@ -15,6 +15,7 @@ namespace samepage::agent {
 namespace {
 
 void add_flags(CLI::App& flags, Options& options) {
+  flags.option_defaults()->always_capture_default();
   flags.add_flag("--init", options.init,
                  "Make this host's key pair unless there is one, print the public key and exit")
       ->configurable(false);
