@@ -63,8 +63,8 @@ def main(program: str, page: pathlib.Path) -> int:
                 problems.append(f"{option} of {where} is not in {page.name}")
             for option in sorted(documented[command] - actual[command]):
                 problems.append(f"{option} of {where} is in {page.name} but not in --help")
-    print("\n".join(problems) or f"{len(actual)} subcommands agree")
-    return 1 if problems or len(actual) < 2 else 0
+    print("\n".join(problems) or f"{sum(map(len, actual.values()))} options agree")
+    return 1 if problems or not actual[""] else 0
 
 
 if __name__ == "__main__":
