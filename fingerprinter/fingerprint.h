@@ -36,7 +36,8 @@ class Fingerprint {
   static Fingerprint of(const Scan& scan);
 
   /// The guests together, as if they were one. The counts `unique` and `duplicate` are then
-  /// estimates from the sketches.
+  /// estimates, and the intervals of overlap.h know nothing of their error: merge all at once, not
+  /// one by one.
   static Fingerprint merge(std::span<const Fingerprint> fingerprints);
 
   const PageCounts& counts() const { return counts_; }

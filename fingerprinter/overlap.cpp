@@ -3,34 +3,37 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <numeric>
 #include <vector>
 
-// How pages common to two sets follow from their sketches
+// How the union of sets follows from their sketches
 //
-// One band: m cells, and of each set's hashes the share q falls into it. A cell stays empty with
-// probability Z = exp(-n q / m) for a set of n hashes (Whang et al. 1990). With Z1, Z2 measured on
-// the two bitmaps and Z12 on their OR, the hashes that the band has in common are
+// One band: m cells, and of a set's hashes the share q falls into it. A cell stays empty with
+// probability Z = exp(-n q / m) for a set of n hashes, so -m ln Z / q estimates n from the measured
+// Z, and the same with the Z of the OR of all bitmaps estimates the union U (linear counting; Whang
+// et al. 1990). For two sets, n1 + n2 - U = m (ln Z12 - ln Z1 - ln Z2) / q is what Memory Buddies'
+// Eq. 1 says for k = 1, with the zero bits of the OR written as z1 + z2 - z12.
 //
-//     f = m (ln Z12 - ln Z1 - ln Z2)
+// But the sizes n are known exactly, each fingerprint counts them. The error of the estimated sum N
+// of the sizes is therefore known too, and it is correlated with the error of U, since both come
+// from the same sample. So U is corrected by regression:
 //
-// which is Memory Buddies' Eq. 1 for k = 1 with zero bits of the OR written as z1 + z2 - z12. The
-// pages in common are f / q. By the delta method the variance of f is
+//     U' = U - beta (N - known N),    beta = cov(U, N) / var(N),    variance (1 - r^2) var(U)
 //
-//     m (1/Z12 - 1/Z1 - 1/Z2 + 2 Z12/(Z1 Z2) - 1)
+// beta = 1 would be Eq. 1 (its error grows with the number of copies: useless for 100 guests of
+// one image), beta = 0 plain counting (useless for two guests that have little in common).
 //
-// It holds the noise of colliding cells and that of the sample: in nearly empty bands it tends to
-// f itself, the variance of a sample in which each common page is found independently.
+// Variances: by the delta method a cell adds -1/Z_or to U if it is empty in the OR, and -1/Z to N
+// for each set in which it is empty. For two sets the moments of that have a closed form in n1, n2
+// and the common c; for more they are measured over a part of the cells (the "infinitesimal
+// jackknife"). They hold the noise of colliding cells and that of the sample. In nearly empty bands
+// they are inversely proportional to q, and are taken from the fullest of these.
 //
-// All bands together: the mean of f / q weighted by the inverse of their variances. Each common
-// page is in exactly one band, so the bands' sampling errors cancel in part; for weights that sum
-// to 1 that takes c, the number of common pages, off the variance. With a single band of share p
-// this is the known sqrt(c (1-p)/p); with all bands nearly empty nothing is left of it.
-//
-// More sets: the copies to be saved, sum of n - size of the union, are m (ln Z_or - sum of ln Z) /
-// q alike. The variance comes from the influence of a single cell, 1/Z_or if it is empty in the OR
-// less 1/Z for each set in which it is empty: measured over a part of the cells (the "infinitesimal
-// jackknife"), since a formula would need every pair. In nearly empty bands it is inversely
-// proportional to q, and is taken from the fullest of them.
+// All bands together: the mean weighted by the inverse variances. Each page is in exactly one band,
+// so the sampling errors of the bands cancel in part: a page in t sets adds 1 - beta t to U', and
+// the sum of (1 - beta t)^2 over all pages comes off the variance. (With a single band of share p
+// and beta = 1 that leaves the known sqrt(c (1-p)/p); with all bands nearly empty, nothing.) For
+// two sets that sum is known; for more, (U - beta N)^2 / U is never too much.
 
 namespace samepage::fingerprinter {
 namespace {
@@ -45,129 +48,184 @@ constexpr double kRoughness = Sketch::kBands;
 // Bands emptier than this have few colliding cells, and too few set ones to measure a variance on.
 constexpr double kSparse = 0.25;
 
-/// One band's estimate of all pages in question.
+double load(std::size_t occupied) {
+  return -std::log1p(-static_cast<double>(occupied) / kCells);
+}
+
+/// What one band says of the union and of the sum of the sizes.
 struct BandEstimate {
-  double pages = 0;
-  double variance = 0;
-};
-
-/// At least one page of a band is always uncertain; keeps empty bands from claiming certainty.
-double variance_of(double cell_variance, double share) {
-  return std::max(cell_variance * kCells, 1.0) / (share * share);
-}
-
-/// `pages_max`: the number that cannot be exceeded.
-Estimate combine(std::span<const BandEstimate> bands, double pages_max) {
-  if (bands.empty() || pages_max == 0) return {0, 0, pages_max};
-  double weights = 0;
-  double pages = 0;
-  for (const BandEstimate& band : bands) {
-    weights += 1 / band.variance;
-    pages += band.pages / band.variance;
-  }
-  pages = std::clamp(pages / weights, 0.0, pages_max);
-  const double variance = std::max(1 / weights - pages, 0.0) + kRoughness;
-  const double margin = kZ95 * std::sqrt(variance);
-  return {pages, std::max(pages - margin, 0.0), std::min(pages + margin, pages_max)};
-}
-
-double load(double occupied) {
-  return -std::log1p(-occupied / kCells);
-}
-
-/// What one band says of two sets, without its variance.
-struct PairBand {
   double share = 0;
-  double pages = 0;
+  double either = 0;
+  double sum = 0;
 };
 
-std::vector<PairBand> compare(const Fingerprint& a, const Fingerprint& b) {
-  std::vector<PairBand> bands;
-  for (std::size_t i = 0; i < Sketch::kBands; ++i) {
-    const auto either = static_cast<double>(count_cells(a.sketch().band(i), b.sketch().band(i)));
-    if (either > kCells - kEmptyMin) continue;
-    const double common = load(static_cast<double>(a.occupied(i))) +
-                          load(static_cast<double>(b.occupied(i))) - load(either);
-    bands.push_back({Sketch::share(i), kCells * common / Sketch::share(i)});
+/// Of one cell's influence on the two estimates, in units of 1 / share.
+struct Moments {
+  double either = 0;
+  double covariance = 0;
+  double sum = 0;
+
+  double beta() const { return sum > 0 ? covariance / sum : 0; }
+
+  /// Of a band's corrected estimate. At least one page of a band is always uncertain.
+  double variance(double share) const {
+    const double cell = either - beta() * covariance;
+    return std::max(cell * kCells, 1.0) / (share * share);
   }
-  return bands;
+};
+
+/// The weighted mean over bands.
+class Combiner {
+ public:
+  explicit Combiner(double sum_known) : sum_known_(sum_known) {}
+
+  void add(const BandEstimate& band, double beta, double variance) {
+    weights_ += 1 / variance;
+    pages_ += (band.either - beta * (band.sum - sum_known_)) / variance;
+    betas_ += beta / variance;
+  }
+
+  bool empty() const { return weights_ == 0; }
+  double pages() const { return pages_ / weights_; }
+  double beta() const { return betas_ / weights_; }
+
+  /// `certain`: the sum of (1 - beta t)^2 over all pages.
+  double variance(double certain) const {
+    return std::max(1 / weights_ - certain, 0.0) + kRoughness;
+  }
+
+ private:
+  double sum_known_;
+  double weights_ = 0;
+  double pages_ = 0;
+  double betas_ = 0;
+};
+
+Estimate interval(double pages, double variance, double low, double high) {
+  pages = std::clamp(pages, low, high);
+  const double margin = kZ95 * std::sqrt(variance);
+  return {pages, std::max(pages - margin, low), std::min(pages + margin, high)};
 }
 
-/// The sizes of two sets. A band's variance follows from them and not from its own bitmaps, which
-/// would tie its weight to its error.
-struct PairSizes {
+/// Two sets of known sizes.
+struct Pair {
   double a = 0;
   double b = 0;
   double common = 0;  ///< As far as known.
 
-  double variance(double share) const {
-    const double cell = share / kCells;
-    return variance_of(std::exp((a + b - common) * cell) - std::exp(a * cell) - std::exp(b * cell) +
-                           2 * std::exp(common * cell) - 1,
-                       share);
+  double sum() const { return a + b; }
+
+  Moments moments(double share) const {
+    const auto grown = [share](double pages) { return std::expm1(pages * share / kCells); };
+    const double sizes = grown(a) + grown(b);
+    return {grown(a + b - common), sizes, sizes + 2 * grown(common)};
+  }
+
+  double certain(double beta) const {
+    const double once = a + b - 2 * common;
+    return once * (1 - beta) * (1 - beta) + common * (1 - 2 * beta) * (1 - 2 * beta);
+  }
+
+  Combiner combine(std::span<const BandEstimate> bands) const {
+    Combiner combiner(sum());
+    for (const BandEstimate& band : bands) {
+      const Moments of_band = moments(band.share);
+      combiner.add(band, of_band.beta(), of_band.variance(band.share));
+    }
+    return combiner;
   }
 };
 
-Estimate estimate_pair(std::span<const PairBand> bands, const PairSizes& sets) {
-  std::vector<BandEstimate> estimates;
-  for (const PairBand& band : bands) estimates.push_back({band.pages, sets.variance(band.share)});
-  return combine(estimates, std::min(sets.a, sets.b));
+std::vector<BandEstimate> compare(const Fingerprint& a, const Fingerprint& b) {
+  std::vector<BandEstimate> bands;
+  for (std::size_t i = 0; i < Sketch::kBands; ++i) {
+    const std::size_t either = count_cells(a.sketch().band(i), b.sketch().band(i));
+    if (static_cast<double>(either) > kCells - kEmptyMin) continue;
+    const double cells = kCells / Sketch::share(i);
+    const double sum = load(a.occupied(i)) + load(b.occupied(i));
+    bands.push_back({Sketch::share(i), cells * load(either), cells * sum});
+  }
+  return bands;
 }
 
-/// The variance of one cell's influence on one band's estimate, over every fourth word.
-double influence_variance(std::span<const Fingerprint> fingerprints, const Sketch::Band& all,
-                          std::size_t index) {
+/// The moments of one band, over every fourth word.
+Moments measure(std::span<const Fingerprint> fingerprints, const Sketch::Band& all,
+                std::size_t index) {
   constexpr std::size_t kStep = 4;
   constexpr std::size_t kSampled = Sketch::kBandWords / kStep * 64;
-  std::vector<double> influence(kSampled);
-  const auto add = [&influence](const Sketch::Band& band, double weight) {
+  std::vector<double> sum(kSampled);
+  std::vector<double> either(kSampled);
+  const auto add = [](const Sketch::Band& band, std::size_t occupied, std::vector<double>& to) {
+    const double weight = kCells / (kCells - static_cast<double>(occupied));
     for (std::size_t cell = 0; cell < kSampled; ++cell) {
       const std::uint64_t word = band.words[cell / 64 * kStep];
-      influence[cell] += (word >> (cell % 64) & 1U) == 0 ? weight : 0;
+      to[cell] += (word >> (cell % 64) & 1U) == 0 ? weight : 0;
     }
   };
-  add(all, kCells / (kCells - static_cast<double>(count_cells(all))));
+  add(all, count_cells(all), either);
   for (const Fingerprint& one : fingerprints) {
-    add(one.sketch().band(index), -kCells / (kCells - static_cast<double>(one.occupied(index))));
+    add(one.sketch().band(index), one.occupied(index), sum);
   }
 
-  double sum = 0;
-  double squares = 0;
-  for (const double value : influence) {
-    sum += value;
-    squares += value * value;
+  const double either_mean = std::accumulate(either.begin(), either.end(), 0.0) / kSampled;
+  const double sum_mean = std::accumulate(sum.begin(), sum.end(), 0.0) / kSampled;
+  Moments moments;
+  for (std::size_t cell = 0; cell < kSampled; ++cell) {
+    const double either_off = either[cell] - either_mean;
+    const double sum_off = sum[cell] - sum_mean;
+    moments.either += either_off * either_off / (kSampled - 1);
+    moments.covariance += either_off * sum_off / (kSampled - 1);
+    moments.sum += sum_off * sum_off / (kSampled - 1);
   }
-  return (squares - sum * sum / kSampled) / (kSampled - 1);
+  return moments;
 }
 
-/// Copies that one frame each could replace: the guests' distinct contents, less those of the
-/// union.
-Estimate copies(std::span<const Fingerprint> fingerprints, double pages_max) {
+Combiner combine_many(std::span<const Fingerprint> fingerprints, double sum_known) {
   const auto all = std::make_unique<Sketch>();
   for (const Fingerprint& one : fingerprints) all->merge(one.sketch());
 
-  std::vector<BandEstimate> bands;
-  double sparse_variance = 0;  // Times the share: that is the same for all sparse bands.
+  Combiner combiner(sum_known);
+  double sparse_variance = 0;  // Times the share: the same for all sparse bands.
+  double beta = 0;
   for (std::size_t i = 0; i < Sketch::kBands; ++i) {
-    const auto occupied = static_cast<double>(count_cells(all->band(i)));
-    if (occupied > kCells - kEmptyMin) continue;
-    double common = -load(occupied);
-    for (const Fingerprint& one : fingerprints) {
-      common += load(static_cast<double>(one.occupied(i)));
-    }
+    const std::size_t either = count_cells(all->band(i));
+    if (static_cast<double>(either) > kCells - kEmptyMin) continue;
     const double share = Sketch::share(i);
-    const double variance =
-        sparse_variance > 0 ? std::max(sparse_variance / share, 1 / (share * share))
-                            : variance_of(influence_variance(fingerprints, all->band(i), i), share);
-    if (occupied < kSparse * kCells && sparse_variance == 0) sparse_variance = variance * share;
-    bands.push_back({kCells * common / share, variance});
+    double sum = 0;
+    for (const Fingerprint& one : fingerprints) sum += load(one.occupied(i));
+
+    double variance = sparse_variance / share;
+    if (sparse_variance == 0) {
+      const Moments moments = measure(fingerprints, all->band(i), i);
+      beta = moments.beta();
+      variance = moments.variance(share);
+      if (static_cast<double>(either) < kSparse * kCells) sparse_variance = variance * share;
+    }
+    const double cells = kCells / share;
+    combiner.add({share, cells * load(either), cells * sum}, beta,
+                 std::max(variance, 1 / (share * share)));
   }
-  return combine(bands, pages_max);
+  return combiner;
 }
 
-Estimate between(std::span<const Fingerprint> fingerprints) {
-  if (fingerprints.size() < 2) return {};
-  if (fingerprints.size() == 2) return overlap(fingerprints[0], fingerprints[1]);
+}  // namespace
+
+Estimate overlap(const Fingerprint& a, const Fingerprint& b) {
+  Pair pair{static_cast<double>(a.counts().unique), static_cast<double>(b.counts().unique), 0};
+  const double common_max = std::min(pair.a, pair.b);
+  const std::vector<BandEstimate> bands = compare(a, b);
+  if (bands.empty() || common_max == 0) return {0, 0, common_max};
+
+  // The weights and beta depend on the result; the second round has them nearly right.
+  for (int round = 0; round < 2; ++round) {
+    pair.common = std::clamp(pair.sum() - pair.combine(bands).pages(), 0.0, common_max);
+  }
+  const Combiner combined = pair.combine(bands);
+  return interval(pair.sum() - combined.pages(), combined.variance(pair.certain(combined.beta())),
+                  0, common_max);
+}
+
+Estimate footprint(std::span<const Fingerprint> fingerprints) {
   double sum = 0;
   double largest = 0;
   for (const Fingerprint& one : fingerprints) {
@@ -175,32 +233,29 @@ Estimate between(std::span<const Fingerprint> fingerprints) {
     sum += unique;
     largest = std::max(largest, unique);
   }
-  return copies(fingerprints, sum - largest);
-}
-
-}  // namespace
-
-Estimate overlap(const Fingerprint& a, const Fingerprint& b) {
-  const std::vector<PairBand> bands = compare(a, b);
-  PairSizes sets{static_cast<double>(a.counts().unique), static_cast<double>(b.counts().unique), 0};
-  sets.common = estimate_pair(bands, sets).pages;
-  return estimate_pair(bands, sets);
-}
-
-Estimate footprint(std::span<const Fingerprint> fingerprints) {
-  double sum = 0;
-  for (const Fingerprint& one : fingerprints) sum += static_cast<double>(one.counts().unique);
-  const Estimate saved = between(fingerprints);
-  return {sum - saved.pages, sum - saved.high, sum - saved.low};
+  if (fingerprints.size() < 2 || sum == largest) return {sum, sum, sum};
+  if (fingerprints.size() == 2) {
+    const Estimate common = overlap(fingerprints[0], fingerprints[1]);
+    return {sum - common.pages, sum - common.high, sum - common.low};
+  }
+  const Combiner combined = combine_many(fingerprints, sum);
+  if (combined.empty()) return {sum, largest, sum};
+  const double excess = combined.pages() - combined.beta() * sum;
+  const double certain = excess * excess / std::max(combined.pages(), 1.0);
+  return interval(combined.pages(), combined.variance(certain), largest, sum);
 }
 
 Sharing sharing(std::span<const Fingerprint> fingerprints) {
-  Sharing sharing{.between = between(fingerprints)};
+  Sharing sharing;
+  double sum = 0;
   for (const Fingerprint& one : fingerprints) {
     sharing.zero += one.counts().zero;
     sharing.within += one.counts().duplicate;
+    sum += static_cast<double>(one.counts().unique);
   }
   if (sharing.zero > 0) --sharing.zero;
+  const Estimate distinct = footprint(fingerprints);
+  sharing.between = {sum - distinct.pages, sum - distinct.high, sum - distinct.low};
   return sharing;
 }
 
