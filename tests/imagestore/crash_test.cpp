@@ -59,6 +59,16 @@ TEST(CrashTest, AKilledImporterLosesNothingAcknowledged) {
   ASSERT_NE(memory, MAP_FAILED);
   auto& shared = *new (memory) Shared();
   std::uint64_t adopted = 0;
+  // How long an import takes here and now, so that kills fall before, into and behind one.
+  std::chrono::microseconds import_time{0};
+  {
+    const auto store = open_store(scratch / "store");
+    const auto start = std::chrono::steady_clock::now();
+    ASSERT_TRUE(import_file(*store, scratch / "disk-3", image_name(0)));
+    import_time = std::chrono::duration_cast<std::chrono::microseconds>(
+        std::chrono::steady_clock::now() - start);
+    shared.imported.store(1);
+  }
 
   for (int round = 0; round < kRounds; ++round) {
     // New pages each time, or there would soon be nothing left to write.
@@ -69,7 +79,8 @@ TEST(CrashTest, AKilledImporterLosesNothingAcknowledged) {
     if (child == 0) import_forever(scratch, first, shared);
     while (!shared.opened.load() && ::waitpid(child, nullptr, WNOHANG) == 0) ::sched_yield();
     // A moment is what the test is about: this wait decides nothing, it only varies.
-    std::this_thread::sleep_for(std::chrono::microseconds(random() % 120'000));
+    std::this_thread::sleep_for(
+        std::chrono::microseconds(random() % static_cast<std::uint64_t>(2 * import_time.count())));
     ::kill(child, SIGKILL);
     int status = 0;
     ASSERT_EQ(::waitpid(child, &status, 0), child);
@@ -87,6 +98,7 @@ TEST(CrashTest, AKilledImporterLosesNothingAcknowledged) {
     EXPECT_EQ(report.images, images.size());
   }
   std::cout << shared.imported.load() << " images imported, " << adopted << " objects adopted\n";
+  EXPECT_GT(shared.imported.load(), 1U) << "no import returned before its kill";
   EXPECT_GT(adopted, 0U) << "no kill fell into an import: the test tests nothing";
 }
 
