@@ -115,8 +115,9 @@ void describe_below(const CLI::App& app, const std::string& path, const std::str
                     Script& script) {
   for (const CLI::App* child : app.get_subcommands([](const CLI::App*) { return true; })) {
     const std::string child_path = path + " " + child->get_name();
-    const std::string words = describe_options(*child, "", child_path, script);
-    add_case(script.words, "'" + child_path + "'", subcommand_names(*child) + words + global_words);
+    std::string words = subcommand_names(*child);
+    words += describe_options(*child, "", child_path, script) + global_words;
+    add_case(script.words, "'" + child_path + "'", words);
     describe_below(*child, child_path, global_words, script);
   }
 }
