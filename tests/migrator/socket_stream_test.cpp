@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "migrator/socket_calls.h"
 #include "migrator/socket_listener.h"
 
 namespace samepage::migrator {
@@ -102,10 +103,11 @@ TEST_F(SocketStreamTest, AUnixListenerIsItsOwnersAndItsFileGoesWithIt) {
 }
 
 TEST_F(SocketStreamTest, AStaleSocketIsReplacedAndAnythingElseIsNot) {
-  const Fd stale(::socket(AF_UNIX, SOCK_STREAM, 0));
   {
-    const auto first = SocketListener::listen_unix(path()).value().release();
-    ASSERT_NE(first, nullptr);
+    // Closing a bound socket leaves its file behind.
+    const Fd stale(::socket(AF_UNIX, SOCK_STREAM, 0));
+    const SocketAddress address = unix_address(path()).value();
+    ASSERT_EQ(::bind(stale.get(), address.raw(), address.size), 0);
   }
   EXPECT_TRUE(SocketListener::listen_unix(path()));
   std::filesystem::create_directory(folder_ + "/other");
