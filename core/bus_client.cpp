@@ -83,7 +83,8 @@ class BusClient::Io {
     Connection(zmq::context_t& context, const BusClient::Options& options)
         : dealer(context, zmq::socket_type::dealer), monitor(context, dealer, kWatchedEvents) {
       set_up_bus_socket(dealer, options.endpoint, options.keys, options.limits);
-      dealer.set(zmq::sockopt::curve_serverkey, options.server_public_key);
+      dealer.set(zmq::sockopt::curve_serverkey,
+                 zmq::buffer(curve_key_bytes(options.server_public_key)));
       dealer.set(zmq::sockopt::immediate, true);
       dealer.connect(options.endpoint);
     }
@@ -265,7 +266,7 @@ Result<std::unique_ptr<BusClient>> BusClient::create(Options options) {
     return fail(Errc::kInvalid, "the bus needs a key pair");
   }
   if (!is_curve_key(options.server_public_key)) {
-    return fail(Errc::kInvalid, "the placer's public key is no key: it has 40 characters of Z85");
+    return fail(Errc::kInvalid, "the placer's public key is no key: it has 64 hexadecimal digits");
   }
   if (!options.on_message) return fail(Errc::kInvalid, "the bus needs a handler of messages");
   auto outbox = TRY(BusOutbox::create(options.limits));

@@ -1,6 +1,7 @@
 #include "core/bus_doorkeeper.h"
 
 #include <array>
+#include <span>
 #include <vector>
 
 #include <zmq_addon.hpp>
@@ -18,18 +19,15 @@ constexpr std::size_t kMechanism = 5;
 constexpr std::size_t kCredentials = 6;
 constexpr std::size_t kFrames = 7;
 
-constexpr std::size_t kBinaryKeySize = 32;
-
 // A stranger who makes up keys must not fill the log.
 constexpr std::size_t kRefusedKeysMax = 1000;
 
 std::string public_key_of(const std::vector<zmq::message_t>& frames) {
   if (frames.size() != kFrames) return {};
   if (frames[kMechanism].to_string_view() != "CURVE") return {};
-  if (frames[kCredentials].size() != kBinaryKeySize) return {};
-  std::array<char, 41> text{};
-  zmq_z85_encode(text.data(), frames[kCredentials].data<std::uint8_t>(), kBinaryKeySize);
-  return text.data();
+  if (frames[kCredentials].size() != kCurveKeyBytes) return {};
+  return curve_key_text(std::span<const std::uint8_t, kCurveKeyBytes>(
+      frames[kCredentials].data<std::uint8_t>(), kCurveKeyBytes));
 }
 
 }  // namespace
@@ -42,7 +40,7 @@ BusDoorkeeper::BusDoorkeeper(zmq::context_t& context) : socket_(context, zmq::so
 Result<void> BusDoorkeeper::enroll(const std::string& host, const std::string& public_key) {
   if (host.empty()) return fail(Errc::kInvalid, "a host needs a name");
   if (!is_curve_key(public_key)) {
-    return fail(Errc::kInvalid, "this is no public key: it has 40 characters of Z85");
+    return fail(Errc::kInvalid, "this is no public key: it has 64 hexadecimal digits");
   }
   const MutexLock lock(mutex_);
   const auto holder = host_by_key_.find(public_key);

@@ -39,8 +39,8 @@ void set_up_bus_socket(zmq::socket_t& socket, const std::string& endpoint, const
   socket.set(zmq::sockopt::reconnect_ivl, milliseconds(limits.reconnect_interval));
   socket.set(zmq::sockopt::reconnect_ivl_max,
              milliseconds(limits.reconnect_interval) * kReconnectIntervalFactorMax);
-  socket.set(zmq::sockopt::curve_publickey, keys.public_key);
-  socket.set(zmq::sockopt::curve_secretkey, keys.secret_key);
+  socket.set(zmq::sockopt::curve_publickey, zmq::buffer(curve_key_bytes(keys.public_key)));
+  socket.set(zmq::sockopt::curve_secretkey, zmq::buffer(curve_key_bytes(keys.secret_key)));
 }
 
 BusMonitor::BusMonitor(zmq::context_t& context, zmq::socket_t& socket, int events)

@@ -12,17 +12,20 @@
 #include <unistd.h>
 #include <zmq.h>
 
+#include "core/check.h"
 #include "core/fd.h"
 
 namespace samepage {
 namespace {
 
-constexpr std::size_t kKeySize = 40;
+constexpr std::size_t kTextSize = 2 * kCurveKeyBytes;
+constexpr std::string_view kHexDigits = "0123456789abcdef";
 constexpr std::size_t kFileSizeMax = 1024;
 constexpr std::string_view kPublicLabel = "public ";
 constexpr std::string_view kSecretLabel = "secret ";
 
-using KeyText = std::array<char, kKeySize + 1>;
+// ZeroMQ makes keys in its own text form.
+using Z85Text = std::array<char, 41>;
 
 tl::unexpected<Error> io_failure(const std::string& what) {
   return fail(Errc::kIo, what + ": " + std::generic_category().message(errno));
@@ -69,21 +72,59 @@ std::string take_line(std::string_view& text, std::string_view label) {
   return value;
 }
 
+std::string text_of(const Z85Text& key) {
+  std::array<std::uint8_t, kCurveKeyBytes> bytes{};
+  CHECK(zmq_z85_decode(bytes.data(), key.data()) != nullptr);
+  return curve_key_text(bytes);
+}
+
+std::string public_key_of(const std::string& secret_key) {
+  Z85Text secret{};
+  Z85Text derived{};
+  const auto bytes = curve_key_bytes(secret_key);
+  zmq_z85_encode(secret.data(), bytes.data(), bytes.size());
+  return zmq_curve_public(derived.data(), secret.data()) == 0 ? text_of(derived) : std::string();
+}
+
+bool are_a_pair(const CurveKeyPair& keys) {
+  return is_curve_key(keys.public_key) && is_curve_key(keys.secret_key) &&
+         public_key_of(keys.secret_key) == keys.public_key;
+}
+
 }  // namespace
 
 Result<CurveKeyPair> generate_curve_keys() {
-  KeyText public_key{};
-  KeyText secret_key{};
+  Z85Text public_key{};
+  Z85Text secret_key{};
   if (zmq_curve_keypair(public_key.data(), secret_key.data()) != 0) {
     return fail(Errc::kIo, std::string("make a key pair: ") + zmq_strerror(zmq_errno()));
   }
-  return CurveKeyPair{public_key.data(), secret_key.data()};
+  return CurveKeyPair{text_of(public_key), text_of(secret_key)};
 }
 
 bool is_curve_key(std::string_view text) {
-  if (text.size() != kKeySize) return false;
-  std::array<std::uint8_t, 32> binary{};
-  return zmq_z85_decode(binary.data(), std::string(text).c_str()) != nullptr;
+  return text.size() == kTextSize && text.find_first_not_of(kHexDigits) == std::string_view::npos;
+}
+
+std::array<std::uint8_t, kCurveKeyBytes> curve_key_bytes(std::string_view text) {
+  CHECK(is_curve_key(text));
+  std::array<std::uint8_t, kCurveKeyBytes> bytes{};
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    const std::size_t high = kHexDigits.find(text[2 * i]);
+    const std::size_t low = kHexDigits.find(text[2 * i + 1]);
+    bytes[i] = static_cast<std::uint8_t>(high << 4 | low);
+  }
+  return bytes;
+}
+
+std::string curve_key_text(std::span<const std::uint8_t, kCurveKeyBytes> key) {
+  std::string text;
+  text.reserve(kTextSize);
+  for (const std::uint8_t byte : key) {
+    text += kHexDigits[byte >> 4];
+    text += kHexDigits[byte & 0xf];
+  }
+  return text;
 }
 
 Result<void> save_curve_keys(const CurveKeyPair& keys, const std::string& path) {
@@ -121,10 +162,7 @@ Result<CurveKeyPair> load_curve_keys(const std::string& path) {
   CurveKeyPair keys;
   keys.public_key = take_line(rest, kPublicLabel);
   keys.secret_key = take_line(rest, kSecretLabel);
-  KeyText derived{};
-  if (!is_curve_key(keys.public_key) || !is_curve_key(keys.secret_key) || !rest.empty() ||
-      zmq_curve_public(derived.data(), keys.secret_key.c_str()) != 0 ||
-      keys.public_key != derived.data()) {
+  if (!rest.empty() || !are_a_pair(keys)) {
     return fail(Errc::kCorrupt, path + " holds no key pair: delete it, start again and enrol anew");
   }
   return keys;

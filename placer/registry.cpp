@@ -85,7 +85,7 @@ Result<std::vector<EnrolledHost>> Registry::hosts() {
 Result<EnrolledHost> Registry::enroll(const std::string& name, const std::string& public_key) {
   TRY(check_name(name));
   if (!is_curve_key(public_key)) {
-    return fail(Errc::kInvalid, "the public key is not 40 characters of Z85");
+    return fail(Errc::kInvalid, "the public key is not 64 hexadecimal digits");
   }
   Transaction change = TRY(database_.begin());
   const std::vector<EnrolledHost> known = TRY(hosts());

@@ -14,7 +14,7 @@ namespace samepage::placer {
 
 struct EnrolledHost {
   std::string name;
-  std::string public_key;  ///< CURVE, 40 characters of Z85.
+  std::string public_key;  ///< CURVE, 64 hexadecimal digits.
   std::chrono::system_clock::time_point enrolled_at;
 };
 

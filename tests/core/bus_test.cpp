@@ -91,9 +91,10 @@ class BusTest : public ::testing::Test {
   zmq::socket_t plain_dealer(const BusServer& server, const CurveKeyPair& keys) {
     zmq::socket_t dealer(context_, zmq::socket_type::dealer);
     dealer.set(zmq::sockopt::linger, 0);
-    dealer.set(zmq::sockopt::curve_publickey, keys.public_key);
-    dealer.set(zmq::sockopt::curve_secretkey, keys.secret_key);
-    dealer.set(zmq::sockopt::curve_serverkey, server_keys_.public_key);
+    dealer.set(zmq::sockopt::curve_publickey, zmq::buffer(curve_key_bytes(keys.public_key)));
+    dealer.set(zmq::sockopt::curve_secretkey, zmq::buffer(curve_key_bytes(keys.secret_key)));
+    dealer.set(zmq::sockopt::curve_serverkey,
+               zmq::buffer(curve_key_bytes(server_keys_.public_key)));
     dealer.connect(server.endpoint());
     return dealer;
   }

@@ -79,9 +79,16 @@ TEST_F(CurveKeysTest, SaysIoWhenTheFolderIsMissing) {
 
 TEST_F(CurveKeysTest, TellsKeysFromOtherText) {
   EXPECT_FALSE(is_curve_key(""));
-  EXPECT_FALSE(is_curve_key(std::string(39, 'a')));
-  EXPECT_FALSE(is_curve_key(std::string(40, ' ')));
-  EXPECT_FALSE(is_curve_key(std::string("aaaa\0aaaa", 9) + std::string(31, 'a')));
+  EXPECT_FALSE(is_curve_key(std::string(63, 'a')));
+  EXPECT_FALSE(is_curve_key(std::string(64, ' ')));
+  EXPECT_FALSE(is_curve_key(std::string(64, 'A')));
+  EXPECT_FALSE(is_curve_key(std::string("aaaa\0aaaa", 9) + std::string(55, 'a')));
+}
+
+TEST_F(CurveKeysTest, WritesAKeyAsWordsThatAShellLeavesAlone) {
+  const auto keys = generate_curve_keys().value();
+  EXPECT_EQ(keys.public_key.find_first_not_of("0123456789abcdef"), std::string::npos);
+  EXPECT_EQ(curve_key_text(curve_key_bytes(keys.public_key)), keys.public_key);
 }
 
 }  // namespace

@@ -54,7 +54,7 @@ TEST_F(RegistryTest, RefusesANameOrKeyThatIsTakenOrUnusable) {
   ASSERT_TRUE(registry_.enroll("host1", key1_));
   EXPECT_THAT(refusal("host1", key2_), HasSubstr("enrolled with another key"));
   EXPECT_THAT(refusal("host2", key1_), HasSubstr("this key is enrolled as host1"));
-  EXPECT_THAT(refusal("host2", "short"), HasSubstr("40 characters of Z85"));
+  EXPECT_THAT(refusal("host2", "short"), HasSubstr("64 hexadecimal digits"));
   EXPECT_THAT(refusal("a/b", key2_), HasSubstr("1 to 63 letters"));
   EXPECT_THAT(refusal("", key2_), HasSubstr("1 to 63 letters"));
 }

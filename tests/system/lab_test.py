@@ -242,11 +242,12 @@ class RunningLab(unittest.TestCase):
 
     def test_frames_are_counted_before_and_after_merging(self) -> None:
         host1, host2 = self.lab.hosts
-        before = count_frames(host1)
-        self.assertGreater(before.resident_pages, 2 * IMAGE_PAGES)
-        self.assertEqual(before.distinct_frames, before.resident_pages)
+        with Ksm(run=2, pages_to_scan=20000, sleep_millisecs=10) as ksm:
+            before = count_frames(host1)
+            self.assertGreater(before.resident_pages, 2 * IMAGE_PAGES)
+            self.assertEqual(before.distinct_frames, before.resident_pages)
 
-        with Ksm(pages_to_scan=20000, sleep_millisecs=10) as ksm:
+            ksm.merge()
             ksm.wait_converged(timeout_s=60)
             after, other, kernels = count_frames(host1), count_frames(host2), ksm.counters()
 

@@ -95,7 +95,7 @@ void add_hosts(CLI::App& root, Subcommands& subcommands) {
       ->type_name("NAME");
   enrolled
       .add_option("key", options->public_key,
-                  "The agent's public key, 40 characters; samepaged logs it when it starts")
+                  "The agent's public key, 64 hexadecimal digits; samepaged logs it when it starts")
       ->required()
       ->type_name("KEY");
 

@@ -111,6 +111,10 @@ class Ksm:
         finally:
             self._lock.close()
 
+    def merge(self) -> None:
+        """Starts merging in a Ksm that was made with run=0 (stopped) or run=2 (unmerged)."""
+        _put("run", 1)
+
     def counters(self) -> dict[str, int]:
         """The kernel's counters now: pages_shared, pages_sharing, pages_unshared, full_scans."""
         names = ("pages_shared", "pages_sharing", "pages_unshared", "full_scans")
