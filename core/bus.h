@@ -122,11 +122,14 @@ class BusClient {
     std::function<void()> on_disconnected = {};
   };
 
-  /// Succeeds without a connection. kInvalid: the endpoint or a key is malformed.
+  /// Nothing is sent or called back before start(). kInvalid: the endpoint or a key is malformed.
   static Result<std::unique_ptr<BusClient>> create(Options options);
   BusClient(const BusClient&) = delete;
   BusClient& operator=(const BusClient&) = delete;
   ~BusClient();
+
+  /// Connects, and goes on by itself; once, when everything that the callbacks use is there.
+  void start();
 
   /// As BusServer's.
   void close();

@@ -44,11 +44,14 @@ class BusClient::Io {
         requests_(options_.limits.requests_max),
         trouble_("the placer at " + options_.endpoint + " has not answered yet") {
     open();
-    thread_ = std::jthread([this] { run(); });
   }
   Io(const Io&) = delete;
   Io& operator=(const Io&) = delete;
   ~Io() { close(); }
+
+  void start() {
+    thread_ = std::jthread([this] { run(); });
+  }
 
   void close() {
     outbox_->close();
@@ -281,6 +284,10 @@ Result<std::unique_ptr<BusClient>> BusClient::create(Options options) {
 
 BusClient::BusClient(std::unique_ptr<Io> io) : io_(std::move(io)) {}
 BusClient::~BusClient() = default;
+
+void BusClient::start() {
+  io_->start();
+}
 
 void BusClient::close() {
   io_->close();

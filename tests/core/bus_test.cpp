@@ -74,8 +74,13 @@ class BusTest : public ::testing::Test {
   }
 
   std::unique_ptr<BusClient> connect(const BusServer& server) {
-    auto client = BusClient::create(client_options(server));
+    return connect(client_options(server));
+  }
+
+  static std::unique_ptr<BusClient> connect(BusClient::Options options) {
+    auto client = BusClient::create(std::move(options));
     EXPECT_TRUE(client) << client.error().message();
+    (*client)->start();
     return *std::move(client);
   }
 
@@ -240,7 +245,7 @@ TEST_F(BusTest, AWrongServerKeyIsNamedAsTheCause) {
   const auto server = serve();
   auto options = client_options(*server);
   options.server_public_key = b_keys_.public_key;
-  const auto client = BusClient::create(std::move(options)).value();
+  const auto client = connect(std::move(options));
   while (client->trouble().find("public key") == std::string::npos) std::this_thread::yield();
   EXPECT_FALSE(client->connected());
   EXPECT_TRUE(connected_.is_empty());
@@ -267,7 +272,7 @@ TEST_F(BusTest, AForgottenHostLearnsHowToGetInAgain) {
   const auto server = serve();
   auto options = client_options(*server);
   options.limits.silence_max = milliseconds(100);
-  const auto client = BusClient::create(std::move(options)).value();
+  const auto client = connect(std::move(options));
   ASSERT_EQ(client_up_.take(), true);
 
   ASSERT_TRUE(server->forget("a"));
@@ -294,7 +299,7 @@ TEST_F(BusTest, AFullQueueRefusesMore) {
   const auto server = serve();
   auto options = client_options(*server);
   options.limits.queue_bytes_max = 100;
-  const auto client = BusClient::create(std::move(options)).value();
+  const auto client = connect(std::move(options));
   ASSERT_EQ(client_up_.take(), true);
   const auto large = hello(std::string(101, 'x'));
 
@@ -396,7 +401,7 @@ TEST_F(BusTest, RefusesAMessageBeyondItsLimit) {
   const auto server = serve();
   auto options = client_options(*server);
   options.limits.message_bytes_max = 1000;
-  const auto client = BusClient::create(std::move(options)).value();
+  const auto client = connect(std::move(options));
   ASSERT_EQ(client_up_.take(), true);
   ASSERT_EQ(connected_.take(), "a");
   const auto huge = hello(std::string(1001, 'x'));
@@ -413,7 +418,7 @@ TEST_F(BusTest, LimitsTheRequestsThatWait) {
   const auto server = serve();
   auto options = client_options(*server);
   options.limits.requests_max = 1;
-  const auto client = BusClient::create(std::move(options)).value();
+  const auto client = connect(std::move(options));
   ASSERT_EQ(client_up_.take(), true);
   std::jthread first([&] { EXPECT_TRUE(client->request(hello("1"), soon())); });
   auto asked = at_server_.take();

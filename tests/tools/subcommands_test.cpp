@@ -92,6 +92,9 @@ class SubcommandsTest : public ::testing::Test {
 
   std::map<std::string, std::string> environment() const { return {{"SAMEPAGE_SOCKET", socket_}}; }
 
+  // Before the members of derived fixtures go, which handlers use.
+  void TearDown() override { server_.reset(); }
+
   Output samepage(const std::vector<std::string>& arguments) {
     if (!server_) start();
     return testing::run(command(arguments), environment());
@@ -451,7 +454,7 @@ TEST_F(SubcommandsTest, EventsPrintsSentencesOrThePlacersLines) {
   const std::string line =
       R"({"id":41,"at":"2026-01-02T03:04:05Z","kind":"x","text":"alpha is up"})";
   routes_.push_back(
-      {"GET", "/api/v1/events", [&](const http::Request& request) {
+      {"GET", "/api/v1/events", [this, line](const http::Request& request) {
          note("since " + request.query.at("since") + " follow " + request.query.at("follow"), "");
          return Result<http::Response>(http::Response{.body = line + "\n\n"});
        }});
@@ -486,16 +489,16 @@ TEST_F(SubcommandsTest, DoctorComparesTheAgentsKeyWithTheEnrolledOnes) {
                                            "--libvirt",    "test:///default",
                                            "--agent-key",  dir_.file("agent.key"),
                                            "--placer-key", dir_.write("placer.pub", "none")};
-  std::string body = R"({"hosts":[]})";
-  routes_.push_back({"GET", "/api/v1/hosts", [&](const http::Request&) {
+  const auto body = std::make_shared<std::string>(R"({"hosts":[]})");
+  routes_.push_back({"GET", "/api/v1/hosts", [this, body](const http::Request&) {
                        const std::lock_guard lock(mutex_);
-                       return Result<http::Response>(http::Response{.body = body});
+                       return Result<http::Response>(http::Response{.body = *body});
                      }});
 
   const Output stranger = samepage(doctor);
   {
     const std::lock_guard lock(mutex_);
-    body = R"({"hosts":[{"name":"alpha","state":"up","public_key":")" + keys->public_key + "\"}]}";
+    *body = R"({"hosts":[{"name":"alpha","state":"up","public_key":")" + keys->public_key + "\"}]}";
   }
   const Output enrolled = samepage(doctor);
 

@@ -86,8 +86,8 @@ Result<std::unique_ptr<Placer>> Placer::create(const Options& options, const Clo
 }
 
 Placer::~Placer() {
-  runner_.reset();
   if (inbox_) inbox_->stop();
+  runner_.reset();
   bus_.reset();
 }
 

@@ -99,6 +99,7 @@ Result<void> Agent::open_bus() {
   bus.on_connected = [this] { greet_soon(); };
   bus.on_disconnected = [] { log_warning("placer lost"); };
   bus_ = TRY(BusClient::create(std::move(bus)));
+  bus_->start();
   return {};
 }
 
