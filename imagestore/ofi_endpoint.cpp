@@ -1,0 +1,102 @@
+#include "imagestore/ofi_endpoint.h"
+
+#include <array>
+#include <cstring>
+#include <utility>
+
+namespace samepage::imagestore {
+namespace {
+
+constexpr auto kApiVersion = FI_VERSION(1, 15);
+
+Result<OfiInfo> find_provider(const OfiEndpoint::Options& options) {
+  const OfiInfo hints(fi_allocinfo());
+  hints->caps = FI_RMA | FI_READ | FI_WRITE | FI_REMOTE_READ | FI_REMOTE_WRITE;
+  hints->mode = FI_CONTEXT | FI_CONTEXT2;
+  hints->ep_attr->type = FI_EP_RDM;
+  hints->domain_attr->mr_mode = FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY;
+  hints->domain_attr->threading = FI_THREAD_SAFE;
+  hints->domain_attr->resource_mgmt = FI_RM_ENABLED;
+  hints->tx_attr->size = options.operations_max;
+  hints->fabric_attr->prov_name = ::strdup(options.provider.c_str());
+
+  fi_info* found = nullptr;
+  const bool is_bound = !options.bind_address.empty();
+  const int code = fi_getinfo(kApiVersion, is_bound ? options.bind_address.c_str() : nullptr,
+                              nullptr, is_bound ? FI_SOURCE : 0, hints.get(), &found);
+  if (code != 0) {
+    return fail(Errc::kUnavailable, "libfabric has no provider " + options.provider + " for \"" +
+                                        options.bind_address + "\": " + fi_strerror(-code));
+  }
+  return OfiInfo(found);
+}
+
+}  // namespace
+
+Error ofi_error(const std::string& what, long code) {
+  return {Errc::kIo, what + ": " + fi_strerror(static_cast<int>(-code))};
+}
+
+Result<OfiEndpoint> OfiEndpoint::open(const Options& options) {
+  OfiEndpoint opened;
+  opened.info = TRY(find_provider(options));
+
+  fid_fabric* fabric = nullptr;
+  if (const int code = fi_fabric(opened.info->fabric_attr, &fabric, nullptr); code != 0) {
+    return tl::unexpected(ofi_error("open a fabric", code));
+  }
+  opened.fabric.reset(fabric);
+  fid_domain* domain = nullptr;
+  if (const int code = fi_domain(fabric, opened.info.get(), &domain, nullptr); code != 0) {
+    return tl::unexpected(ofi_error("open a fabric's domain", code));
+  }
+  opened.domain.reset(domain);
+
+  fi_av_attr table{};
+  table.type = FI_AV_TABLE;
+  fid_av* addresses = nullptr;
+  if (const int code = fi_av_open(domain, &table, &addresses, nullptr); code != 0) {
+    return tl::unexpected(ofi_error("open an address table", code));
+  }
+  opened.addresses.reset(addresses);
+
+  fi_cq_attr queue{};
+  queue.format = FI_CQ_FORMAT_CONTEXT;
+  queue.size = 2 * options.operations_max;
+  queue.wait_obj = FI_WAIT_UNSPEC;
+  fid_cq* completions = nullptr;
+  if (const int code = fi_cq_open(domain, &queue, &completions, nullptr); code != 0) {
+    return tl::unexpected(ofi_error("open a completion queue", code));
+  }
+  opened.completions.reset(completions);
+
+  fid_ep* endpoint = nullptr;
+  if (const int code = fi_endpoint(domain, opened.info.get(), &endpoint, nullptr); code != 0) {
+    return tl::unexpected(ofi_error("open an endpoint", code));
+  }
+  opened.endpoint.reset(endpoint);
+  int code = fi_ep_bind(endpoint, &addresses->fid, 0);
+  if (code == 0) code = fi_ep_bind(endpoint, &completions->fid, FI_TRANSMIT | FI_RECV);
+  if (code == 0) code = fi_enable(endpoint);
+  if (code != 0) return tl::unexpected(ofi_error("enable an endpoint", code));
+  return opened;
+}
+
+Result<OfiRegion> OfiEndpoint::register_memory(std::span<std::byte> memory, std::uint64_t access,
+                                               std::uint64_t key) const {
+  fid_mr* region = nullptr;
+  const int code =
+      fi_mr_reg(domain.get(), memory.data(), memory.size(), access, 0, key, 0, &region, nullptr);
+  if (code != 0) return tl::unexpected(ofi_error("register memory", code));
+  return OfiRegion(region);
+}
+
+Result<std::string> OfiEndpoint::name() const {
+  std::array<char, 128> address{};
+  std::size_t size = address.size();
+  const int code = fi_getname(&endpoint->fid, address.data(), &size);
+  if (code != 0) return tl::unexpected(ofi_error("name an endpoint", code));
+  return std::string(address.data(), size);
+}
+
+}  // namespace samepage::imagestore
