@@ -110,7 +110,9 @@ Result<Arena::Region> Arena::reserve(std::uint64_t bytes, Deadline expires, Dead
     TRY(make_way(begin, geometry_.data_bytes, now));
     begin = 0;
   }
-  TRY(make_way(begin, begin + size + options_.gap_bytes, now));
+  const std::uint64_t end = begin + size + options_.gap_bytes;
+  TRY(make_way(begin, end, now));
+  if (end > geometry_.data_bytes) TRY(make_way(0, end - geometry_.data_bytes, now));
   head_ = begin + size;
   const Region region{next_region_++, geometry_.data_offset + begin, size};
   placed_.push_back({.region = region, .is_open = true, .expires = expires, .names = {}});

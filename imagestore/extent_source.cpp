@@ -83,6 +83,16 @@ Result<void> ExtentBuffer::verify_raw(const ObjectName& name, const DomainKeys& 
   return verify(name, keys);
 }
 
+std::vector<std::byte> ExtentBuffer::encode_plain(const DomainKeys& keys) const {
+  ByteWriter writer;
+  write_header(writer, {.kind = ObjectKind::kExtent, .key_id = keys.id});
+  writer.u8(static_cast<std::uint8_t>(count_));
+  writer.raw(std::as_bytes(digests()));
+  writer.u8(0);  // The codec: none.
+  writer.raw(pages());
+  return writer.take();
+}
+
 Result<void> fetch_extent(ExtentSource& source, const ObjectName& name, ExtentBuffer& into,
                           Deadline deadline) {
   CHECK(source.under_way() == 0);

@@ -53,6 +53,9 @@ class ExtentBuffer {
   /// Verifies what was put into the last raw(), as load().
   Result<void> verify_raw(const ObjectName& name, const DomainKeys& keys);
 
+  /// The object of what is here, not compressed, for a store node.
+  std::vector<std::byte> encode_plain(const DomainKeys& keys) const;
+
   void clear() { count_ = 0; }
 
  private:
