@@ -1,16 +1,64 @@
 #include "imagestore/ofi_endpoint.h"
 
 #include <array>
+#include <csignal>
 #include <cstring>
 #include <utility>
+
+#include <dlfcn.h>
 
 namespace samepage::imagestore {
 namespace {
 
 constexpr auto kApiVersion = FI_VERSION(1, 15);
+constexpr char kLibrary[] = "libfabric.so.1";
+
+/// What libfabric exports; everything else goes through its objects' tables.
+struct Library {
+  decltype(&::fi_getinfo) getinfo = nullptr;
+  decltype(&::fi_freeinfo) freeinfo = nullptr;
+  decltype(&::fi_dupinfo) dupinfo = nullptr;
+  decltype(&::fi_fabric) fabric = nullptr;
+  decltype(&::fi_strerror) strerror = nullptr;
+  std::string trouble;
+};
+
+Library load_library() {
+  constexpr std::array kCaught{SIGINT, SIGILL, SIGABRT, SIGBUS, SIGSEGV, SIGTERM};
+  std::array<struct sigaction, kCaught.size()> before{};
+  for (std::size_t i = 0; i < kCaught.size(); ++i) {
+    ::sigaction(kCaught.at(i), nullptr, &before.at(i));
+  }
+  void* const handle = ::dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
+  for (std::size_t i = 0; i < kCaught.size(); ++i) {
+    ::sigaction(kCaught.at(i), &before.at(i), nullptr);
+  }
+  Library library;
+  if (handle == nullptr) {
+    library.trouble = "libfabric cannot be loaded (Debian: libfabric1)";
+    return library;
+  }
+  const auto find = [&](auto& function, const char* name) {
+    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(::dlsym(handle, name));
+    if (function == nullptr) library.trouble = std::string(kLibrary) + " lacks " + name;
+  };
+  find(library.getinfo, "fi_getinfo");
+  find(library.freeinfo, "fi_freeinfo");
+  find(library.dupinfo, "fi_dupinfo");
+  find(library.fabric, "fi_fabric");
+  find(library.strerror, "fi_strerror");
+  return library;
+}
+
+/// Never unloaded: its providers keep threads.
+const Library& library() {
+  static const Library loaded = load_library();
+  return loaded;
+}
 
 Result<OfiInfo> find_provider(const OfiEndpoint::Options& options) {
-  const OfiInfo hints(fi_allocinfo());
+  if (!library().trouble.empty()) return fail(Errc::kUnavailable, library().trouble);
+  const OfiInfo hints(library().dupinfo(nullptr));
   hints->caps = FI_RMA | FI_READ | FI_WRITE | FI_REMOTE_READ | FI_REMOTE_WRITE;
   hints->mode = FI_CONTEXT | FI_CONTEXT2;
   hints->ep_attr->type = FI_EP_RDM;
@@ -22,19 +70,27 @@ Result<OfiInfo> find_provider(const OfiEndpoint::Options& options) {
 
   fi_info* found = nullptr;
   const bool is_bound = !options.bind_address.empty();
-  const int code = fi_getinfo(kApiVersion, is_bound ? options.bind_address.c_str() : nullptr,
-                              nullptr, is_bound ? FI_SOURCE : 0, hints.get(), &found);
+  const int code = library().getinfo(kApiVersion, is_bound ? options.bind_address.c_str() : nullptr,
+                                     nullptr, is_bound ? FI_SOURCE : 0, hints.get(), &found);
   if (code != 0) {
     return fail(Errc::kUnavailable, "libfabric has no provider " + options.provider + " for \"" +
-                                        options.bind_address + "\": " + fi_strerror(-code));
+                                        options.bind_address + "\": " + ofi_text(code));
   }
   return OfiInfo(found);
 }
 
 }  // namespace
 
+void free_ofi_info(fi_info* info) {
+  library().freeinfo(info);
+}
+
+std::string ofi_text(long code) {
+  return library().strerror(static_cast<int>(-code));
+}
+
 Error ofi_error(const std::string& what, long code) {
-  return {Errc::kIo, what + ": " + fi_strerror(static_cast<int>(-code))};
+  return {Errc::kIo, what + ": " + ofi_text(code)};
 }
 
 Result<OfiEndpoint> OfiEndpoint::open(const Options& options) {
@@ -42,7 +98,7 @@ Result<OfiEndpoint> OfiEndpoint::open(const Options& options) {
   opened.info = TRY(find_provider(options));
 
   fid_fabric* fabric = nullptr;
-  if (const int code = fi_fabric(opened.info->fabric_attr, &fabric, nullptr); code != 0) {
+  if (const int code = library().fabric(opened.info->fabric_attr, &fabric, nullptr); code != 0) {
     return tl::unexpected(ofi_error("open a fabric", code));
   }
   opened.fabric.reset(fabric);

@@ -26,10 +26,17 @@ void close_fid(T* object) {
 template <class T>
 using FidHandle = Handle<T, close_fid<T>>;
 
-using OfiInfo = Handle<fi_info, fi_freeinfo>;
+void free_ofi_info(fi_info* info);
+
+using OfiInfo = Handle<fi_info, free_ofi_info>;
 using OfiRegion = FidHandle<fid_mr>;
 
 /// One libfabric endpoint and what it stands on, for a server or a client.
+///
+/// libfabric is loaded when the first endpoint is opened, not linked: Debian's brings PSM's drivers
+/// along, which catch signals (SIGINT and SIGTERM among them) as soon as they are loaded. The
+/// signals are given back.
+///
 /// Members are in the order in which they depend on one another, and so come apart the other way.
 struct OfiEndpoint {
   OfiInfo info;
@@ -45,7 +52,7 @@ struct OfiEndpoint {
     std::size_t operations_max = 512;
   };
 
-  /// kUnavailable: no such provider here. kIo: it refused.
+  /// kUnavailable: no libfabric, or no such provider, on this host. kIo: it refused.
   static Result<OfiEndpoint> open(const Options& options);
 
   bool has_mode(std::uint64_t bit) const {
@@ -59,6 +66,9 @@ struct OfiEndpoint {
   /// Where others reach it, as the provider writes addresses.
   Result<std::string> name() const;
 };
+
+/// libfabric's words for a negative code.
+std::string ofi_text(long code);
 
 /// kIo, with libfabric's words.
 Error ofi_error(const std::string& what, long code);

@@ -90,7 +90,7 @@ class OfiServer::Impl {
   void log_fault() {
     fi_cq_err_entry fault{};
     if (fi_cq_readerr(endpoint_.completions.get(), &fault, 0) < 0) return;
-    log_warning("fabric refused an operation why=\"{}\"", fi_strerror(fault.err));
+    log_warning("fabric refused an operation why=\"{}\"", ofi_text(-fault.err));
   }
 
   const Options options_;

@@ -170,7 +170,7 @@ class OfiMemory final : public RemoteMemory {
     while (endpoint_ && !waiting_.empty()) {
       const ssize_t code = post(*waiting_.front());
       if (code == -FI_EAGAIN) return;
-      if (code != 0) return break_down(fi_strerror(static_cast<int>(-code)));
+      if (code != 0) return break_down(ofi_text(code));
       waiting_.pop_front();
     }
   }
@@ -192,9 +192,9 @@ class OfiMemory final : public RemoteMemory {
     if (got == -FI_EAVAIL) {
       fi_cq_err_entry fault{};
       const bool is_known = fi_cq_readerr(queue, &fault, 0) > 0;
-      break_down(is_known ? fi_strerror(fault.err) : "an operation failed");
+      break_down(is_known ? ofi_text(-fault.err) : "an operation failed");
     } else if (got < 0 && got != -FI_EAGAIN && got != -FI_EINTR) {
-      break_down(fi_strerror(static_cast<int>(-got)));
+      break_down(ofi_text(got));
     }
   }
 

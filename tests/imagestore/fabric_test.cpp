@@ -332,6 +332,23 @@ TEST_P(FabricTest, AKilledServerEndsWhatIsUnderWay) {
   EXPECT_EQ(memory->under_way(), 0U);
 }
 
+TEST(OfiFabricTest, LeavesTheProgramsSignalsAlone) {
+  const auto arena = make_arena();
+  const auto server = make_server(kOfiFabric, *arena);
+  for (const int signal : {SIGINT, SIGTERM}) {
+    struct sigaction now {};
+    ASSERT_EQ(::sigaction(signal, nullptr, &now), 0);
+    EXPECT_EQ(now.sa_handler, SIG_DFL) << signal;
+  }
+}
+
+TEST(OfiFabricTest, SaysThatAProviderIsMissing) {
+  const auto arena = make_arena();
+  const auto server = OfiServer::create({.provider = "pigeon"}, arena->memory());
+  ASSERT_FALSE(server);
+  EXPECT_EQ(server.error().code(), Errc::kUnavailable);
+}
+
 INSTANTIATE_TEST_SUITE_P(Fabrics, FabricTest, testing::Values(kShmFabric, kOfiFabric),
                          [](const auto& fabric) { return std::string(fabric.param); });
 
