@@ -29,6 +29,12 @@ struct DigestKey {
 
 PageDigest digest_page(PageView page, const DigestKey& key);
 
+/// The digests of whole pages that lie one after the other: `pages` holds digests.size() of them.
+/// Two to three times as fast as one page at a time, because the vector unit digests the same part
+/// of up to 16 pages at once.
+void digest_pages(std::span<const std::byte> pages, const DigestKey& key,
+                  std::span<PageDigest> digests);
+
 /// Lower-case hexadecimal, 64 characters.
 std::string to_hex(const PageDigest& digest);
 

@@ -79,19 +79,35 @@ Result<std::vector<PageDigest>> decode_extent_digests(std::span<const std::byte>
   return read_digests(reader, keys);
 }
 
-Result<Extent> decode_extent(std::span<const std::byte> bytes, const DomainKeys& keys) {
+Result<ExtentView> view_extent(std::span<const std::byte> bytes, const DomainKeys& keys) {
   ByteReader reader(bytes);
-  Extent extent;
-  extent.digests = TRY(read_digests(reader, keys));
-  const std::size_t size = extent.digests.size() * kPageSize;
+  TRY(expect_header(reader, {.kind = ObjectKind::kExtent, .key_id = keys.id}));
+  ExtentView view;
+  view.count = TRY(reader.u8());
+  if (view.count == 0 || view.count > kExtentPagesMax) {
+    return fail(Errc::kCorrupt, "an extent of " + std::to_string(view.count) + " pages");
+  }
+  view.digests = TRY(reader.raw(view.count * sizeof(PageDigest)));
   const auto codec = static_cast<Codec>(TRY(reader.u8()));
-  const auto body = TRY(reader.raw(reader.remaining()));
-  if (codec == Codec::kZstd) {
-    extent.pages = TRY(decompress(body, size));
-  } else if (codec == Codec::kNone && body.size() == size) {
-    extent.pages.assign(body.begin(), body.end());
-  } else {
+  view.is_compressed = codec == Codec::kZstd;
+  view.body = TRY(reader.raw(reader.remaining()));
+  if (!view.is_compressed &&
+      (codec != Codec::kNone || view.body.size() != view.count * kPageSize)) {
     return fail(Errc::kCorrupt, "an extent of an unknown encoding");
+  }
+  return view;
+}
+
+Result<Extent> decode_extent(std::span<const std::byte> bytes, const DomainKeys& keys) {
+  const auto view = TRY(view_extent(bytes, keys));
+  Extent extent;
+  extent.digests.resize(view.count);
+  std::copy(view.digests.begin(), view.digests.end(),
+            std::as_writable_bytes(std::span(extent.digests)).begin());
+  if (view.is_compressed) {
+    extent.pages = TRY(decompress(view.body, view.count * kPageSize));
+  } else {
+    extent.pages.assign(view.body.begin(), view.body.end());
   }
   return extent;
 }

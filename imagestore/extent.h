@@ -34,6 +34,17 @@ struct EncodedExtent {
 /// Compresses with zstd when that saves at least an eighth. Pure; digests are taken as given.
 EncodedExtent encode_extent(const Extent& extent, const DomainKeys& keys);
 
+/// An extent's object, taken apart but neither decompressed nor verified; borrows its bytes.
+struct ExtentView {
+  std::size_t count = 0;               ///< Pages, 1 to kExtentPagesMax.
+  std::span<const std::byte> digests;  ///< Of the pages, one after the other.
+  bool is_compressed = false;
+  std::span<const std::byte> body;  ///< The pages, by zstd when compressed.
+};
+
+/// kCorrupt: not an extent, or one of another domain.
+Result<ExtentView> view_extent(std::span<const std::byte> bytes, const DomainKeys& keys);
+
 /// kCorrupt: not an extent, or its contents do not decompress to whole pages. Pages are *not*
 /// digested here: whoever uses one verifies that one.
 Result<Extent> decode_extent(std::span<const std::byte> bytes, const DomainKeys& keys);

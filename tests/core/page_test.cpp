@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstring>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -47,6 +48,20 @@ TEST(PageTest, DigestIsKeyedBlake3) {
   std::memcpy(key.bytes.data(), secret.data(), key.bytes.size());
   EXPECT_EQ(to_hex(StreamMac(key).current()),
             "92b2b75604ed3c761f9d6f62392c8a9227ad0ea3f09573e783f1498a4ed60d26");
+}
+
+TEST(PageTest, ManyPagesAtOnceHaveTheDigestsOfEach) {
+  DigestKey key;
+  key.bytes[5] = std::byte{9};
+  for (const std::size_t count : {1U, 2U, 15U, 16U, 17U, 32U, 40U}) {
+    std::vector<std::byte> pages(count * kPageSize);
+    for (std::size_t i = 0; i < pages.size(); ++i) pages[i] = static_cast<std::byte>(i * i / 97);
+    std::vector<PageDigest> digests(count);
+    digest_pages(pages, key, digests);
+    for (std::size_t i = 0; i < count; ++i) {
+      EXPECT_EQ(digests[i], digest_page(PageView(&pages[i * kPageSize], kPageSize), key)) << i;
+    }
+  }
 }
 
 TEST(PageTest, StreamMacDoesNotDependOnTheCut) {
