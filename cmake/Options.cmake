@@ -21,6 +21,12 @@ if(SAMEPAGE_SANITIZE)
   target_link_options(samepage_options INTERFACE -fsanitize=${sanitizers})
 endif()
 
+# libFuzzer's instrumentation in every library; only fuzz targets link its main (tests/fuzz).
+option(SAMEPAGE_FUZZ "Build the fuzz targets with libFuzzer (clang)" OFF)
+if(SAMEPAGE_FUZZ)
+  target_compile_options(samepage_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
 find_program(SAMEPAGE_MOLD mold)
 if(SAMEPAGE_MOLD)
   target_link_options(samepage_options INTERFACE -fuse-ld=mold)

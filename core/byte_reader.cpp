@@ -39,6 +39,7 @@ Result<std::uint64_t> ByteReader::varint(std::uint64_t max) {
     if (shift == 63 && part > 1) break;
     value |= (part & 0x7FU) << shift;
     if (part < 0x80) {
+      if (part == 0 && shift > 0) return fail(Errc::kCorrupt, "a number is longer than it need be");
       if (value > max) return fail(Errc::kCorrupt, "a number exceeds its limit");
       return value;
     }

@@ -56,5 +56,10 @@ TEST(ByteReaderTest, RefusesAVarintOfMoreThan64Bits) {
   EXPECT_EQ(ByteReader(bytes).varint().error().code(), Errc::kCorrupt);
 }
 
+TEST(ByteReaderTest, RefusesAVarintThatIsLongerThanItNeedBe) {
+  const std::vector<std::byte> bytes{std::byte{0xE7}, std::byte{0x00}};
+  EXPECT_EQ(ByteReader(bytes).varint().error().code(), Errc::kCorrupt);
+}
+
 }  // namespace
 }  // namespace samepage

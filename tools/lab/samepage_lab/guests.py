@@ -50,6 +50,7 @@ class GuestSpec:
     own_mib: int = 0
     write_mib: int = 16
     rate: int | None = None  # None: the role's usual rate
+    multifd_zstd: bool = False  # QEMU's parallel migrations compress; libvirt 9.0 cannot ask for it
 
     def check(self) -> None:
         """LabError when no such guest can run."""
@@ -66,15 +67,22 @@ class GuestSpec:
     def command_line(self) -> str:
         rate = _DEFAULT_RATES[self.role] if self.rate is None else self.rate
         settings = {**asdict(self), "rate": rate}
-        del settings["memory_mib"]
+        del settings["memory_mib"], settings["multifd_zstd"]
         words = ["console=ttyS0", "quiet", "nokaslr no_timer_check", "panic=-1", "random.trust_cpu=on"]
         return " ".join(words + [f"samepage.{key}={value}" for key, value in settings.items()])
+
+    def _qemu_options(self) -> str:
+        if not self.multifd_zstd:
+            return ""
+        options = ("-global", "migration.multifd-compression=zstd")
+        words = "".join(f"<qemu:arg value='{option}'/>" for option in options)
+        return f"<qemu:commandline>{words}</qemu:commandline>"
 
     def domain_xml(self, lab_name: str, serial: Path) -> str:
         """The libvirt domain: machine `pc`, one vCPU, private anonymous RAM that KSM may merge."""
         domain_uuid = uuid.uuid5(uuid.NAMESPACE_DNS, f"{self.name}.guest.{lab_name}.samepage-lab")
         return f"""\
-<domain type='qemu'>
+<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>{self.name}</name>
   <uuid>{domain_uuid}</uuid>
   <memory unit='MiB'>{self.memory_mib}</memory>
@@ -95,6 +103,7 @@ class GuestSpec:
     <serial type='file'><source path='{escape(str(serial))}' append='on'/></serial>
     <memballoon model='none'/>
   </devices>
+  {self._qemu_options()}
 </domain>
 """
 
