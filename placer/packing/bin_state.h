@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "placer/packing/problem.h"
+#include "placer/packing/wide_cells.h"
 
 namespace samepage::placer {
 
@@ -15,9 +16,13 @@ namespace samepage::placer {
 template <std::size_t kWords>
 using Cells = std::array<std::uint64_t, kWords>;
 
+/// From here on a call to a function for wide vectors beats inlined code.
+inline constexpr std::size_t kWideWords = 64;
+
 /// Cells of `a` that are not in `b`.
 template <std::size_t kWords>
 std::size_t count_new(const Cells<kWords>& a, const Cells<kWords>& b) {
+  if constexpr (kWords >= kWideWords) return count_only(a.data(), b.data(), kWords);
   std::size_t sum = 0;
   for (std::size_t w = 0; w < kWords; ++w) {
     sum += static_cast<std::size_t>(std::popcount(a[w] & ~b[w]));
@@ -27,9 +32,22 @@ std::size_t count_new(const Cells<kWords>& a, const Cells<kWords>& b) {
 
 template <std::size_t kWords>
 std::size_t count_common(const Cells<kWords>& a, const Cells<kWords>& b) {
+  if constexpr (kWords >= kWideWords) return count_both(a.data(), b.data(), kWords);
   std::size_t sum = 0;
   for (std::size_t w = 0; w < kWords; ++w) {
     sum += static_cast<std::size_t>(std::popcount(a[w] & b[w]));
+  }
+  return sum;
+}
+
+template <std::size_t kWords>
+std::size_t count_common(const Cells<kWords>& a, const Cells<kWords>& b, const Cells<kWords>& c) {
+  if constexpr (kWords >= kWideWords) {
+    return count_all_three(a.data(), b.data(), c.data(), kWords);
+  }
+  std::size_t sum = 0;
+  for (std::size_t w = 0; w < kWords; ++w) {
+    sum += static_cast<std::size_t>(std::popcount(a[w] & b[w] & c[w]));
   }
   return sum;
 }

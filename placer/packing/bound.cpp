@@ -38,27 +38,19 @@ Largest largest_bin(const PackProblem& problem) {
   return largest;
 }
 
+/// What one item needs of a bin, in parts of it: its own pages over what is left beside its cells.
+/// What a bin has left beside all its cells is at most what is left beside any one item's, so these
+/// parts add up to at most one in a bin.
+double part_of_bin(const PackItem& item, double cell_pages, double capacity) {
+  const double beside = capacity - cell_pages;
+  return beside > item.own ? item.own / beside : 1;
+}
+
 /// What must be known of the items that have one cell.
 struct Holders {
-  std::vector<double> own;  ///< Ascending once sorted.
-  std::size_t cells_min = SIZE_MAX;
+  std::size_t count = 0;
+  double parts = 0;
 };
-
-/// At least so many bins hold this cell.
-double bins_holding(Holders& holders, const PackProblem& problem, double capacity) {
-  const double beside = capacity - problem.pages_of_cells.at(holders.cells_min);
-  if (beside <= 0) return static_cast<double>(holders.own.size());
-  std::sort(holders.own.begin(), holders.own.end());
-  double own = 0;
-  std::size_t most = 0;
-  for (const double pages : holders.own) {
-    own += pages;
-    if (own <= beside) ++most;
-  }
-  const double by_number =
-      static_cast<double>(holders.own.size()) / static_cast<double>(std::max<std::size_t>(most, 1));
-  return static_cast<double>(whole(std::max({1.0, by_number, own / beside})));
-}
 
 // Where pages collide in cells, pages rise faster than cells do: the first cell's pages are the
 // least that any cell stands for.
@@ -67,18 +59,19 @@ double volume_bound(const PackProblem& problem, double capacity) {
   double pages = 0;
   for (const PackItem& item : problem.items) {
     pages += item.own;
-    const std::size_t cells = count(item.cells);
+    const double part = part_of_bin(item, problem.pages_of_cells.at(count(item.cells)), capacity);
     for (std::size_t w = 0; w < problem.words; ++w) {
       for (std::uint64_t rest = item.cells[w]; rest != 0; rest &= rest - 1) {
         Holders& of_cell = holders[w * 64 + static_cast<std::size_t>(std::countr_zero(rest))];
-        of_cell.own.push_back(item.own);
-        of_cell.cells_min = std::min(of_cell.cells_min, cells);
+        ++of_cell.count;
+        of_cell.parts += part;
       }
     }
   }
   const double unit = problem.pages_of_cells.at(1);
-  for (Holders& of_cell : holders) {
-    if (!of_cell.own.empty()) pages += unit * bins_holding(of_cell, problem, capacity);
+  for (const Holders& of_cell : holders) {
+    if (of_cell.count > 0)
+      pages += unit * static_cast<double>(std::max<std::size_t>(1, whole(of_cell.parts)));
   }
   return capacity > 0 ? pages / capacity : 0;
 }

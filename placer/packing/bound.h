@@ -7,9 +7,9 @@
 namespace samepage::placer {
 
 /// A number of bins that no packing of all items can go below. The largest of three bounds:
-///   - volume: every own page, and every cell as often as some bin must hold it. A cell is held by
-///     at least n/k bins, when n items have it and a bin takes at most k of those; and by at least
-///     (their own pages) / (what is left of a bin beside the cells of the smallest);
+///   - volume: every own page, and every cell as often as some bin must hold it. The items that
+///     have a cell share their bins with all of its holder's cells, so each needs at least (its own
+///     pages) / (a bin's pages less its cells) of a bin;
 ///   - loads: the sum of each load over the largest bin's;
 ///   - conflicts: items that no bin can take two of at once (a clique, found greedily).
 /// Rules about bins are left out, which keeps it a bound. Cost: items * cells + items^2 for the

@@ -317,43 +317,68 @@ class Search {
     double penalty = 1e300;
   };
 
+  /// What would leave a bin, were an item put in.
+  struct Leaving {
+    std::uint32_t bin = kNone;
+    Cells<kWords> with_one;  ///< Cells that go when the one item goes that has them.
+    Cells<kWords> with_two;  ///< Cells that go when both go.
+    std::size_t cells = 0;   ///< Of the bin with the new item.
+    double room = 0;         ///< For cells, in pages.
+  };
+
   void consider(std::uint32_t number, std::uint32_t item_number, Ejection& best) {
     const Bin& bin = bins_[number];
     const Item& item = items_[item_number];
     if (!item.item->allowed.empty() && !item.item->allowed[number]) return;
-    Cells<kWords> leaves_with_one;
-    Cells<kWords> leaves_with_two;
+    leaving_.bin = number;
     for (std::size_t w = 0; w < kWords; ++w) {
-      leaves_with_one[w] = bin.once[w] & ~bin.twice[w] & ~item.cells[w];
-      leaves_with_two[w] = bin.twice[w] & ~bin.thrice[w] & ~item.cells[w];
+      leaving_.with_one[w] = bin.once[w] & ~bin.twice[w] & ~item.cells[w];
+      leaving_.with_two[w] = bin.twice[w] & ~bin.thrice[w] & ~item.cells[w];
     }
-    const std::size_t cells = bin.cells + count_new(item.cells, bin.once);
-    const double room = capacity(number) - bin.own - item.own;
+    leaving_.cells = bin.cells + count_new(item.cells, bin.once);
+    leaving_.room = capacity(number) - bin.own - item.own;
+    consider_singles(item, best);
+    consider_pairs(item, best);
+  }
 
+  bool makes_room(std::size_t freed, double own) const {
+    return problem_.pages_of_cells[leaving_.cells - freed] <= leaving_.room + own;
+  }
+
+  void consider_singles(const Item& item, Ejection& best) {
     freed_.clear();
-    for (const std::uint32_t out : bin.items) {
-      freed_.push_back(count_common(items_[out].cells, leaves_with_one));
-      if (problem_.pages_of_cells[cells - freed_.back()] > room + items_[out].own) continue;
+    for (const std::uint32_t out : bins_[leaving_.bin].items) {
+      freed_.push_back(count_common(items_[out].cells, leaving_.with_one));
+      if (!makes_room(freed_.back(), items_[out].own)) continue;
       const double penalty = penalty_[out] + kTie * random_.unit();
-      if (penalty >= best.penalty || !may_take(number, item, out)) continue;
-      best = {.bin = number, .first = out, .second = kNone, .penalty = penalty};
+      if (penalty >= best.penalty || !may_take(leaving_.bin, item, out)) continue;
+      best = {.bin = leaving_.bin, .first = out, .second = kNone, .penalty = penalty};
     }
-    for (std::size_t a = 0; a < bin.items.size(); ++a) {
-      const std::uint32_t first = bin.items[a];
+  }
+
+  // What a pair frees together is bounded by what each has of the cells held twice, so most pairs
+  // are dismissed by an addition.
+  void consider_pairs(const Item& item, Ejection& best) {
+    const std::vector<std::uint32_t>& items = bins_[leaving_.bin].items;
+    shared_.clear();
+    for (const std::uint32_t out : items) {
+      shared_.push_back(count_common(items_[out].cells, leaving_.with_two));
+    }
+    for (std::size_t a = 0; a < items.size(); ++a) {
+      const std::uint32_t first = items[a];
       if (penalty_[first] >= best.penalty) continue;
-      for (std::size_t b = a + 1; b < bin.items.size(); ++b) {
-        const std::uint32_t second = bin.items[b];
+      for (std::size_t b = a + 1; b < items.size(); ++b) {
+        const std::uint32_t second = items[b];
         const double penalty = penalty_[first] + penalty_[second];
         if (penalty >= best.penalty) continue;
-        std::size_t both = freed_[a] + freed_[b];
-        for (std::size_t w = 0; w < kWords; ++w) {
-          both += static_cast<std::size_t>(
-              std::popcount(items_[first].cells[w] & items_[second].cells[w] & leaves_with_two[w]));
-        }
         const double own = items_[first].own + items_[second].own;
-        if (problem_.pages_of_cells[cells - both] > room + own) continue;
-        if (!may_take(number, item, first, second)) continue;
-        best = {.bin = number, .first = first, .second = second, .penalty = penalty};
+        const std::size_t apart = freed_[a] + freed_[b];
+        if (!makes_room(apart + std::min(shared_[a], shared_[b]), own)) continue;
+        const std::size_t both =
+            count_common(items_[first].cells, items_[second].cells, leaving_.with_two);
+        if (!makes_room(apart + both, own)) continue;
+        if (!may_take(leaving_.bin, item, first, second)) continue;
+        best = {.bin = leaving_.bin, .first = first, .second = second, .penalty = penalty};
       }
     }
   }
@@ -439,7 +464,9 @@ class Search {
   std::vector<std::uint32_t> bin_of_;
   std::vector<double> penalty_;
   std::vector<std::uint32_t> pool_;
-  std::vector<std::size_t> freed_;
+  Leaving leaving_;
+  std::vector<std::size_t> freed_;  // By item of the bin that is considered.
+  std::vector<std::size_t> shared_;
   std::size_t rounds_ = 0;
 };
 
