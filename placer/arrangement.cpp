@@ -1,0 +1,286 @@
+#include "placer/arrangement.h"
+
+#include <algorithm>
+#include <bit>
+
+#include <fmt/format.h>
+
+#include "placer/packing/wide_cells.h"
+
+namespace samepage::placer {
+namespace {
+
+constexpr double kRounding = 1e-9;
+
+std::size_t count(std::span<const std::uint64_t> cells) {
+  return count_both(cells.data(), cells.data(), cells.size());
+}
+
+bool contains(std::span<const std::uint32_t> numbers, std::uint32_t number) {
+  return std::find(numbers.begin(), numbers.end(), number) != numbers.end();
+}
+
+void merge(std::vector<std::uint64_t>& into, std::span<const std::uint64_t> cells) {
+  for (std::size_t w = 0; w < into.size(); ++w) into[w] |= cells[w];
+}
+
+}  // namespace
+
+Arrangement::Arrangement(const Scene& scene, const Options& options)
+    : scene_(&scene),
+      options_(options),
+      hosts_(scene.hosts.size()),
+      host_of_(scene.vms.size(), kNowhere),
+      together_(scene.vms.size()) {
+  for (Place& place : hosts_) place.cells.resize(scene.words);
+  for (std::uint32_t vm = 0; vm < scene.vms.size(); ++vm) {
+    const std::uint32_t host = scene.vms[vm].host;
+    if (scene.vms[vm].together != kNowhere) together_[scene.vms[vm].together].push_back(vm);
+    if (host == kNowhere) continue;
+    host_of_[vm] = host;
+    hosts_[host].vms.push_back(vm);
+  }
+  for (Place& place : hosts_) recount(place);
+}
+
+Unit Arrangement::unit(std::uint32_t vm) const {
+  const std::uint32_t group = scene_->vms[vm].together;
+  if (group == kNowhere) return unit_of(std::span(&vm, 1));
+  std::vector<std::uint32_t> members;
+  for (const std::uint32_t member : together_[group]) {
+    if (host_of_[member] == host_of_[vm]) members.push_back(member);
+  }
+  return unit_of(members);
+}
+
+Unit Arrangement::unit_of(std::span<const std::uint32_t> vms) const {
+  Unit unit{
+      .vms = {vms.begin(), vms.end()}, .demand = scene_->vms[vms.front()].demand, .full_pages = 0};
+  for (const std::uint32_t vm : vms) unit.full_pages += scene_->vms[vm].full_pages;
+  for (const std::uint32_t vm : vms.subspan(1)) {
+    const PackItem& more = scene_->vms[vm].demand;
+    merge(unit.demand.cells, more.cells);
+    unit.demand.own += more.own;
+    for (std::size_t i = 0; i < kLoads; ++i) unit.demand.loads.at(i) += more.loads.at(i);
+    unit.demand.apart.insert(unit.demand.apart.end(), more.apart.begin(), more.apart.end());
+    if (unit.demand.allowed.empty()) unit.demand.allowed = more.allowed;
+    for (std::size_t host = 0; host < more.allowed.size(); ++host) {
+      if (!more.allowed[host]) unit.demand.allowed[host] = false;
+    }
+  }
+  return unit;
+}
+
+void Arrangement::recount(Place& place) const {
+  std::fill(place.cells.begin(), place.cells.end(), 0);
+  place.own = 0;
+  place.loads = {};
+  for (const std::uint32_t vm : place.vms) {
+    const PackItem& demand = scene_->vms[vm].demand;
+    merge(place.cells, demand.cells);
+    place.own += demand.own;
+    for (std::size_t i = 0; i < kLoads; ++i) place.loads.at(i) += demand.loads.at(i);
+  }
+  place.merged = scene_->pages_of_cells[count(place.cells)] + place.own;
+  recount_stayed(place);
+}
+
+void Arrangement::recount_stayed(Place& place) const {
+  place.arrived_full = 0;
+  for (const std::uint32_t vm : place.arrived) place.arrived_full += scene_->vms[vm].full_pages;
+  place.stayed = place.arrived.empty() ? place.merged : pages(union_without(place, {}, true));
+}
+
+Arrangement::Union Arrangement::union_without(const Place& place,
+                                              std::span<const std::uint32_t> gone,
+                                              bool stayed_only) const {
+  Union memory{.cells = std::vector<std::uint64_t>(scene_->words), .own = 0};
+  for (const std::uint32_t vm : place.vms) {
+    if (contains(gone, vm) || (stayed_only && contains(place.arrived, vm))) continue;
+    merge(memory.cells, scene_->vms[vm].demand.cells);
+    memory.own += scene_->vms[vm].demand.own;
+  }
+  return memory;
+}
+
+double Arrangement::pages(const Union& memory) const {
+  return scene_->pages_of_cells[count(memory.cells)] + memory.own;
+}
+
+double Arrangement::arriving(std::uint32_t host) const {
+  return arriving(host, {});
+}
+
+double Arrangement::arriving(std::uint32_t host, std::span<const std::uint32_t> gone) const {
+  const Place& place = hosts_[host];
+  if (gone.empty()) return place.stayed + place.arrived_full;
+  double sum = pages(union_without(place, gone, true));
+  for (const std::uint32_t vm : place.arrived) {
+    if (!contains(gone, vm)) sum += scene_->vms[vm].full_pages;
+  }
+  return sum;
+}
+
+std::array<double, kResources> Arrangement::utilisation(std::uint32_t host) const {
+  const PackBin& bin = scene_->hosts[host].bin;
+  std::array<double, kResources> used{};
+  for (std::size_t i = 0; i < kLoads; ++i) {
+    used.at(i) = bin.loads.at(i) > 0 ? hosts_[host].loads.at(i) / bin.loads.at(i) : 0;
+  }
+  used.back() = bin.capacity > 0 ? hosts_[host].merged / bin.capacity : 0;
+  return used;
+}
+
+double Arrangement::common(const PackItem& demand, std::uint32_t host,
+                           std::span<const std::uint32_t> gone) const {
+  const std::size_t asked = count(demand.cells);
+  const auto overlap = [&](std::span<const std::uint64_t> cells) {
+    const std::size_t there = count(cells);
+    const std::size_t added = count_only(demand.cells.data(), cells.data(), cells.size());
+    const std::vector<double>& pages = scene_->pages_of_cells;
+    return std::max(0.0, pages[asked] + pages[there] - pages[there + added]);
+  };
+  if (gone.empty()) return overlap(hosts_[host].cells);
+  return overlap(union_without(hosts_[host], gone, false).cells);
+}
+
+std::optional<Obstacle> Arrangement::rule_against(const Unit& unit, std::uint32_t host,
+                                                  std::span<const std::uint32_t> gone) const {
+  const SceneHost& there = scene_->hosts[host];
+  if (!there.is_up || !there.why_closed.empty()) return Obstacle{.kind = Obstacle::Kind::kClosed};
+  if (!unit.demand.allowed.empty() && !unit.demand.allowed[host]) {
+    return Obstacle{.kind = Obstacle::Kind::kRule};
+  }
+  if (unit.demand.apart.empty()) return std::nullopt;
+  for (const std::uint32_t vm : hosts_[host].vms) {
+    if (contains(gone, vm) || contains(unit.vms, vm)) continue;
+    for (const std::uint32_t group : scene_->vms[vm].demand.apart) {
+      if (contains(unit.demand.apart, group)) return Obstacle{.kind = Obstacle::Kind::kApart};
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<Obstacle> Arrangement::obstacle(const Unit& unit, std::uint32_t host,
+                                              std::span<const std::uint32_t> gone) const {
+  if (const auto rule = rule_against(unit, host, gone)) return rule;
+  const Place& place = hosts_[host];
+  const PackBin& bin = scene_->hosts[host].bin;
+  for (std::size_t i = 0; i < kLoads; ++i) {
+    const double needed = unit.demand.loads.at(i);
+    double free = bin.loads.at(i) * options_.load_max - place.loads.at(i);
+    for (const std::uint32_t vm : gone) free += scene_->vms[vm].demand.loads.at(i);
+    if (needed <= std::max(free, 0.0) + kRounding) continue;
+    return Obstacle{.kind = Obstacle::Kind::kLoad,
+                    .resource = static_cast<Resource>(i),
+                    .needed = needed,
+                    .free = std::max(free, 0.0)};
+  }
+  // The merged way first: it is the one that fails most often.
+  const Union residents =
+      gone.empty() ? Union{.cells = {}, .own = place.own} : union_without(place, gone, false);
+  const std::span<const std::uint64_t> cells =
+      gone.empty() ? std::span<const std::uint64_t>(place.cells) : residents.cells;
+  const std::size_t there = count(cells);
+  const std::size_t added = count_only(unit.demand.cells.data(), cells.data(), cells.size());
+  const std::vector<double>& table = scene_->pages_of_cells;
+  const double before = table[there] + residents.own;
+  const double after = table[there + added] + residents.own + unit.demand.own;
+  const double usable = bin.capacity * (1 - options_.headroom);
+  if (after > usable * (1 + kRounding)) {
+    return Obstacle{.kind = Obstacle::Kind::kMemory,
+                    .resource = Resource::kMemory,
+                    .needed = after - before,
+                    .free = std::max(usable - before, 0.0)};
+  }
+  const double now = arriving(host, gone);
+  if (now + unit.full_pages <= bin.capacity * (1 + kRounding)) return std::nullopt;
+  return Obstacle{.kind = Obstacle::Kind::kMemory,
+                  .resource = Resource::kMemory,
+                  .needed = unit.full_pages,
+                  .free = std::max(bin.capacity - now, 0.0)};
+}
+
+std::string Arrangement::describe(const Obstacle& obstacle, std::uint32_t host) const {
+  constexpr double kPagesPerMib = 256;
+  const SceneHost& there = scene_->hosts[host];
+  switch (obstacle.kind) {
+    case Obstacle::Kind::kClosed:
+      return there.is_up ? there.why_closed : there.name + " is down";
+    case Obstacle::Kind::kRule:
+      return "a rule keeps it from " + there.name;
+    case Obstacle::Kind::kApart:
+      return "a rule keeps it apart from a VM on " + there.name;
+    case Obstacle::Kind::kMemory:
+      return fmt::format("{} has {:.0f} MiB free, and it needs {:.0f} MiB", there.name,
+                         obstacle.free / kPagesPerMib, obstacle.needed / kPagesPerMib);
+    case Obstacle::Kind::kLoad:
+      return fmt::format("{} has {:.3g} of {} free, and it needs {:.3g}", there.name, obstacle.free,
+                         to_string(obstacle.resource), obstacle.needed);
+  }
+  return {};
+}
+
+void Arrangement::put(std::uint32_t vm, std::uint32_t host, bool arrives) {
+  Place& place = hosts_[host];
+  place.vms.push_back(vm);
+  if (arrives) place.arrived.push_back(vm);
+  const PackItem& demand = scene_->vms[vm].demand;
+  merge(place.cells, demand.cells);
+  place.own += demand.own;
+  for (std::size_t i = 0; i < kLoads; ++i) place.loads.at(i) += demand.loads.at(i);
+  place.merged = scene_->pages_of_cells[count(place.cells)] + place.own;
+  if (arrives) {
+    place.arrived_full += scene_->vms[vm].full_pages;
+  } else {
+    recount_stayed(place);
+  }
+  host_of_[vm] = host;
+}
+
+bool Arrangement::take(std::uint32_t vm, std::uint32_t host) {
+  Place& place = hosts_[host];
+  std::erase(place.vms, vm);
+  const bool had_arrived = std::erase(place.arrived, vm) > 0;
+  recount(place);
+  host_of_[vm] = kNowhere;
+  return had_arrived;
+}
+
+void Arrangement::move(std::uint32_t vm, std::uint32_t target) {
+  Logged logged{.vm = vm, .from = host_of_[vm], .had_arrived = false};
+  if (logged.from != kNowhere) logged.had_arrived = take(vm, logged.from);
+  if (target != kNowhere) put(vm, target, true);
+  log_.push_back(logged);
+}
+
+void Arrangement::move(const Unit& unit, std::uint32_t target) {
+  for (const std::uint32_t vm : unit.vms) move(vm, target);
+}
+
+void Arrangement::unsettle(std::uint32_t vm) {
+  Place& place = hosts_[host_of_[vm]];
+  if (contains(place.arrived, vm)) return;
+  place.arrived.push_back(vm);
+  recount_stayed(place);
+}
+
+void Arrangement::settle() {
+  for (Place& place : hosts_) {
+    if (place.arrived.empty()) continue;
+    place.arrived.clear();
+    recount_stayed(place);
+  }
+  log_.clear();
+}
+
+void Arrangement::roll_back(std::size_t mark) {
+  while (log_.size() > mark) {
+    const Logged last = log_.back();
+    log_.pop_back();
+    if (host_of_[last.vm] != kNowhere) take(last.vm, host_of_[last.vm]);
+    if (last.from != kNowhere) put(last.vm, last.from, last.had_arrived);
+  }
+}
+
+}  // namespace samepage::placer

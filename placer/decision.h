@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "placer/packing/problem.h"
+
+namespace samepage::placer {
+
+/// What speaks for a host, each term from 0 to 1.
+struct Terms {
+  double sharing = 0;   ///< Part of the VM's pages that are there already.
+  double hosts = 0;     ///< How full the host is then; 0 when it was empty.
+  double movement = 0;  ///< Part of the VM's pages that need not cross the wire.
+  double balance = 0;   ///< What is left of the host's scarcest resource then.
+};
+
+/// How much each term counts. The score of a host is the sum of weight * term.
+struct Weights {
+  double sharing = 1;
+  double hosts = 0;
+  double movement = 0;
+  double balance = 0;
+
+  double score(const Terms& terms) const {
+    return sharing * terms.sharing + hosts * terms.hosts + movement * terms.movement +
+           balance * terms.balance;
+  }
+};
+
+/// One move, by position in the scene.
+struct Step {
+  std::uint32_t vm = 0;
+  std::uint32_t source = kNowhere;  ///< kNowhere: it is placed for the first time.
+  std::uint32_t target = 0;
+  std::string reason;     ///< One sentence with figures, for people.
+  double gain_pages = 0;  ///< Change of what the fleet shares.
+  double cost_pages = 0;  ///< Pages that the target lacks.
+  Terms terms;
+};
+
+/// A VM that stays although something speaks for its moving, and why.
+struct Refusal {
+  std::uint32_t vm = 0;
+  std::string reason;
+};
+
+/// What one of the decision functions proposes. Steps are in an order in which each fits when its
+/// turn comes.
+struct Decision {
+  std::vector<Step> steps;
+  std::vector<Refusal> refusals;
+  std::vector<std::uint32_t> freed_hosts;  ///< Empty at the end, by this decision.
+};
+
+}  // namespace samepage::placer

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/result.h"
+#include "placer/packing/problem.h"
+
+namespace samepage::placer {
+
+/// What decisions are made on, beside Loads: memory comes last where all four are listed.
+enum class Resource : std::uint8_t { kCpu, kNetwork, kDisk, kMemory };
+inline constexpr std::size_t kResources = kLoads + 1;
+std::string_view to_string(Resource resource);  ///< "CPU", "network", "disk", "memory"
+
+struct SceneHost {
+  std::string name;
+  PackBin bin;           ///< Pages; CPU cores, network and disk bytes a second.
+  std::string hardware;  ///< Hosts of one class run a VM at one cost (overhead_model.h).
+  bool is_up = true;
+  std::string why_closed;  ///< Why nothing may arrive; empty when it may.
+  bool leave = false;      ///< Its VMs are to leave: maintenance.
+};
+
+struct SceneVm {
+  std::string id;
+  std::string name;
+  std::uint32_t host = kNowhere;
+  PackItem demand;        ///< Of merged pages; a rule's groups and hosts are in it.
+  double full_pages = 0;  ///< Of memory before anything is merged: what must fit on arrival.
+  std::string domain;
+  std::string why_fixed;              ///< Why it must not be moved; empty when it may be.
+  std::uint32_t together = kNowhere;  ///< Group whose VMs stay on one host; kNowhere: none.
+};
+
+/// A fleet in numbers, of any size and from any source: what every decision is computed from. Hosts
+/// and VMs go by their positions. Made from agents' reports (live_scene.h) or from a scenario file.
+///
+/// Invariant (checked by find_scene_fault()): positions are in range, numbers finite and not
+/// negative, bitmaps all of `words` words.
+struct Scene {
+  std::size_t words = 0;
+  std::vector<double> pages_of_cells;
+  std::vector<SceneHost> hosts;
+  std::vector<SceneVm> vms;
+
+  double pages(const PackItem& demand) const;            ///< Of one item alone, merged.
+  std::uint32_t find_host(std::string_view name) const;  ///< kNowhere: none.
+  std::uint32_t find_vm(std::string_view name_or_id) const;
+
+  /// As a packing problem of the VMs that may move and hosts that may receive or hold them.
+  PackProblem problem(double headroom) const;
+};
+
+/// The first number that cannot be true, in one sentence; empty when there is none.
+std::string find_scene_fault(const Scene& scene);
+
+}  // namespace samepage::placer
