@@ -10,6 +10,7 @@
 #include "core/clock.h"
 #include "core/result.h"
 #include "imagestore/catalog.h"
+#include "imagestore/diff.h"
 #include "imagestore/image_store.h"
 
 namespace samepage::imagestore {
@@ -18,14 +19,6 @@ struct CommitOptions {
   std::string image;           ///< Whose head moves.
   VersionId base;              ///< What the changes were made on: a version of the image.
   std::uint64_t size_bytes{};  ///< Of the new version; 0: the base's. An image does not shrink.
-};
-
-/// A run of pages.
-struct PageRange {
-  std::uint64_t first = 0;
-  std::uint64_t count = 0;
-
-  friend bool operator==(const PageRange&, const PageRange&) = default;
 };
 
 struct CommitReport {
@@ -69,7 +62,8 @@ class Commit final {
   /// Makes pages zero. kInvalid: beyond the size.
   Result<void> put_zeros(const PageRange& pages);
 
-  /// Makes the version, durably, and moves the head. The commit is used up.
+  /// Makes the version, durably, and moves the head; when nothing was put or it changes nothing,
+  /// the head is what it returns. The commit is used up.
   /// kInvalid: pages were changed by another commit too; the message names them, and conflicts()
   /// has them. kUnavailable: too many others commit to this image, or a cleaner took something
   /// away; begin again. kIo: the disk is full or refused.
