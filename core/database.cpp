@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <climits>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include <fcntl.h>
@@ -67,6 +68,15 @@ Result<void> make_private(const std::string& path) {
   const Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   if (fd || errno == EEXIST) return {};
   return fail(Errc::kIo, path + ": " + std::generic_category().message(errno));
+}
+
+/// SQLite's own waiting grows to 100 ms a time, which leaves the lock idle when many want it.
+constexpr std::chrono::milliseconds kBusyStep{1};
+
+int wait_while_busy(void* busy_steps_max, int tries) {
+  if (tries >= static_cast<int>(reinterpret_cast<std::intptr_t>(busy_steps_max))) return 0;
+  std::this_thread::sleep_for(kBusyStep);
+  return 1;
 }
 
 struct Binder {
@@ -177,15 +187,21 @@ Result<void> Transaction::commit() {
 Result<Database> Database::open(const Options& options) {
   TRY(make_private(options.path));
   sqlite3* raw = nullptr;
-  const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
-  const int code = sqlite3_open_v2(options.path.c_str(), &raw, flags, nullptr);
+  CHECK(options.busy_timeout <= std::chrono::minutes(1));
+  const int flags =
+      SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_URI;
+  const int code = sqlite3_open_v2(options.path.c_str(), &raw, flags,
+                                   options.vfs.empty() ? nullptr : options.vfs.c_str());
   Database database(raw);
   if (code != SQLITE_OK) {
     return fail(errc_of(code), options.path + ": " + sqlite3_errstr(code));
   }
   sqlite3_extended_result_codes(raw, 1);
-  sqlite3_busy_timeout(raw, static_cast<int>(options.busy_timeout.count()));
-  TRY(database.execute("PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON;"));
+  const std::intptr_t busy_steps_max = options.busy_timeout / kBusyStep;
+  sqlite3_busy_handler(raw, wait_while_busy, reinterpret_cast<void*>(busy_steps_max));
+  TRY(database.execute(options.vfs.empty() ? "PRAGMA journal_mode = WAL"
+                                           : "PRAGMA journal_mode = PERSIST"));
+  TRY(database.execute("PRAGMA foreign_keys = ON"));
   TRY(database.execute(options.synchronous_full ? "PRAGMA synchronous = FULL"
                                                 : "PRAGMA synchronous = NORMAL"));
   return database;
@@ -243,6 +259,29 @@ Result<void> Database::execute(std::string_view sql) {
 Result<Transaction> Database::begin() {
   TRY(execute("BEGIN IMMEDIATE"));
   return Transaction(database_.get());
+}
+
+Result<void> Database::flush() {
+  sqlite3_file* wal = nullptr;
+  const int found =
+      sqlite3_file_control(database_.get(), "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal);
+  // No file: nothing was written through this connection.
+  if (found != SQLITE_OK || wal == nullptr || wal->pMethods == nullptr) return {};
+  const int code = wal->pMethods->xSync(wal, SQLITE_SYNC_NORMAL | SQLITE_SYNC_DATAONLY);
+  if (code == SQLITE_OK) return {};
+  return fail(Errc::kIo, path_of(database_.get()) + ": flush: " + sqlite3_errstr(code));
+}
+
+Result<void> Database::load_extension(const std::string& library) {
+  Database database = TRY(open({.path = ":memory:"}));
+  sqlite3_db_config(database.database_.get(), SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 1, nullptr);
+  char* message = nullptr;
+  const int code =
+      sqlite3_load_extension(database.database_.get(), library.c_str(), nullptr, &message);
+  const std::string why = message == nullptr ? "" : message;
+  sqlite3_free(message);
+  if (code == SQLITE_OK) return {};
+  return fail(Errc::kNotFound, "load " + library + ": " + why);
 }
 
 std::int64_t Database::last_insert_id() const {

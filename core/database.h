@@ -83,14 +83,19 @@ class Transaction {
   sqlite3* database_;  // Null once it is committed or rolled back.
 };
 
-/// One connection to an SQLite file in WAL mode with foreign keys on.
+/// One connection to an SQLite file in WAL mode with foreign keys on. Connections that want the
+/// write lock at the same time try again every millisecond, until the busy time-out.
 /// Threads: one at a time; a thread that needs the file opens a connection of its own.
 class Database {
  public:
   struct Options {
     std::string path;  ///< Made, readable by its owner only, when it is missing. ":memory:" works.
     bool synchronous_full = true;  ///< A commit survives a power cut, not only a killed process.
-    std::chrono::milliseconds busy_timeout{5000};
+
+    /// SQLite's name of a file system of its own that `path`, then a `file:` URI, lies on. Such a
+    /// file has a rollback journal instead of a WAL.
+    std::string vfs = {};
+    std::chrono::milliseconds busy_timeout{5000};  ///< At most a minute.
   };
 
   /// kIo: the file cannot be opened. kCorrupt: it is no database.
@@ -108,6 +113,14 @@ class Database {
 
   /// Takes the write lock at once, so that what is read inside stays true until commit.
   Result<Transaction> begin();
+
+  /// Makes what was committed so far, by any connection, survive a power cut. For connections that
+  /// are not synchronous_full: many of them flush at the price of one.
+  Result<void> flush();
+
+  /// Loads a shared library that gives SQLite a file system, for the life of the process.
+  /// kNotFound: it cannot be loaded; the message says why.
+  static Result<void> load_extension(const std::string& library);
 
   std::int64_t last_insert_id() const;
 

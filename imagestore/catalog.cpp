@@ -9,40 +9,56 @@
 namespace samepage::imagestore {
 namespace {
 
-constexpr std::array<std::string_view, 1> kSchema{
+constexpr std::array<std::string_view, 2> kSchema{
     "CREATE TABLE domains (name TEXT PRIMARY KEY, key_id INTEGER NOT NULL);"
     "CREATE TABLE images (name TEXT PRIMARY KEY, domain TEXT NOT NULL REFERENCES domains(name),"
     "  head INTEGER NOT NULL);"
     "CREATE TABLE versions (image TEXT NOT NULL REFERENCES images(name), number INTEGER NOT NULL,"
     "  id BLOB NOT NULL, size_bytes INTEGER NOT NULL, data_bytes INTEGER NOT NULL,"
     "  new_bytes INTEGER NOT NULL, stored_bytes INTEGER NOT NULL, source_format TEXT NOT NULL,"
-    "  imported_at INTEGER NOT NULL, PRIMARY KEY (image, number));"};
+    "  imported_at INTEGER NOT NULL, PRIMARY KEY (image, number));",
+    "ALTER TABLE images ADD COLUMN last INTEGER NOT NULL DEFAULT 1;"
+    "CREATE INDEX versions_by_id ON versions (id);"
+    "CREATE TABLE holds (version BLOB NOT NULL, holder TEXT NOT NULL, until INTEGER NOT NULL,"
+    "  PRIMARY KEY (version, holder)) WITHOUT ROWID;"};
 
 constexpr std::string_view kVersionColumns =
-    "v.id, v.size_bytes, v.data_bytes, v.new_bytes, v.stored_bytes, v.source_format, v.imported_at";
+    "v.id, v.size_bytes, v.data_bytes, v.new_bytes, v.stored_bytes, v.source_format,"
+    " v.imported_at, v.number";
+
+std::int64_t seconds(std::chrono::sys_seconds time) {
+  return time.time_since_epoch().count();
+}
+
+Result<VersionId> read_id(const Statement& row) {
+  VersionId id;
+  const auto bytes = row.blob(0);
+  if (bytes.size() != id.bytes.size()) {
+    return fail(Errc::kCorrupt, "a version's name in the catalog");
+  }
+  std::copy(bytes.begin(), bytes.end(), id.bytes.begin());
+  return id;
+}
 
 Result<ImageVersion> read_version(const Statement& row) {
   ImageVersion version;
-  const auto id = row.blob(0);
-  if (id.size() != version.id.bytes.size()) {
-    return fail(Errc::kCorrupt, "a version's name in the catalog");
-  }
-  std::copy(id.begin(), id.end(), version.id.bytes.begin());
+  version.id = TRY(read_id(row));
   version.size_bytes = static_cast<std::uint64_t>(row.integer(1));
   version.data_bytes = static_cast<std::uint64_t>(row.integer(2));
   version.new_bytes = static_cast<std::uint64_t>(row.integer(3));
   version.stored_bytes = static_cast<std::uint64_t>(row.integer(4));
   version.source_format = row.text(5);
   version.imported_at = std::chrono::sys_seconds(std::chrono::seconds(row.integer(6)));
+  version.number = static_cast<std::uint64_t>(row.integer(7));
   return version;
 }
 
 Result<Image> read_image(const Statement& row) {
   Image image;
   image.head = TRY(read_version(row));
-  image.name = row.text(7);
-  image.sharing_domain = row.text(8);
-  image.versions = static_cast<std::uint64_t>(row.integer(9));
+  image.name = row.text(8);
+  image.sharing_domain = row.text(9);
+  image.versions = static_cast<std::uint64_t>(row.integer(10));
   return image;
 }
 
@@ -59,16 +75,58 @@ class Catalog::Impl {
  public:
   explicit Impl(Database database) : database_(std::move(database)) {}
 
+  Result<void> prepare();
+
+  /// Inside a transaction.
+  Result<void> insert_version(std::string_view name, const ImageVersion& version);
+  Result<void> expect_unheld(std::string_view name, std::uint64_t number,
+                             std::chrono::sys_seconds now);
+  Result<void> finish(Transaction& transaction);
+
   Database database_;
+  // What CLONE and COMMIT run, prepared once.
+  std::optional<Statement> find_;
+  std::optional<Statement> insert_image_;
+  std::optional<Statement> insert_version_;
+  std::optional<Statement> advance_;
 };
+
+Result<void> Catalog::Impl::prepare() {
+  TRY(database_.migrate(kSchema));
+  find_ = TRY(database_.prepare(images_query("WHERE i.name = ?")));
+  insert_image_ =
+      TRY(database_.prepare("INSERT OR IGNORE INTO images (name, domain, head) VALUES (?, ?, 1)"));
+  insert_version_ = TRY(database_.prepare(
+      "INSERT INTO versions (image, number, id, size_bytes, data_bytes, new_bytes, stored_bytes,"
+      " source_format, imported_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"));
+  advance_ = TRY(database_.prepare(
+      "UPDATE images SET last = last + 1, head = last + 1 WHERE name = ? AND head = ?"
+      " RETURNING head"));
+  return {};
+}
+
+Result<void> Catalog::Impl::insert_version(std::string_view name, const ImageVersion& version) {
+  TRY(insert_version_->bind(
+      {name, static_cast<std::int64_t>(version.number),
+       std::span<const std::byte>(version.id.bytes), static_cast<std::int64_t>(version.size_bytes),
+       static_cast<std::int64_t>(version.data_bytes), static_cast<std::int64_t>(version.new_bytes),
+       static_cast<std::int64_t>(version.stored_bytes), std::string_view(version.source_format),
+       seconds(version.imported_at)}));
+  return insert_version_->run();
+}
+
+Result<void> Catalog::Impl::finish(Transaction& transaction) {
+  TRY(transaction.commit());
+  return database_.flush();
+}
 
 Catalog::Catalog(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Catalog::~Catalog() = default;
 
-Result<std::unique_ptr<Catalog>> Catalog::open(const std::string& path) {
-  Database database = TRY(Database::open({.path = path}));
-  TRY(database.migrate(kSchema));
-  return std::unique_ptr<Catalog>(new Catalog(std::make_unique<Impl>(std::move(database))));
+Result<std::unique_ptr<Catalog>> Catalog::open(const Database::Options& options) {
+  auto impl = std::make_unique<Impl>(TRY(Database::open(options)));
+  TRY(impl->prepare());
+  return std::unique_ptr<Catalog>(new Catalog(std::move(impl)));
 }
 
 Result<void> Catalog::expect_domain(std::string_view domain, std::uint64_t key_id) {
@@ -90,39 +148,46 @@ Result<void> Catalog::remember_domain(std::string_view domain, std::uint64_t key
 Result<void> Catalog::add(std::string_view name, std::string_view sharing_domain,
                           const ImageVersion& version) {
   TRY(check_image_name(name));
+  ImageVersion first = version;
+  first.number = 1;
   Transaction transaction = TRY(impl_->database_.begin());
-  {
-    auto known = TRY(impl_->database_.prepare("SELECT 1 FROM images WHERE name = ?"));
-    TRY(known.bind({name}));
-    if (TRY(known.step())) {
-      return fail(Errc::kInvalid,
-                  "image " + std::string(name) + " exists already; choose another name");
-    }
-    auto image =
-        TRY(impl_->database_.prepare("INSERT INTO images (name, domain, head) VALUES (?, ?, 1)"));
-    TRY(image.bind({name, sharing_domain}));
-    TRY(image.run());
-    auto row = TRY(impl_->database_.prepare(
-        "INSERT INTO versions (image, number, id, size_bytes, data_bytes, new_bytes, stored_bytes,"
-        " source_format, imported_at) VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?)"));
-    TRY(row.bind({name, std::span<const std::byte>(version.id.bytes),
-                  static_cast<std::int64_t>(version.size_bytes),
-                  static_cast<std::int64_t>(version.data_bytes),
-                  static_cast<std::int64_t>(version.new_bytes),
-                  static_cast<std::int64_t>(version.stored_bytes),
-                  std::string_view(version.source_format),
-                  std::int64_t{version.imported_at.time_since_epoch().count()}}));
-    TRY(row.run());
+  TRY(impl_->insert_image_->bind({name, sharing_domain}));
+  TRY(impl_->insert_image_->run());
+  if (impl_->database_.rows_changed() == 0) {
+    return fail(Errc::kInvalid,
+                "image " + std::string(name) + " exists already; choose another name");
   }
-  return transaction.commit();
+  TRY(impl_->insert_version(name, first));
+  return impl_->finish(transaction);
+}
+
+Result<std::optional<std::uint64_t>> Catalog::advance(std::string_view name, std::uint64_t head,
+                                                      const ImageVersion& version) {
+  ImageVersion next = version;
+  Transaction transaction = TRY(impl_->database_.begin());
+  Statement& advance = *impl_->advance_;
+  TRY(advance.bind({name, static_cast<std::int64_t>(head)}));
+  if (!TRY(advance.step())) {
+    TRY(find(name));
+    return std::nullopt;
+  }
+  next.number = static_cast<std::uint64_t>(advance.integer(0));
+  TRY(advance.run());
+  TRY(impl_->insert_version(name, next));
+  TRY(impl_->finish(transaction));
+  return next.number;
 }
 
 Result<Image> Catalog::find(std::string_view name) {
-  auto query = TRY(impl_->database_.prepare(images_query("WHERE i.name = ?")));
+  Statement& query = *impl_->find_;
   TRY(query.bind({name}));
-  if (TRY(query.step())) return read_image(query);
-  return fail(Errc::kNotFound,
-              "no image named " + std::string(name) + "; `samepage image list` lists them");
+  if (!TRY(query.step())) {
+    return fail(Errc::kNotFound,
+                "no image named " + std::string(name) + "; `samepage image list` lists them");
+  }
+  Image image = TRY(read_image(query));
+  TRY(query.run());  // A statement in mid-query would hold on to its snapshot.
+  return image;
 }
 
 Result<std::vector<Image>> Catalog::list() {
@@ -139,6 +204,100 @@ Result<std::vector<ImageVersion>> Catalog::versions(std::string_view name) {
   std::vector<ImageVersion> versions;
   while (TRY(query.step())) versions.push_back(TRY(read_version(query)));
   return versions;
+}
+
+Result<ImageVersion> Catalog::version(std::string_view name, std::uint64_t number) {
+  const Image image = TRY(find(name));
+  if (number == 0) return image.head;
+  auto query = TRY(impl_->database_.prepare("SELECT " + std::string(kVersionColumns) +
+                                            " FROM versions v WHERE image = ? AND number = ?"));
+  TRY(query.bind({name, static_cast<std::int64_t>(number)}));
+  if (TRY(query.step())) return read_version(query);
+  return fail(Errc::kNotFound,
+              "image " + std::string(name) + " has no version " + std::to_string(number));
+}
+
+/// `number` 0 stands for every version. A version that another image has too may go from this one.
+Result<void> Catalog::Impl::expect_unheld(std::string_view name, std::uint64_t number,
+                                          std::chrono::sys_seconds now) {
+  auto query = TRY(database_.prepare(
+      "SELECT v.number, h.holder FROM versions v JOIN holds h ON h.version = v.id"
+      " WHERE v.image = ?1 AND (?2 = 0 OR v.number = ?2) AND h.until > ?3"
+      " AND NOT EXISTS (SELECT 1 FROM versions o WHERE o.id = v.id AND o.image != ?1) LIMIT 1"));
+  TRY(query.bind({name, static_cast<std::int64_t>(number), seconds(now)}));
+  if (!TRY(query.step())) return {};
+  return fail(Errc::kUnavailable, "image " + std::string(name) + ", version " +
+                                      std::to_string(query.integer(0)) + " is in use by " +
+                                      query.text(1));
+}
+
+Result<void> Catalog::remove(std::string_view name, std::chrono::sys_seconds now) {
+  Transaction transaction = TRY(impl_->database_.begin());
+  TRY(find(name));
+  TRY(impl_->expect_unheld(name, 0, now));
+  for (const char* sql :
+       {"DELETE FROM versions WHERE image = ?", "DELETE FROM images WHERE name = ?"}) {
+    auto statement = TRY(impl_->database_.prepare(sql));
+    TRY(statement.bind({name}));
+    TRY(statement.run());
+  }
+  return impl_->finish(transaction);
+}
+
+Result<void> Catalog::remove_version(std::string_view name, std::uint64_t number,
+                                     std::chrono::sys_seconds now) {
+  Transaction transaction = TRY(impl_->database_.begin());
+  const Image image = TRY(find(name));
+  TRY(version(name, number));
+  if (number == 0 || number == image.head.number) {
+    return fail(Errc::kInvalid, "version " + std::to_string(image.head.number) +
+                                    " is the head of image " + std::string(name) +
+                                    ": remove the image, or commit first");
+  }
+  TRY(impl_->expect_unheld(name, number, now));
+  auto remove =
+      TRY(impl_->database_.prepare("DELETE FROM versions WHERE image = ? AND number = ?"));
+  TRY(remove.bind({name, static_cast<std::int64_t>(number)}));
+  TRY(remove.run());
+  return impl_->finish(transaction);
+}
+
+Result<void> Catalog::hold(const VersionId& version, std::string_view holder, const Lease& lease) {
+  if (holder.empty() || holder.size() > kHolderMax) {
+    return fail(Errc::kInvalid, "a holder's name has 1 to 256 bytes");
+  }
+  const std::span<const std::byte> id(version.bytes);
+  Transaction transaction = TRY(impl_->database_.begin());
+  {
+    auto known =
+        TRY(impl_->database_.prepare("SELECT 1 FROM versions WHERE id = ?1 UNION ALL"
+                                     " SELECT 1 FROM holds WHERE version = ?1 AND"
+                                     " until > ?2"));
+    TRY(known.bind({id, seconds(lease.from)}));
+    if (!TRY(known.step())) return fail(Errc::kNotFound, "no such version in the catalog");
+    auto hold = TRY(impl_->database_.prepare(
+        "INSERT OR REPLACE INTO holds (version, holder, until) VALUES (?, ?, ?)"));
+    TRY(hold.bind({id, holder, seconds(lease.from + lease.lasts)}));
+    TRY(hold.run());
+  }
+  return impl_->finish(transaction);
+}
+
+Result<void> Catalog::release(const VersionId& version, std::string_view holder) {
+  auto release =
+      TRY(impl_->database_.prepare("DELETE FROM holds WHERE version = ? AND holder = ?"));
+  TRY(release.bind({std::span<const std::byte>(version.bytes), holder}));
+  TRY(release.run());
+  return impl_->database_.flush();
+}
+
+Result<std::vector<VersionId>> Catalog::roots(std::chrono::sys_seconds now) {
+  auto query = TRY(impl_->database_.prepare(
+      "SELECT id FROM versions UNION SELECT version FROM holds WHERE until > ?"));
+  TRY(query.bind({seconds(now)}));
+  std::vector<VersionId> roots;
+  while (TRY(query.step())) roots.push_back(TRY(read_id(query)));
+  return roots;
 }
 
 Result<void> check_image_name(std::string_view name) {

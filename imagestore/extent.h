@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -24,6 +25,14 @@ struct Extent {
   PageView page(std::size_t slot) const {
     return PageView(pages.data() + slot * kPageSize, kPageSize);
   }
+};
+
+/// Where a page is: which extent, and which page of it.
+struct PagePlace {
+  ObjectName extent;
+  std::uint32_t slot = 0;  ///< Below kExtentPagesMax.
+
+  friend bool operator==(const PagePlace&, const PagePlace&) = default;
 };
 
 struct EncodedExtent {

@@ -7,14 +7,11 @@
 
 namespace samepage::imagestore {
 
-Result<std::unique_ptr<ImageReader>> ImageReader::open(ImageStore& store,
-                                                       const std::string& image) {
-  const Image found = TRY(store.catalog().find(image));
-  if (found.sharing_domain != store.sharing_domain()) {
-    return fail(Errc::kInvalid, "image " + image + " belongs to sharing domain " +
-                                    found.sharing_domain + ", not " + store.sharing_domain());
-  }
-  auto manifest = Manifest::open(store.origin(), store.keys(), found.head.id);
+Result<std::unique_ptr<ImageReader>> ImageReader::open(ImageStore& store, const std::string& image,
+                                                       std::uint64_t number) {
+  TRY(store.find_image(image));
+  const ImageVersion version = TRY(store.catalog().version(image, number));
+  auto manifest = Manifest::open(store.origin(), store.keys(), version.id);
   if (!manifest) {
     // The catalog promised the version: that it is missing is damage.
     const Errc code =
@@ -27,14 +24,12 @@ Result<std::unique_ptr<ImageReader>> ImageReader::open(ImageStore& store,
 Result<bool> ImageReader::read_page(std::uint64_t page, PageBuffer bytes) {
   if (page >= manifest_.pages()) return fail(Errc::kInvalid, "beyond the end of the image");
   const auto context = [&] { return "image " + image_ + ", page " + std::to_string(page); };
-  auto digest = manifest_.find(page);
-  if (!digest) return tl::unexpected(std::move(digest).error().within(context()));
-  if (!*digest) return false;
-  auto read = pages_.read(**digest, bytes);
-  if (read) return true;
-  // The manifest proves that the store once had the page.
-  const Errc code = read.error().code() == Errc::kNotFound ? Errc::kCorrupt : read.error().code();
-  return fail(code, context() + ": " + read.error().message());
+  auto ref = manifest_.find(page);
+  if (!ref) return tl::unexpected(std::move(ref).error().within(context()));
+  if (!*ref) return false;
+  auto read = pages_.read(**ref, bytes);
+  if (!read) return tl::unexpected(std::move(read).error().within(context()));
+  return true;
 }
 
 Result<void> ImageReader::read(std::uint64_t offset, std::span<std::byte> bytes) {

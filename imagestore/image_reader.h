@@ -20,9 +20,11 @@ namespace samepage::imagestore {
 /// Lifetime: borrows the store.
 class ImageReader final {
  public:
-  /// The newest version of `image`. kNotFound: no such image. kInvalid: it belongs to a sharing
-  /// domain that the store was not opened for. kCorrupt: its manifest is damaged.
-  static Result<std::unique_ptr<ImageReader>> open(ImageStore& store, const std::string& image);
+  /// Version `number` of `image`, 0 for the newest. kNotFound: no such image or version. kInvalid:
+  /// it belongs to a sharing domain that the store was not opened for. kCorrupt: its manifest is
+  /// damaged.
+  static Result<std::unique_ptr<ImageReader>> open(ImageStore& store, const std::string& image,
+                                                   std::uint64_t number = 0);
 
   std::uint64_t size_bytes() const { return manifest_.size_bytes(); }
 

@@ -2,9 +2,11 @@
 
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "imagestore/domain_key.h"
 #include "imagestore/extent.h"
+#include "imagestore/manifest.h"
 
 namespace samepage::imagestore {
 namespace {
@@ -24,9 +26,8 @@ Result<DigestKey> local_key(const ImageStore::Options& options, bool has_catalog
 
 }  // namespace
 
-ImageStore::ImageStore(std::string domain, const DomainKeys& keys,
-                       std::unique_ptr<DirOrigin> origin, std::unique_ptr<PageIndex> pages,
-                       std::unique_ptr<Catalog> catalog)
+ImageStore::ImageStore(std::string domain, const DomainKeys& keys, std::unique_ptr<Origin> origin,
+                       std::unique_ptr<PageIndex> pages, std::unique_ptr<Catalog> catalog)
     : domain_(std::move(domain)),
       keys_(keys),
       origin_(std::move(origin)),
@@ -37,6 +38,7 @@ Result<std::unique_ptr<ImageStore>> ImageStore::open(const Options& options) {
   auto origin = TRY(DirOrigin::open({.folder = options.folder / "packs",
                                      .access = options.access,
                                      .pack_bytes_max = options.pack_bytes_max}));
+  const auto repairs = origin->repairs();
   const auto catalog_path = options.folder / "catalog.db";
   std::error_code error;
   const bool has_catalog = std::filesystem::exists(catalog_path, error);
@@ -46,10 +48,11 @@ Result<std::unique_ptr<ImageStore>> ImageStore::open(const Options& options) {
   }
   const DigestKey key = options.domain ? options.domain->key : TRY(local_key(options, has_catalog));
   std::string domain = options.domain ? options.domain->name : "default";
-  auto catalog = TRY(Catalog::open(catalog_path));
+  auto catalog = TRY(Catalog::open({.path = catalog_path, .synchronous_full = false}));
   auto pages = TRY(PageIndex::open(options.folder / "pages.db"));
   std::unique_ptr<ImageStore> store(new ImageStore(
       std::move(domain), DomainKeys(key), std::move(origin), std::move(pages), std::move(catalog)));
+  store->repairs_ = repairs;
   TRY(store->catalog_->expect_domain(store->domain_, store->keys_.id));
   if (!writable) return store;
   TRY(store->catalog_->remember_domain(store->domain_, store->keys_.id));
@@ -60,26 +63,69 @@ Result<std::unique_ptr<ImageStore>> ImageStore::open(const Options& options) {
 /// Extents that the origin holds and the page index does not know: after a crash between the two
 /// commits, or when the index was lost.
 Result<void> ImageStore::adopt_extents() {
+  constexpr std::uint64_t kBatchMax = 2048;
   const bool crashed = repairs().objects_adopted > 0;
   if (!crashed && TRY(pages_->extents()) > 0) return {};
-  const auto adopt = [this](const ObjectName& name, std::uint64_t) -> Result<void> {
-    if (TRY(pages_->knows_extent(name))) return {};
-    const auto bytes = origin_->get(name);
+  std::uint64_t added = 0;
+  const auto adopt = [&](const StoredObject& object) -> Result<void> {
+    if (object.buried_at || TRY(pages_->knows_extent(object.name))) return {};
+    const auto bytes = origin_->get(object.name);
     if (!bytes) return {};  // Damaged: verifying says so; its pages are imported again.
     const auto digests = decode_extent_digests(*bytes, keys_);
     if (!digests) return {};  // Not an extent, or not of this domain.
-    return pages_->add(name, *digests);
+    pages_->add(object.name, *digests);
+    return ++added % kBatchMax == 0 ? pages_->commit() : Result<void>();
   };
   TRY(origin_->list(adopt));
   return pages_->commit();
 }
 
+Result<Image> ImageStore::find_image(std::string_view name) {
+  Image image = TRY(catalog_->find(name));
+  if (image.sharing_domain == domain_) return image;
+  return fail(Errc::kInvalid, "image " + image.name + " belongs to sharing domain " +
+                                  image.sharing_domain + ", not " + domain_);
+}
+
+Result<void> ImageStore::rely_on(const ObjectName& extent) {
+  if (!relied_on_.insert(extent).second) return {};
+  return origin_->keep(extent);
+}
+
 Result<void> ImageStore::commit() {
-  TRY(origin_->sync());
+  auto synced = origin_->sync();
+  if (!synced) {
+    if (synced.error().code() == Errc::kUnavailable) TRY(forget_swept());
+    return synced;
+  }
+  relied_on_.clear();
   return pages_->commit();
 }
 
+Result<void> ImageStore::forget_swept() {
+  std::vector<ObjectName> swept;
+  for (const ObjectName& extent : relied_on_) {
+    if (!TRY(origin_->contains(extent))) swept.push_back(extent);
+  }
+  return pages_->forget(swept);
+}
+
+Result<void> keep_version(ImageStore& store, const VersionId& version) {
+  TRY(store.origin().keep(version));
+  Manifest manifest = TRY(Manifest::open(store.origin(), store.keys(), version));
+  Result<void> kept;
+  const auto enter = [&](const ObjectName& node) {
+    if (kept) kept = store.origin().keep(node);
+    return true;
+  };
+  TRY(manifest.walk(
+      enter, [&](std::uint64_t, const PageRef& ref) { return store.rely_on(ref.place.extent); }));
+  TRY(std::move(kept));
+  return store.commit();
+}
+
 Result<void> ImageStore::discard() {
+  relied_on_.clear();
   pages_->discard();
   return origin_->discard();
 }

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "core/clock.h"
 #include "core/result.h"
@@ -24,6 +25,11 @@ struct ImportOptions {
   bool follow_backing = false;  ///< Read what backing files of the image hold, wherever they are.
   unsigned threads = 2;         ///< To digest and compress.
 
+  /// Pages that shall lie side by side, in this order, for they are read in this order: a boot
+  /// trace. Those that the image does not have, or the store already, are passed over. The file is
+  /// read twice then.
+  std::vector<PageDigest> order = {};
+
   /// Called a few times a second at most, and at the end; false cancels the import.
   std::function<bool(const ImportProgress&)> on_progress = {};
 };
@@ -42,11 +48,11 @@ struct ImportReport {
 /// version. Each page that the store already holds, in whatever image, is kept once.
 ///
 /// All or nothing: the image is visible, and durable, when this returns; after an error nothing of
-/// it is, and the room that it took is free again, but for images of more than 4 GiB of new pages,
-/// where what was stored in earlier rounds waits for a next import of the same pages.
+/// it is, and the room that it took is free again, but for images of more than 1 GiB, where what
+/// was stored in earlier rounds waits for a next import of the same pages or for collect_garbage().
 ///
 /// Errors: those of open_image_source() and ImageSource. kInvalid also: the name is taken or not a
-/// name. kUnavailable also: cancelled. kIo also: the store's disk is full.
+/// name. kUnavailable also: cancelled. kIo also: the store's disk is full, or the file changed.
 Result<ImportReport> import_image(ImageStore& store, const ImportOptions& options,
                                   const Clock& clock);
 

@@ -1,5 +1,6 @@
 #include "imagestore/manifest.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "core/check.h"
@@ -37,7 +38,8 @@ Result<ManifestNode> Manifest::read_node(const ObjectName& name, unsigned level)
         bytes.error().code() == Errc::kNotFound ? Errc::kCorrupt : bytes.error().code();
     return fail(code, what + ": " + bytes.error().message());
   }
-  if (name_object(*bytes, keys_) != name) {
+  const auto named = name_node(*bytes, keys_);
+  if (!named || *named != name) {
     return fail(Errc::kCorrupt,
                 what + ": does not match its digest (" + origin_->place(name) + ")");
   }
@@ -66,12 +68,12 @@ Result<std::optional<ObjectName>> Manifest::find_node(unsigned level, std::uint6
   return name;
 }
 
-Result<std::optional<PageDigest>> Manifest::find(std::uint64_t page) {
+Result<std::optional<PageRef>> Manifest::find(std::uint64_t page) {
   CHECK(page < pages());
   const auto leaf = TRY(find_node(0, node_number(page, 0)));
   if (!leaf) return std::nullopt;
   const ManifestNode* node = TRY(remembered_node(*leaf, 0));
-  return node->child(child_index(page, 0));
+  return node->page(child_index(page, 0));
 }
 
 Result<void> Manifest::walk(const Enter& enter, const Visit& visit) {
@@ -103,14 +105,62 @@ Result<void> Manifest::walk(const Enter& enter, const Visit& visit) {
 Result<void> Manifest::visit_leaf(const ManifestNode& leaf, std::uint64_t first_page,
                                   const Visit& visit) const {
   for (std::size_t index = 0; index < kFanOut; ++index) {
-    const auto digest = leaf.child(index);
-    if (!digest) continue;
+    const auto ref = leaf.page(index);
+    if (!ref) continue;
     if (first_page + index >= pages()) {
       return fail(Errc::kCorrupt, "a manifest names pages beyond the image's end");
     }
-    TRY(visit(first_page + index, *digest));
+    TRY(visit(first_page + index, *ref));
   }
   return {};
+}
+
+Result<ManifestNode> Manifest::node_at(unsigned level, std::uint64_t number) {
+  ManifestNode node(level);
+  const unsigned height = version_.height();
+  if (level >= height) {
+    if (number == 0 && level == height) node.set(0, version_.root);
+    // Above the root of a shallow tree lie nodes with one child; who walks down asks for it next.
+    return node;
+  }
+  if (number >> (8 * (height - 1 - level)) != 0) return node;
+  const auto name = TRY(find_node(level, number));
+  if (!name) return node;
+  const ManifestNode* found = TRY(remembered_node(*name, level));
+  return *found;
+}
+
+Result<void> Manifest::diff_leaves(const ManifestNode& before, const ManifestNode& after,
+                                   std::uint64_t first_page, const VisitChange& visit) {
+  for (std::size_t index = 0; index < kFanOut; ++index) {
+    if (before.child(index) == after.child(index)) continue;
+    TRY(visit(first_page + index, before.page(index), after.page(index)));
+  }
+  return {};
+}
+
+Result<void> Manifest::diff_below(Manifest& before, Manifest& after, unsigned level,
+                                  std::uint64_t number, const VisitChange& visit) {
+  const ManifestNode one = TRY(before.node_at(level, number));
+  const ManifestNode other = TRY(after.node_at(level, number));
+  if (level == 0) return diff_leaves(one, other, number * kFanOut, visit);
+  for (std::size_t index = 0; index < kFanOut; ++index) {
+    // A child of a level that only one tree has is named by that tree alone, so it is entered.
+    const bool same = one.child(index) == other.child(index);
+    const bool shallow = level >= std::min(before.version_.height(), after.version_.height());
+    if (same && !(shallow && index == 0)) continue;
+    TRY(diff_below(before, after, level - 1, number * kFanOut + index, visit));
+  }
+  return {};
+}
+
+Result<void> Manifest::diff(Manifest& before, Manifest& after, const VisitChange& visit) {
+  if (before.version_.root == after.version_.root &&
+      before.version_.height() == after.version_.height()) {
+    return {};
+  }
+  const unsigned height = std::max(before.version_.height(), after.version_.height());
+  return diff_below(before, after, height - 1, 0, visit);
 }
 
 ManifestBuilder::ManifestBuilder(Origin& origin, const DomainKeys& keys, std::uint64_t size_bytes)
@@ -129,20 +179,6 @@ Result<ManifestBuilder> ManifestBuilder::on_top_of(const Manifest& base, std::ui
   return builder;
 }
 
-Result<ManifestNode> ManifestBuilder::base_node(unsigned level, std::uint64_t number) {
-  ManifestNode node(level);
-  if (!base_) return node;
-  const unsigned base_height = base_->version_.height();
-  if (level >= base_height) {
-    if (number == 0 && level == base_height) node.set(0, base_->version_.root);
-    return node;
-  }
-  if (number >> (8 * (base_height - 1 - level)) != 0) return node;
-  const auto name = TRY(base_->find_node(level, number));
-  if (!name) return node;
-  return base_->read_node(*name, level);
-}
-
 Result<void> ManifestBuilder::enter(std::uint64_t page) {
   for (unsigned level = 0; level < open_.size(); ++level) {
     if (open_[level] && open_[level]->number != node_number(page, level)) TRY(close(level));
@@ -150,7 +186,9 @@ Result<void> ManifestBuilder::enter(std::uint64_t page) {
   for (unsigned level = static_cast<unsigned>(open_.size()); level-- > 0;) {
     if (open_[level]) continue;
     const std::uint64_t number = node_number(page, level);
-    open_[level] = OpenNode{.number = number, .node = TRY(base_node(level, number))};
+    ManifestNode node(level);
+    if (base_) node = TRY(base_->node_at(level, number));
+    open_[level] = OpenNode{.number = number, .node = std::move(node)};
   }
   return {};
 }
@@ -160,8 +198,9 @@ Result<void> ManifestBuilder::close(unsigned level) {
   std::optional<ObjectName> name;
   if (!closed.node.empty()) {
     const auto bytes = closed.node.encode(keys_);
-    name = name_object(bytes, keys_);
+    name = TRY(name_node(bytes, keys_));
     TRY(origin_->put(*name, bytes));
+    stored_bytes_ += bytes.size();
   }
   if (level + 1 == open_.size()) {
     version_.root = name;
@@ -171,12 +210,12 @@ Result<void> ManifestBuilder::close(unsigned level) {
   return {};
 }
 
-Result<void> ManifestBuilder::set(std::uint64_t page, const std::optional<PageDigest>& digest) {
+Result<void> ManifestBuilder::set(std::uint64_t page, const std::optional<PageRef>& ref) {
   CHECK(page >= next_page_);
   CHECK(page < pages_in(version_.size_bytes));
   next_page_ = page + 1;
   TRY(enter(page));
-  open_[0]->node.set(child_index(page, 0), digest);
+  open_[0]->node.set_page(child_index(page, 0), ref);
   return {};
 }
 

@@ -13,7 +13,7 @@
 
 namespace samepage::imagestore {
 
-/// One version of an image, for reading: page number -> PageDigest, none for a page of zeros.
+/// One version of an image, for reading: page number -> PageRef, none for a page of zeros.
 ///
 /// A persistent radix tree with 256 children a node. A node is an object of the origin, named by
 /// the digest of its bytes, so versions share every subtree in which they agree, and the version's
@@ -30,15 +30,26 @@ class Manifest {
   std::uint64_t size_bytes() const { return version_.size_bytes; }
   std::uint64_t pages() const { return pages_in(version_.size_bytes); }
 
-  /// `page` below pages(). Neighbours are found without reading the origin again.
-  Result<std::optional<PageDigest>> find(std::uint64_t page);
+  /// None for a page of zeros. `page` below pages(). Neighbours are found without reading the
+  /// origin again.
+  Result<std::optional<PageRef>> find(std::uint64_t page);
 
   /// Decides about a node, by name, before walk() reads it: false skips it and what is below.
   using Enter = std::function<bool(const ObjectName& node)>;
-  using Visit = std::function<Result<void>(std::uint64_t page, const PageDigest& digest)>;
+  using Visit = std::function<Result<void>(std::uint64_t page, const PageRef& ref)>;
 
   /// Visits every page that is not zero, in ascending order, until `visit` fails.
   Result<void> walk(const Enter& enter, const Visit& visit);
+
+  /// A page that two versions do not have in common; none stands for zeros, or for a page beyond
+  /// the end.
+  using VisitChange =
+      std::function<Result<void>(std::uint64_t page, const std::optional<PageRef>& before,
+                                 const std::optional<PageRef>& after)>;
+
+  /// Visits every page whose content differs, in ascending order, until `visit` fails. Costs what
+  /// differs: subtrees that both share are not read.
+  static Result<void> diff(Manifest& before, Manifest& after, const VisitChange& visit);
 
  private:
   friend class ManifestBuilder;
@@ -56,6 +67,14 @@ class Manifest {
 
   Result<void> visit_leaf(const ManifestNode& leaf, std::uint64_t first_page,
                           const Visit& visit) const;
+
+  /// The children of node `number` of `level`, as if the tree had that height at least; an empty
+  /// node when all of its pages are zero.
+  Result<ManifestNode> node_at(unsigned level, std::uint64_t number);
+  static Result<void> diff_below(Manifest& before, Manifest& after, unsigned level,
+                                 std::uint64_t number, const VisitChange& visit);
+  static Result<void> diff_leaves(const ManifestNode& before, const ManifestNode& after,
+                                  std::uint64_t first_page, const VisitChange& visit);
 
   /// The node number `number` of `level`, none when all of its pages are zero.
   Result<std::optional<ObjectName>> find_node(unsigned level, std::uint64_t number);
@@ -79,10 +98,13 @@ class ManifestBuilder {
 
   /// Names the content of `page`; none for a page of zeros. Pages come in ascending order and lie
   /// below the size. Errors are the origin's.
-  Result<void> set(std::uint64_t page, const std::optional<PageDigest>& digest);
+  Result<void> set(std::uint64_t page, const std::optional<PageRef>& ref);
 
   /// Stores what is left and returns the version. The builder is used up.
   Result<VersionId> finish();
+
+  /// Of the nodes put so far.
+  std::uint64_t stored_bytes() const { return stored_bytes_; }
 
  private:
   struct OpenNode {
@@ -92,7 +114,6 @@ class ManifestBuilder {
 
   Result<void> enter(std::uint64_t page);
   Result<void> close(unsigned level);
-  Result<ManifestNode> base_node(unsigned level, std::uint64_t number);
 
   Origin* origin_;
   DomainKeys keys_;
@@ -100,6 +121,7 @@ class ManifestBuilder {
   std::optional<Manifest> base_;
   std::vector<std::optional<OpenNode>> open_;  ///< By level, leaf first.
   std::uint64_t next_page_ = 0;
+  std::uint64_t stored_bytes_ = 0;
 };
 
 }  // namespace samepage::imagestore

@@ -10,6 +10,7 @@
 #include "core/page.h"
 #include "core/page_digest.h"
 #include "core/result.h"
+#include "imagestore/extent.h"
 #include "imagestore/object_format.h"
 
 namespace samepage::imagestore {
@@ -33,35 +34,64 @@ constexpr std::uint64_t pages_in(std::uint64_t size_bytes) {
 /// images have equal trees.
 unsigned height_of(std::uint64_t size_bytes);
 
+/// A page of an image: what it is, and where to read it.
+struct PageRef {
+  PageDigest digest;
+  PagePlace place;
+};
+
 /// One node of a manifest. Level 0 is a leaf.
+///
+/// A leaf says of each page what it is and where it lies, but only the digests are in the leaf's
+/// name: equal images have equal names wherever their pages lie. The places are sealed with a
+/// digest of their own, so that a damaged leaf is seen, and pages prove themselves.
 class ManifestNode {
  public:
-  explicit ManifestNode(unsigned level = 0) : level_(level) {}
+  explicit ManifestNode(unsigned level = 0)
+      : level_(level), places_(level == 0 ? kFanOut : std::size_t{0}) {}
 
   unsigned level() const { return level_; }
   bool empty() const { return present_.none(); }
 
+  /// A page's digest in a leaf, a node's name above.
   std::optional<PageDigest> child(std::size_t index) const {
     if (!present_[index]) return std::nullopt;
     return children_[index];
   }
 
-  void set(std::size_t index, const std::optional<PageDigest>& child) {
-    present_[index] = child.has_value();
-    if (child) children_[index] = *child;
+  /// Of a leaf.
+  std::optional<PageRef> page(std::size_t index) const {
+    if (!present_[index]) return std::nullopt;
+    return PageRef{.digest = children_[index], .place = places_[index]};
   }
+
+  /// Of a node above the leaves.
+  void set(std::size_t index, const std::optional<ObjectName>& child);
+
+  /// Of a leaf.
+  void set_page(std::size_t index, const std::optional<PageRef>& page);
+
+  /// The extents that a leaf's pages lie in, each once, in the order of the pages.
+  std::vector<ObjectName> extents() const;
 
   std::vector<std::byte> encode(const DomainKeys& keys) const;
 
-  /// kCorrupt: not a node of `level`, or not in its canonical form.
+  /// kCorrupt: not a node of `level`, not in its canonical form, or its seal is broken.
   static Result<ManifestNode> decode(std::span<const std::byte> bytes, const DomainKeys& keys,
                                      unsigned level);
 
  private:
+  Result<void> parse_places(ByteReader& reader);
+  void write_identity(ByteWriter& writer, const DomainKeys& keys) const;
+
   unsigned level_;
   std::bitset<kFanOut> present_;
   std::array<PageDigest, kFanOut> children_;
+  std::vector<PagePlace> places_;  ///< kFanOut of them in a leaf, none above.
 };
+
+/// The name of an encoded node. kCorrupt: it is none.
+Result<ObjectName> name_node(std::span<const std::byte> bytes, const DomainKeys& keys);
 
 /// What a version's name is the digest of.
 struct VersionRecord {

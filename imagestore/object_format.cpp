@@ -6,7 +6,7 @@
 namespace samepage::imagestore {
 namespace {
 
-constexpr std::uint8_t kFormat = 1;
+constexpr std::uint8_t kFormat = 2;
 
 PageDigest derive(const DigestKey& key, std::string_view purpose) {
   StreamMac mac(key);

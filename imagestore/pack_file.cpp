@@ -9,6 +9,7 @@
 #include <utility>
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <xxhash.h>
@@ -57,6 +58,15 @@ Result<RecordHeader> parse_record_header(std::span<const std::byte> bytes) {
   return header;
 }
 
+std::vector<std::byte> record_header(const ObjectName& name, std::span<const std::byte> bytes) {
+  ByteWriter header;
+  header.raw(std::as_bytes(std::span(kRecordMark)));
+  header.u32(static_cast<std::uint32_t>(bytes.size()));
+  header.raw(name.bytes);
+  header.u64(checksum(name, bytes));
+  return header.take();
+}
+
 Result<void> flush_folder(const std::filesystem::path& folder) {
   const Fd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!fd || ::fsync(fd.get()) != 0) return io_error("flush " + folder.string());
@@ -83,6 +93,25 @@ Result<void> write_at(int fd, std::span<const std::byte> first, std::span<const 
 }
 
 }  // namespace
+
+std::vector<std::byte> encode_record(const ObjectName& name, std::span<const std::byte> bytes) {
+  auto record = record_header(name, bytes);
+  record.insert(record.end(), bytes.begin(), bytes.end());
+  return record;
+}
+
+Result<std::vector<std::byte>> decode_record(std::vector<std::byte> record,
+                                             const ObjectName& name) {
+  const RecordHeader header = TRY(parse_record_header(record));
+  if (PackFile::record_bytes(header.size) != record.size() || header.name != name) {
+    return fail(Errc::kCorrupt, "another record lies there");
+  }
+  record.erase(record.begin(), record.begin() + kRecordHeaderBytes);
+  if (checksum(name, record) != header.checksum) {
+    return fail(Errc::kCorrupt, "the record does not match its checksum");
+  }
+  return record;
+}
 
 std::uint64_t PackFile::record_bytes(std::size_t object_bytes) {
   return kRecordHeaderBytes + object_bytes;
@@ -129,13 +158,38 @@ Result<PackFile> PackFile::open(const std::filesystem::path& path, std::uint32_t
   return pack;
 }
 
+Result<bool> PackFile::refresh() {
+  struct stat about {};
+  if (::fstat(fd_.get(), &about) != 0) return io_error("pack " + std::to_string(number_));
+  bytes_ = static_cast<std::uint64_t>(about.st_size);
+  return about.st_nlink > 0;
+}
+
+bool PackFile::try_lock(Lock lock) {
+  return ::flock(fd_.get(), (lock == Lock::kShared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0;
+}
+
+void PackFile::unlock() {
+  ::flock(fd_.get(), LOCK_UN);
+}
+
+Result<std::uint64_t> PackFile::punch(std::uint64_t offset, std::uint64_t bytes) {
+  struct stat before {};
+  struct stat after {};
+  const int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  if (::fstat(fd_.get(), &before) != 0 ||
+      ::fallocate(fd_.get(), mode, static_cast<off_t>(offset), static_cast<off_t>(bytes)) != 0 ||
+      ::fstat(fd_.get(), &after) != 0) {
+    return io_error("free room in pack " + std::to_string(number_));
+  }
+  constexpr std::uint64_t kBlock = 512;  // What st_blocks counts in.
+  return after.st_blocks >= before.st_blocks
+             ? 0
+             : static_cast<std::uint64_t>(before.st_blocks - after.st_blocks) * kBlock;
+}
+
 Result<RecordPlace> PackFile::append(const ObjectName& name, std::span<const std::byte> bytes) {
-  ByteWriter header;
-  header.raw(std::as_bytes(std::span(kRecordMark)));
-  header.u32(static_cast<std::uint32_t>(bytes.size()));
-  header.raw(name.bytes);
-  header.u64(checksum(name, bytes));
-  auto written = write_at(fd_.get(), header.view(), bytes, bytes_);
+  auto written = write_at(fd_.get(), record_header(name, bytes), bytes, bytes_);
   if (!written) {
     TRY(truncate(bytes_));
     return tl::unexpected(std::move(written).error());
@@ -177,16 +231,7 @@ Result<std::vector<std::byte>> PackFile::read(const RecordPlace& place,
   if (place.bytes < kRecordHeaderBytes || place.bytes > record_bytes(kObjectBytesMax)) {
     return fail(Errc::kCorrupt, "no record has that size");
   }
-  auto record = TRY(read_bytes(place.offset, place.bytes));
-  const RecordHeader header = TRY(parse_record_header(record));
-  if (record_bytes(header.size) != place.bytes || header.name != name) {
-    return fail(Errc::kCorrupt, "another record lies there");
-  }
-  record.erase(record.begin(), record.begin() + kRecordHeaderBytes);
-  if (checksum(name, record) != header.checksum) {
-    return fail(Errc::kCorrupt, "the record does not match its checksum");
-  }
-  return record;
+  return decode_record(TRY(read_bytes(place.offset, place.bytes)), name);
 }
 
 Result<std::uint64_t> PackFile::find_record_mark(std::uint64_t offset) const {

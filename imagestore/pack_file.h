@@ -20,9 +20,22 @@ struct RecordPlace {
   std::uint64_t bytes = 0;
 };
 
+/// A record's bytes: what stores an object with its name and checksum, in a pack or elsewhere.
+std::vector<std::byte> encode_record(const ObjectName& name, std::span<const std::byte> bytes);
+
+/// The object in a record. kCorrupt: damaged, or not `name`'s.
+Result<std::vector<std::byte>> decode_record(std::vector<std::byte> record, const ObjectName& name);
+
+/// A record in a folder of packs.
+struct ObjectPlace {
+  std::uint32_t pack = 0;
+  RecordPlace record;
+};
+
 /// One append-only file of self-describing records (docs/formats/imagestore.md).
 ///
-/// Threads: one at a time; read() from any number of objects and processes beside one appender.
+/// Threads: one at a time; read() from any number of objects and processes beside one appender at a
+/// time, who refresh()es first.
 /// Errors: kIo: the disk refused or is full.
 class PackFile {
  public:
@@ -40,6 +53,20 @@ class PackFile {
 
   /// Bytes of the file as far as this object knows: where the next record goes.
   std::uint64_t bytes() const { return bytes_; }
+
+  /// Learns what others appended. False: the file has been removed, nothing must be appended.
+  Result<bool> refresh();
+
+  enum class Lock : std::uint8_t { kShared, kExclusive };
+
+  /// False: somebody else holds a lock that excludes it. Held by this object, whatever process it
+  /// is in, until unlock() or its end.
+  bool try_lock(Lock lock);
+  void unlock();
+
+  /// Gives the room of a range back to the disk, which reads as zeros from then on. Whole blocks
+  /// only: a range's ragged ends stay. Returns the bytes freed.
+  Result<std::uint64_t> punch(std::uint64_t offset, std::uint64_t bytes);
 
   /// What append() would add for an object of `object_bytes`.
   static std::uint64_t record_bytes(std::size_t object_bytes);

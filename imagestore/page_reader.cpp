@@ -13,19 +13,18 @@ PageReader::PageReader(ImageStore& store, std::size_t extents_max)
   CHECK(extents_max > 0);
 }
 
-Result<void> PageReader::read(const PageDigest& digest, PageBuffer page) {
-  const auto place = TRY(store_.pages().find(digest));
-  if (!place) return fail(Errc::kNotFound, "no page " + to_hex(digest) + " in the store");
-  const auto extent = load(place->extent);
+Result<void> PageReader::read(const PageRef& ref, PageBuffer page) {
+  const auto extent = load(ref.place.extent);
   if (!extent) return tl::unexpected(extent.error());
   const Extent& pages = **extent;
-  if (place->slot < pages.digests.size() && pages.digests[place->slot] == digest) {
-    std::memcpy(page.data(), pages.page(place->slot).data(), kPageSize);
+  const std::uint32_t slot = ref.place.slot;
+  if (slot < pages.digests.size() && pages.digests[slot] == ref.digest) {
+    std::memcpy(page.data(), pages.page(slot).data(), kPageSize);
     // The copy is what is checked: it is what the caller uses.
-    if (digest_page(page, store_.keys().pages) == digest) return {};
+    if (digest_page(page, store_.keys().pages) == ref.digest) return {};
   }
-  return fail(Errc::kCorrupt, "page " + to_hex(digest) + " does not match its digest (" +
-                                  store_.origin().place(place->extent) + ")");
+  return fail(Errc::kCorrupt, "page " + to_hex(ref.digest) + " does not match its digest (" +
+                                  store_.origin().place(ref.place.extent) + ")");
 }
 
 Result<const Extent*> PageReader::load(const ObjectName& name) {
@@ -36,7 +35,7 @@ Result<const Extent*> PageReader::load(const ObjectName& name) {
   }
   const auto bytes = store_.origin().get(name);
   if (!bytes) {
-    // The page index promised the extent: that it is missing is damage.
+    // The manifest promised the extent: that it is missing is damage.
     const Errc code =
         bytes.error().code() == Errc::kNotFound ? Errc::kCorrupt : bytes.error().code();
     return fail(code, bytes.error().message());

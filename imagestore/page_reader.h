@@ -10,10 +10,11 @@
 #include "core/result.h"
 #include "imagestore/extent.h"
 #include "imagestore/image_store.h"
+#include "imagestore/manifest_node.h"
 
 namespace samepage::imagestore {
 
-/// Pages by digest, out of a store's extents, with the extents read last kept decompressed.
+/// Pages of manifests, out of a store's extents, with the extents read last kept decompressed.
 ///
 /// Invariant: a page that is handed out has the digest that it was asked by.
 /// Threads: one at a time. Lifetime: borrows the store. Memory: `extents_max` times 128 KiB.
@@ -21,9 +22,9 @@ class PageReader final {
  public:
   explicit PageReader(ImageStore& store, std::size_t extents_max = 64);
 
-  /// kNotFound: the store has no such page. kCorrupt: it has, and cannot deliver it; the message
-  /// names the place. `page` holds garbage after an error.
-  Result<void> read(const PageDigest& digest, PageBuffer page);
+  /// kCorrupt: the store promised the page and cannot deliver it; the message names the place.
+  /// `page` holds garbage after an error.
+  Result<void> read(const PageRef& ref, PageBuffer page);
 
  private:
   using Recent = std::list<std::pair<ObjectName, Extent>>;

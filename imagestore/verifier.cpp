@@ -22,8 +22,8 @@ class Verification {
  private:
   Result<void> check_image(const Image& image);
   Result<void> check_version(const std::string& what, const VersionId& version);
-  Result<void> check_page(const std::string& what, std::uint64_t page, const PageDigest& digest);
-  Result<void> check_object(const ObjectName& name, std::uint64_t stored_bytes);
+  Result<void> check_page(const std::string& what, std::uint64_t page, const PageRef& ref);
+  Result<void> check_object(const StoredObject& object);
   Result<void> check_extent(const ObjectName& name, std::span<const std::byte> bytes);
   Result<void> tell_progress(std::uint64_t bytes);
 
@@ -68,17 +68,15 @@ Result<VerifyReport> Verification::run() {
   for (const Image& image : images) progress_.bytes_total += image.head.data_bytes;
   const bool objects_too = options_.image.empty();
   if (objects_too) {
-    const auto add = [this](const ObjectName&, std::uint64_t bytes) -> Result<void> {
-      progress_.bytes_total += bytes;
+    const auto add = [this](const StoredObject& object) -> Result<void> {
+      progress_.bytes_total += object.stored_bytes;
       return {};
     };
     TRY(store_.origin().list(add));
   }
   for (const Image& image : images) TRY(check_image(image));
   if (objects_too) {
-    const auto check = [this](const ObjectName& name, std::uint64_t bytes) {
-      return check_object(name, bytes);
-    };
+    const auto check = [this](const StoredObject& object) { return check_object(object); };
     TRY(store_.origin().list(check));
   }
   return report_;
@@ -111,8 +109,8 @@ Result<void> Verification::check_version(const std::string& what, const VersionI
     if (first) ++report_.nodes;
     return first;
   };
-  const auto visit = [&](std::uint64_t page, const PageDigest& digest) {
-    return check_page(what, page, digest);
+  const auto visit = [&](std::uint64_t page, const PageRef& ref) {
+    return check_page(what, page, ref);
   };
   const auto walked = manifest->walk(enter, visit);
   if (!walked) return note(what, walked.error());
@@ -120,18 +118,18 @@ Result<void> Verification::check_version(const std::string& what, const VersionI
 }
 
 Result<void> Verification::check_page(const std::string& what, std::uint64_t page,
-                                      const PageDigest& digest) {
+                                      const PageRef& ref) {
   ++report_.pages;
   TRY(tell_progress(kPageSize));
-  const auto place = TRY(store_.pages().find(digest));
-  if (place) used_.insert(place->extent);
+  used_.insert(ref.place.extent);
   std::array<std::byte, kPageSize> bytes;
-  const auto read = pages_.read(digest, bytes);
+  const auto read = pages_.read(ref, bytes);
   if (!read) return note(what + ", page " + std::to_string(page), read.error());
   return {};
 }
 
-Result<void> Verification::check_object(const ObjectName& name, std::uint64_t stored_bytes) {
+Result<void> Verification::check_object(const StoredObject& object) {
+  const auto& [name, stored_bytes, buried_at] = object;
   ++report_.objects;
   report_.object_bytes += stored_bytes;
   TRY(tell_progress(stored_bytes));
@@ -153,7 +151,10 @@ Result<void> Verification::check_object(const ObjectName& name, std::uint64_t st
     const auto checked = check_extent(name, *bytes);
     return checked ? Result<void>() : note(what, checked.error());
   }
-  if (name_object(*bytes, store_.keys()) == name) return {};
+  const bool is_node = header->kind == ObjectKind::kNode;
+  const auto named = is_node ? name_node(*bytes, store_.keys())
+                             : Result<ObjectName>(name_object(*bytes, store_.keys()));
+  if (named && *named == name) return {};
   return note(what, Error(Errc::kCorrupt,
                           "does not match its digest (" + store_.origin().place(name) + ")"));
 }

@@ -77,16 +77,16 @@ TEST_F(DamageTest, ARecordWithAMatchingChecksumStillHasToMatchItsDigests) {
   {
     const auto store = open_store(scratch_ / "store");
     const Image image = store->catalog().find("disk").value();
-    const auto place = store->pages().find(
-        *Manifest::open(store->origin(), store->keys(), image.head.id).value().find(299).value());
-    auto extent = decode_extent(store->origin().get((*place)->extent).value(), store->keys());
+    const auto ref =
+        Manifest::open(store->origin(), store->keys(), image.head.id).value().find(299).value();
+    auto extent = decode_extent(store->origin().get(ref->place.extent).value(), store->keys());
     extent->pages[0] ^= std::byte{1};
     const auto forged = encode_extent(*extent, store->keys());
     Scratch other;
     auto origin = DirOrigin::open({.folder = other.folder(), .access = Access::kWrite}).value();
-    ASSERT_TRUE(store->origin().list([&](const ObjectName& name, std::uint64_t) -> Result<void> {
-      const auto bytes = store->origin().get(name).value();
-      return origin->put(name, name == forged.name ? forged.bytes : bytes);
+    ASSERT_TRUE(store->origin().list([&](const StoredObject& object) -> Result<void> {
+      const auto bytes = store->origin().get(object.name).value();
+      return origin->put(object.name, object.name == forged.name ? forged.bytes : bytes);
     }));
     ASSERT_TRUE(origin->sync());
     origin.reset();

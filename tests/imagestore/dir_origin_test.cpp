@@ -6,8 +6,11 @@
 #include <fstream>
 #include <map>
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 
+#include "core/fd.h"
 #include "tests/imagestore/scratch.h"
 
 namespace samepage::imagestore {
@@ -68,8 +71,8 @@ TEST_F(DirOriginTest, HandsOutWhatWasPutAcrossPacks) {
   EXPECT_FALSE(origin->contains(name_of(500)).value());
   EXPECT_EQ(origin->place(name_of(0)), "pack 1 at 16");
   std::uint64_t listed = 0;
-  ASSERT_TRUE(origin->list([&](const ObjectName& name, std::uint64_t) {
-    EXPECT_EQ(name, name_of(listed++));
+  ASSERT_TRUE(origin->list([&](const StoredObject& object) {
+    EXPECT_EQ(object.name, name_of(listed++));
     return Result<void>();
   }));
   EXPECT_EQ(listed, 201U);
@@ -96,11 +99,48 @@ TEST_F(DirOriginTest, AReaderSeesOnlyWhatWasSynced) {
   expect_holds(*reader, 1, 2);
 }
 
-TEST_F(DirOriginTest, OneWriterAtATime) {
+TEST_F(DirOriginTest, WritersWriteAtTheSameTime) {
   auto first = open();
-  EXPECT_EQ(try_open(Access::kWrite).error().code(), Errc::kUnavailable);
-  first.reset();
-  EXPECT_TRUE(try_open(Access::kWrite));
+  auto second = open();
+  put(*first, 1, 40);
+  put(*second, 30, 60);
+  EXPECT_EQ(second->get(name_of(1)).error().code(), Errc::kNotFound);
+  ASSERT_TRUE(second->sync());
+  ASSERT_TRUE(first->sync());
+  expect_holds(*first, 1, 60);
+  expect_holds(*second, 1, 60);
+  put(*first, 61, 70);
+  put(*second, 71, 80);
+  ASSERT_TRUE(first->discard());
+  ASSERT_TRUE(second->sync());
+  auto third = open();
+  EXPECT_EQ(third->repairs().objects_adopted, 0U) << "what was discarded is of no use to anybody";
+  expect_holds(*third, 71, 80);
+  EXPECT_FALSE(third->contains(name_of(61)).value());
+}
+
+TEST_F(DirOriginTest, AWriterLeavesAloneWhatAnotherIsWriting) {
+  auto first = open();
+  put(*first, 1, 20);
+  auto second = open();
+  EXPECT_EQ(second->repairs().objects_adopted, 0U);
+  ASSERT_TRUE(second->sweep({}, {})) << "nor frees it";
+  ASSERT_TRUE(first->sync());
+  expect_holds(*second, 1, 20);
+}
+
+TEST_F(DirOriginTest, ALockThatIsNeverLetGoIsSaid) {
+  auto origin = DirOrigin::open({.folder = scratch_ / "packs",
+                                 .access = Access::kWrite,
+                                 .lock_time_max = std::chrono::milliseconds(5)})
+                    .value();
+  // As a process leaves it that was stopped in mid-append.
+  const std::string path = scratch_ / "packs/lock";
+  Fd held(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(::flock(held.get(), LOCK_EX), 0);
+  EXPECT_EQ(origin->put(name_of(1), bytes_of(1)).error().code(), Errc::kUnavailable);
+  held = Fd();
+  EXPECT_TRUE(origin->put(name_of(1), bytes_of(1)));
 }
 
 TEST_F(DirOriginTest, RefusesToReadWhereNothingIs) {
@@ -126,7 +166,7 @@ TEST_F(DirOriginTest, DiscardTakesBackObjectsAndTheirRoom) {
   ASSERT_TRUE(origin->discard());
 
   EXPECT_EQ(std::filesystem::file_size(pack(1)), before);
-  EXPECT_FALSE(std::filesystem::exists(pack(2)));
+  EXPECT_EQ(std::filesystem::file_size(pack(2)), 16U) << "an empty pack";
   EXPECT_FALSE(origin->contains(name_of(61)).value());
   expect_holds(*origin, 1, 60);
   put(*origin, 61, 200);

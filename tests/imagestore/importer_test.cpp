@@ -222,13 +222,6 @@ TEST_F(ImporterTest, AFullDiskIsSaidAndTheStoreStaysClean) {
   EXPECT_TRUE(import_file(*store, path, "big")) << "with room it goes on";
 }
 
-TEST_F(ImporterTest, TwoWritersAreOneTooMany) {
-  const auto store = open_store(scratch_ / "store");
-  const auto second = ImageStore::open({.folder = scratch_ / "store", .access = Access::kWrite});
-  ASSERT_FALSE(second);
-  EXPECT_EQ(second.error().code(), Errc::kUnavailable);
-}
-
 TEST_F(ImporterTest, TheStoresKeyIsPrivateAndNeverMadeAnew) {
   { open_store(scratch_ / "store"); }
   const auto key = scratch_ / "store/domain.key";
