@@ -17,6 +17,9 @@ struct PagemapEntry {
   bool present() const { return (word >> 63U & 1U) != 0; }
   bool swapped() const { return (word >> 62U & 1U) != 0; }
 
+  /// No other mapping shows this page.
+  bool exclusive() const { return (word >> 56U & 1U) != 0; }
+
   /// The physical frame of a present page; 0 when the reader lacks CAP_SYS_ADMIN.
   std::uint64_t frame() const { return present() ? word & ((std::uint64_t{1} << 55U) - 1) : 0; }
 };
