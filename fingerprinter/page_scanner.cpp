@@ -22,6 +22,14 @@ constexpr Duration kPauseMax = std::chrono::milliseconds(200);
 /// Populated runs that are read at once: at most kBatchPages pages, and not far apart.
 using Batch = std::vector<PageRun>;
 
+void append_page(std::vector<PageRun>& runs, std::uint64_t page) {
+  if (!runs.empty() && runs.back().first + runs.back().count == page) {
+    ++runs.back().count;
+  } else {
+    runs.push_back({page, 1});
+  }
+}
+
 std::uint64_t pages_in(const Batch& batch) {
   std::uint64_t pages = 0;
   for (const PageRun& run : batch) pages += run.count;
@@ -132,18 +140,10 @@ class Loader {
         const std::uint64_t frame = span[page - begin];
         load.frames[next++] = frame;
         if (frame != 0 && known_.find(frame)) continue;
-        append(load.unread, page);
+        append_page(load.unread, page);
       }
     }
     return {};
-  }
-
-  static void append(Batch& runs, std::uint64_t page) {
-    if (!runs.empty() && runs.back().first + runs.back().count == page) {
-      ++runs.back().count;
-    } else {
-      runs.push_back({page, 1});
-    }
   }
 
   Result<void> load_page_by_page(Load& load) const {
@@ -207,6 +207,7 @@ class Hasher {
   void note(std::uint64_t page, const FrameHashes::Content& content) {
     if (content.zero) {
       ++found_.zero;
+      append_page(found_.zero_runs, page);
     } else {
       found_.hashed.push_back({page, content.hash});
     }

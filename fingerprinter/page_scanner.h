@@ -25,6 +25,7 @@ struct ScannedPage {
 struct Scan {
   std::uint64_t pages = 0;          ///< The guest's RAM, absent pages included.
   std::uint64_t zero = 0;           ///< Populated, but every byte is zero.
+  std::vector<PageRun> zero_runs;   ///< The same pages, rising.
   std::vector<ScannedPage> hashed;  ///< Populated and not zero, by rising page number.
   double seconds = 0;               ///< Pauses included.
   std::uint64_t pages_read = 0;     ///< The others were known by their frames.

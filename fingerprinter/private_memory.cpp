@@ -36,8 +36,7 @@ struct Part {
 };
 
 bool same_state(const PagemapEntry& a, const PagemapEntry& b) {
-  return a.present() == b.present() && a.swapped() == b.swapped() &&
-         a.exclusive() == b.exclusive();
+  return a.present() == b.present() && a.swapped() == b.swapped() && a.exclusive() == b.exclusive();
 }
 
 class PrivateMemory final : public GuestMemory {
@@ -118,8 +117,8 @@ class PrivateMemory final : public GuestMemory {
     for (std::size_t i = 0; i < entries.size();) {
       std::size_t count = 1;
       while (i + count < entries.size() && same_state(entries[i], entries[i + count])) ++count;
-      parts.push_back({entries[i], run.first + i,
-                       destination.subspan(i * kPageSize, count * kPageSize)});
+      parts.push_back(
+          {entries[i], run.first + i, destination.subspan(i * kPageSize, count * kPageSize)});
       i += count;
     }
   }
@@ -144,8 +143,8 @@ class PrivateMemory final : public GuestMemory {
     }
     if (bytes == 0) return {};
     static_assert(kSpanMax <= 1024, "more parts than one call takes");
-    const ssize_t got = ::process_vm_readv(process_.pid(), here.data(), here.size(), there.data(),
-                                           there.size(), 0);
+    const ssize_t got =
+        ::process_vm_readv(process_.pid(), here.data(), here.size(), there.data(), there.size(), 0);
     if (got < 0) return fail(Errc::kIo, "reading RAM: " + std::generic_category().message(errno));
     if (std::cmp_not_equal(got, bytes)) return fail(Errc::kIo, "a page could not be read");
     return {};
