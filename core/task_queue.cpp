@@ -12,7 +12,9 @@ TaskQueue::TaskQueue(const std::string& name, std::size_t tasks_max)
   pthread_setname_np(thread_.native_handle(), name.substr(0, 15).c_str());
 }
 
-TaskQueue::~TaskQueue() { stop(); }
+TaskQueue::~TaskQueue() {
+  stop();
+}
 
 void TaskQueue::stop() {
   {

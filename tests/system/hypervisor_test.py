@@ -189,7 +189,8 @@ class HypervisorInTheLab(unittest.TestCase):
             since = time.monotonic()
             lines = self.migrate()
 
-            self.assertEqual(lines[-1].get("done"), True, lines)
+            # An event may still be told after the answer.
+            self.assertTrue(any(line.get("done") for line in lines), lines)
             self.assertIsNone(only_vm(self.host1))
             self.assertEqual(only_vm(self.host2)["state"], "paused")
             self.assertGreater(stream.carried, 32 << 20)

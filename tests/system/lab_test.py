@@ -41,22 +41,31 @@ def tool(name: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([LAB_TOOL, "--name", name, *words], text=True, capture_output=True)
 
 
-def namespaces_of(lab: Lab) -> set[str]:
-    kinds = ("net", "mnt", "pid", "uts", "ipc")
-    nodes = [lab.control, *lab.hosts]
-    return {os.readlink(f"/proc/{node.pid}/ns/{kind}") for node in nodes for kind in kinds}
+class Namespaces:
+    """The namespaces of a lab, kept open: the kernel would give their numbers to another lab."""
 
+    def __init__(self, lab: Lab) -> None:
+        nodes = [lab.control, *lab.hosts]
+        self._files = [
+            open(f"/proc/{node.pid}/ns/{kind}")
+            for node in nodes for kind in ("net", "mnt", "pid", "uts", "ipc")
+        ]
+        self._names = {os.readlink(f"/proc/self/fd/{file.fileno()}") for file in self._files}
 
-def processes_in(namespaces: set[str]) -> list[str]:
-    """Living processes that are in one of the namespaces, or hold one open."""
-    found = []
-    for link in [*Path("/proc").glob("[0-9]*/ns/*"), *Path("/proc").glob("[0-9]*/fd/*")]:
-        try:
-            if os.readlink(link) in namespaces:
-                found.append(str(link))
-        except OSError:
-            continue
-    return found
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+    def processes(self) -> list[str]:
+        """What living processes, but this one, have of them: as theirs, or open."""
+        found = []
+        for link in [*Path("/proc").glob("[0-9]*/ns/*"), *Path("/proc").glob("[0-9]*/fd/*")]:
+            try:
+                if link.parts[2] != str(os.getpid()) and os.readlink(link) in self._names:
+                    found.append(str(link))
+            except OSError:
+                continue
+        return found
 
 
 def machine_view() -> tuple[str, str]:
@@ -283,11 +292,16 @@ class LabEnds(unittest.TestCase):
         self.before = machine_view()
         self.addCleanup(lambda: Lab(self.name).down())
 
-    def assert_nothing_left(self, namespaces: set[str]) -> None:
+    def namespaces_of(self, lab: Lab) -> Namespaces:
+        namespaces = Namespaces(lab)
+        self.addCleanup(namespaces.close)
+        return namespaces
+
+    def assert_nothing_left(self, namespaces: Namespaces) -> None:
         deadline = time.monotonic() + 5  # a zombie stays until the machine's init reaps it
-        while processes_in(namespaces) and time.monotonic() < deadline:
+        while namespaces.processes() and time.monotonic() < deadline:
             time.sleep(0.05)
-        self.assertEqual(processes_in(namespaces), [])
+        self.assertEqual(namespaces.processes(), [])
         self.assertEqual(machine_view(), self.before)
         self.assertFalse(Path("/run/samepage-lab", self.name).exists())
         self.assertFalse(Path("/run/samepage-lab", f"{self.name}.lock").exists())
@@ -295,10 +309,10 @@ class LabEnds(unittest.TestCase):
     def test_down_leaves_nothing_and_does_not_touch_another_lab(self) -> None:
         with Lab(lab_name("stays"), hosts=1) as stays:
             with Lab(self.name, hosts=2) as lab:
-                namespaces = namespaces_of(lab)
+                namespaces = self.namespaces_of(lab)
                 lab.start_guest("host1", "vm", image_mib=1, wait=False)
                 sleeper = lab.control.popen(["sleep", "1000"], start_new_session=True)
-                self.assertTrue(processes_in(namespaces))
+                self.assertTrue(namespaces.processes())
             self.assertEqual(sleeper.wait(timeout=5), -signal.SIGKILL)
             self.assert_nothing_left(namespaces)
             self.assertEqual(stays.host("host1").guest_names(), [])
@@ -326,7 +340,7 @@ class LabEnds(unittest.TestCase):
     def test_down_cleans_up_after_a_driver_that_was_killed(self) -> None:
         scan = Path("/sys/kernel/mm/ksm/pages_to_scan")
         process = self.driver()
-        namespaces = namespaces_of(Lab.attach(self.name))
+        namespaces = self.namespaces_of(Lab.attach(self.name))
         process.kill()
         process.wait()
         self.assertEqual(scan.read_text(), "123\n")
@@ -339,7 +353,7 @@ class LabEnds(unittest.TestCase):
     def test_sigterm_and_ctrl_c_take_the_lab_down(self) -> None:
         for signum in (signal.SIGTERM, signal.SIGINT):
             process = self.driver()
-            namespaces = namespaces_of(Lab.attach(self.name))
+            namespaces = self.namespaces_of(Lab.attach(self.name))
             process.send_signal(signum)
             process.wait(timeout=20)
             self.assert_nothing_left(namespaces)

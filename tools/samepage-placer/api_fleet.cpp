@@ -14,7 +14,9 @@ using http::Request;
 using http::Response;
 using nlohmann::json;
 
-Response answer(const json& value) { return {.body = value.dump(), .stream = {}}; }
+Response answer(const json& value) {
+  return {.body = value.dump(), .stream = {}};
+}
 
 Result<std::map<std::string, std::string>> keys_by_host(Placer& placer) {
   const auto ledger = TRY(placer.open_ledger());
@@ -41,8 +43,10 @@ Result<Response> enroll_host(Placer& placer, const Request& request) {
   const std::string public_key = TRY(body.text("public_key"));
   const auto keys = TRY(keys_by_host(placer));
   if (const auto known = keys.find(name); known != keys.end() && known->second != public_key) {
-    return http::conflict(name + " is enrolled with another key; if the host was set up anew, `samepage hosts forget " +
-                          name + "` first");
+    return http::conflict(
+        name +
+        " is enrolled with another key; if the host was set up anew, `samepage hosts forget " +
+        name + "` first");
   }
   TRY(placer.enroll(name, public_key));
   const placer::Fleet fleet = placer.fleet();
@@ -88,8 +92,8 @@ void add_fleet_routes(Placer& placer, std::vector<http::Route>& routes) {
   routes.push_back({"GET", "/api/v1/sharing", [&](const Request&) -> Result<Response> {
                       return answer(sharing_json(placer.fleet()));
                     }});
-  routes.push_back({"POST", "/api/v1/scan",
-                    [&](const Request& request) { return scan(placer, request); }});
+  routes.push_back(
+      {"POST", "/api/v1/scan", [&](const Request& request) { return scan(placer, request); }});
   routes.push_back({"GET", "/api/v1/version", [](const Request&) -> Result<Response> {
                       return answer({{"version", kVersion}});
                     }});

@@ -19,24 +19,36 @@ using nlohmann::json;
 constexpr double kPagesPerMib = 256;
 constexpr std::size_t kPairsMax = 1'000;
 
-double mib(double pages) { return pages / kPagesPerMib; }
-double mib(std::uint64_t pages) { return mib(static_cast<double>(pages)); }
-double mib(std::int64_t pages) { return mib(static_cast<double>(pages)); }
+double mib(double pages) {
+  return pages / kPagesPerMib;
+}
+double mib(std::uint64_t pages) {
+  return mib(static_cast<double>(pages));
+}
+double mib(std::int64_t pages) {
+  return mib(static_cast<double>(pages));
+}
 
 double seconds(std::chrono::milliseconds time) {
   return std::chrono::duration<double>(time).count();
 }
 
-double ms(std::uint64_t us) { return static_cast<double>(us) / 1'000; }
+double ms(std::uint64_t us) {
+  return static_cast<double>(us) / 1'000;
+}
 
 std::string rfc3339(std::chrono::system_clock::time_point at) {
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}",
                      fmt::gmtime(std::chrono::system_clock::to_time_t(at)));
 }
 
-json null_or(bool known, const json& value) { return known ? value : json(nullptr); }
+json null_or(bool known, const json& value) {
+  return known ? value : json(nullptr);
+}
 
-json text_or_null(const std::string& text) { return null_or(!text.empty(), text); }
+json text_or_null(const std::string& text) {
+  return null_or(!text.empty(), text);
+}
 
 json figures_json(const std::optional<placer::MoveFigures>& figures) {
   if (!figures) {
@@ -47,9 +59,9 @@ json figures_json(const std::optional<placer::MoveFigures>& figures) {
     }
     return none;
   }
-  return {{"stream_bytes", figures->stream_bytes}, {"wire_bytes", figures->wire_bytes},
-          {"page_refs", figures->page_refs},       {"page_literals", figures->page_literals},
-          {"zero_pages", figures->zero_pages},     {"pages_resent", figures->pages_resent},
+  return {{"stream_bytes", figures->stream_bytes},   {"wire_bytes", figures->wire_bytes},
+          {"page_refs", figures->page_refs},         {"page_literals", figures->page_literals},
+          {"zero_pages", figures->zero_pages},       {"pages_resent", figures->pages_resent},
           {"downtime_ms", ms(figures->downtime_us)}, {"total_ms", ms(figures->total_us)}};
 }
 
@@ -91,22 +103,22 @@ json to_json(const placer::Host& host, const placer::Fleet& fleet, const std::st
   const bool counted = host.memory.has_value();
   const placer::HostMemory memory = host.memory.value_or(placer::HostMemory{});
   const auto vms = fleet.vms_on(host.name);
-  return {{"name", host.name},
-          {"state", to_string(host.state)},
-          {"public_key", public_key},
-          {"address", text_or_null(host.address)},
-          {"vms", vms.size()},
-          {"cpus", null_or(seen, host.cpus)},
-          {"memory_mib", null_or(seen, mib(host.capacity_pages))},
-          {"resident_mib", null_or(counted, mib(memory.resident_pages))},
-          {"distinct_mib", null_or(counted, mib(memory.distinct_frames))},
-          {"ksm_shared_mib", null_or(counted, mib(memory.achieved_shared_pages()))},
-          {"predicted_shared_mib",
-           null_or(counted, mib(placer::predict_sharing(vms).total().pages))},
-          {"report_age_s", null_or(host.report_age.has_value(),
-                                   host.report_age ? seconds(*host.report_age) : 0.0)},
-          {"agent_version", text_or_null(host.agent_version)},
-          {"hypervisor_version", text_or_null(host.hypervisor_version)}};
+  return {
+      {"name", host.name},
+      {"state", to_string(host.state)},
+      {"public_key", public_key},
+      {"address", text_or_null(host.address)},
+      {"vms", vms.size()},
+      {"cpus", null_or(seen, host.cpus)},
+      {"memory_mib", null_or(seen, mib(host.capacity_pages))},
+      {"resident_mib", null_or(counted, mib(memory.resident_pages))},
+      {"distinct_mib", null_or(counted, mib(memory.distinct_frames))},
+      {"ksm_shared_mib", null_or(counted, mib(memory.achieved_shared_pages()))},
+      {"predicted_shared_mib", null_or(counted, mib(placer::predict_sharing(vms).total().pages))},
+      {"report_age_s",
+       null_or(host.report_age.has_value(), host.report_age ? seconds(*host.report_age) : 0.0)},
+      {"agent_version", text_or_null(host.agent_version)},
+      {"hypervisor_version", text_or_null(host.hypervisor_version)}};
 }
 
 json to_json(const placer::Vm& vm, const placer::Fleet& fleet) {
@@ -118,8 +130,7 @@ json to_json(const placer::Vm& vm, const placer::Fleet& fleet) {
                  {"sharing_domain", vm.sharing_domain},
                  {"shares_most_with", nullptr}};
   const bool scanned = vm.fingerprint != nullptr;
-  const auto counts =
-      scanned ? vm.fingerprint->counts() : fingerprinter::PageCounts{};
+  const auto counts = scanned ? vm.fingerprint->counts() : fingerprinter::PageCounts{};
   object["present_mib"] = null_or(scanned, mib(counts.present()));
   object["zero_mib"] = null_or(scanned, mib(counts.zero));
   object["duplicate_mib"] = null_or(scanned, mib(counts.duplicate));

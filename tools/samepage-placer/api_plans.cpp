@@ -70,7 +70,8 @@ Result<Response> make_plan(Placer& placer, const Request& request) {
         static_cast<std::uint64_t>(std::min(*gain_min_mib, kMibMax) * kPagesPerMib);
   }
   const auto ledger = TRY(placer.open_ledger());
-  const PlanId id = TRY(ledger->journal().propose(placer::plan(fleet_of_now(placer, request.deadline), options)));
+  const PlanId id =
+      TRY(ledger->journal().propose(placer::plan(fleet_of_now(placer, request.deadline), options)));
   return answer(*ledger, id);
 }
 

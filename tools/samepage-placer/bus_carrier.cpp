@@ -117,19 +117,10 @@ Result<MoveOutcome> BusCarrier::wait(const MoveOrder& order,
     if (stop.stop_requested() || now >= deadline) {
       return fail(Errc::kTimedOut, "the migration goes on still");
     }
-    std::optional<MoveProgress> progress;
-    {
-      const MutexLock lock(mutex_);
-      if (current_.session != order.session) {
-        current_ = {};
-        current_.session = order.session;
-      }
-      changed_.wait_until(mutex_, std::min(deadline, now + kAskInterval));
-      if (current_.outcome) return *current_.outcome;
-      progress = std::exchange(current_.progress, std::nullopt);
-    }
-    if (progress) {
-      on_progress(*progress);
+    const News news = await_news(order.session, std::min(deadline, now + kAskInterval));
+    if (news.outcome) return *news.outcome;
+    if (news.progress) {
+      on_progress(*news.progress);
       continue;
     }
     const auto status = TRY(query(order, std::min(deadline, now + kAskInterval + kAnswerMax)));
@@ -139,6 +130,16 @@ Result<MoveOutcome> BusCarrier::wait(const MoveOrder& order,
                                           " was started anew and knows nothing of the migration");
     }
   }
+}
+
+BusCarrier::News BusCarrier::await_news(const std::string& session, Deadline deadline) {
+  const MutexLock lock(mutex_);
+  if (current_.session != session) {
+    current_ = {};
+    current_.session = session;
+  }
+  changed_.wait_until(mutex_, deadline);
+  return {.progress = std::exchange(current_.progress, std::nullopt), .outcome = current_.outcome};
 }
 
 Result<void> BusCarrier::cancel(const MoveOrder& order, Deadline deadline) {
@@ -174,9 +175,8 @@ Result<void> BusCarrier::settle(const std::string& host, const VmId& vm, placer:
                                 Deadline deadline) {
   bus::Envelope envelope;
   envelope.mutable_settle_vm()->set_vm_uuid(vm.uuid);
-  envelope.mutable_settle_vm()->set_verdict(verdict == placer::Verdict::kResume
-                                                ? bus::SettleVm::RESUME
-                                                : bus::SettleVm::DISCARD);
+  envelope.mutable_settle_vm()->set_verdict(
+      verdict == placer::Verdict::kResume ? bus::SettleVm::RESUME : bus::SettleVm::DISCARD);
   TRY(bus_.request(host, std::move(envelope), deadline));
   return {};
 }

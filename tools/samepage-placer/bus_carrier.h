@@ -50,6 +50,14 @@ class BusCarrier final : public placer::Carrier {
     std::optional<placer::MoveOutcome> outcome;
   };
 
+  struct News {
+    std::optional<placer::MoveProgress> progress;
+    std::optional<placer::MoveOutcome> outcome;
+  };
+
+  /// What the source said of the migration meanwhile; neither when the deadline came first.
+  News await_news(const std::string& session, Deadline deadline);
+
   BusServer& bus_;
   Mutex mutex_;
   std::condition_variable_any changed_;

@@ -73,7 +73,7 @@ Result<std::vector<std::string>> FleetState::report(const std::string& host,
                  .ksm_frames = report.memory().ksm_frames(),
                  .free_bytes = report.memory().free_bytes()};
   const MutexLock lock(mutex_);
-  return roster_.report(host, std::move(read));
+  return roster_.report(host, read);
 }
 
 void FleetState::lost(const std::string& host) {

@@ -20,8 +20,9 @@ void add_flags(CLI::App& flags, Options& options) {
   flags.add_option("--http", options.http, "Serve the API on ADDRESS:PORT too");
   flags.add_option("--token-file", options.token_file, "Holds the bearer token for --http");
   flags.add_option("--state-dir", options.state_dir, "Journal, keys and secrets");
-  flags.add_option("--report-interval-s", options.report_interval_s,
-                   "How often agents scan and report, in seconds")
+  flags
+      .add_option("--report-interval-s", options.report_interval_s,
+                  "How often agents scan and report, in seconds")
       ->check(CLI::Range(1U, 86'400U));
 }
 
@@ -50,6 +51,8 @@ Result<void> run(const Options& options, const Program& program) {
 }  // namespace
 }  // namespace samepage::control
 
+// Flags that contradict each other are a bug, and end the program by their exception.
+// NOLINTNEXTLINE(bugprone-exception-escape)
 int main(int argc, char** argv) {
   samepage::Program program({.name = "samepage-placer",
                              .about = "Decides which VM should run on which host",

@@ -31,9 +31,13 @@ class Families {
   std::string text_;
 };
 
-std::string host_label(const std::string& host) { return fmt::format("{{host=\"{}\"}}", host); }
+std::string host_label(const std::string& host) {
+  return fmt::format("{{host=\"{}\"}}", host);
+}
 
-double bytes(double pages) { return pages * static_cast<double>(kPageBytes); }
+double bytes(double pages) {
+  return pages * static_cast<double>(kPageBytes);
+}
 
 void add_hosts(const placer::Fleet& fleet, Families& families) {
   families.begin("samepage_host_up", "gauge", "Whether the host's agent reports.");

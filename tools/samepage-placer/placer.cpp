@@ -136,15 +136,7 @@ Placer::ScanResult Placer::ask_hosts(Freshness freshness, Deadline deadline) {
   std::atomic<std::size_t> next = 0;
   const auto work = [&] {
     for (std::size_t i = next++; i < results.size(); i = next++) {
-      bus::Envelope envelope;
-      envelope.mutable_report_now()->set_at_once(freshness == Freshness::kStates);
-      const auto reply = bus_->request(fleet.hosts[i].name, std::move(envelope), deadline);
-      if (!reply) {
-        results[i] = tl::unexpected(reply.error());
-      } else {
-        const auto taken = fleet_.report(fleet.hosts[i].name, reply->host_report());
-        if (!taken) results[i] = tl::unexpected(taken.error());
-      }
+      results[i] = ask_host(fleet.hosts[i].name, freshness, deadline);
     }
   };
   {
@@ -162,6 +154,14 @@ Placer::ScanResult Placer::ask_hosts(Freshness freshness, Deadline deadline) {
     }
   }
   return scan;
+}
+
+Result<void> Placer::ask_host(const std::string& host, Freshness freshness, Deadline deadline) {
+  bus::Envelope envelope;
+  envelope.mutable_report_now()->set_at_once(freshness == Freshness::kStates);
+  const auto reply = TRY(bus_->request(host, std::move(envelope), deadline));
+  TRY(fleet_.report(host, reply.host_report()));
+  return {};
 }
 
 void Placer::handle(BusIncoming& incoming) {

@@ -67,6 +67,7 @@ class Placer {
 
   Result<void> restore();
   Result<void> refresh_domains(Ledger& ledger);
+  Result<void> ask_host(const std::string& host, Freshness freshness, Deadline deadline);
   void handle(BusIncoming& incoming);
   Result<bus::Envelope> greet(const std::string& host, const bus::Hello& hello);
   Result<bus::Welcome> welcome(const std::string& host, Ledger& ledger);

@@ -75,14 +75,15 @@ placer::Executor PlanRunner::executor(Ledger& ledger) {
   return {std::move(options), ledger.journal(), ledger.events(), edges_.carrier, edges_.clock};
 }
 
+bool PlanRunner::wait_for_work(const std::stop_token& stop) {
+  std::unique_lock lock(mutex_);
+  begun_.wait(lock, stop, [this] { return wake_; });
+  wake_ = false;
+  return !stop.stop_requested();
+}
+
 void PlanRunner::run(const std::stop_token& stop) {
-  while (!stop.stop_requested()) {
-    {
-      std::unique_lock lock(mutex_);
-      begun_.wait(lock, stop, [this] { return wake_; });
-      wake_ = false;
-    }
-    if (stop.stop_requested()) return;
+  while (wait_for_work(stop)) {
     const auto running = ledger_->journal().running();
     if (!running) {
       log_error("journal unreadable why=\"{}\"", running.error().message());

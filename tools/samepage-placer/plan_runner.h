@@ -32,8 +32,8 @@ class EventBell {
   std::uint64_t count_ = 0;
 };
 
-/// Carries out the plan that runs, on a thread of its own: one that begin() started, or one that the
-/// journal shows as running when this process starts.
+/// Carries out the plan that runs, on a thread of its own: one that begin() started, or one that
+/// the journal shows as running when this process starts.
 ///
 /// Threads: every method may be called from any thread. Lifetime: what it is given outlives it; the
 /// destructor leaves a running migration to the agents and its end to the next process.
@@ -61,6 +61,7 @@ class PlanRunner {
  private:
   PlanRunner(const Edges& edges, std::unique_ptr<Ledger> ledger);
   placer::Executor executor(Ledger& ledger);
+  bool wait_for_work(const std::stop_token& stop);
   void run(const std::stop_token& stop);
   void carry_out(placer::PlanId id, const std::stop_token& stop);
   std::uint64_t achieved_pages() const;

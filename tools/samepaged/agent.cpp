@@ -21,8 +21,8 @@ Result<std::string> read_placer_key(const std::string& path) {
   std::ifstream file(path);
   std::string key;
   if (!(file >> key)) {
-    return fail(Errc::kInvalid, "no placer key in " + path +
-                                    "; copy the placer's placer.pub there");
+    return fail(Errc::kInvalid,
+                "no placer key in " + path + "; copy the placer's placer.pub there");
   }
   return key;
 }
@@ -39,12 +39,6 @@ Result<SharingDomain> read_domain(const bus::DomainSecret& secret) {
   return domain;
 }
 
-bus::Envelope done() {
-  bus::Envelope envelope;
-  envelope.mutable_done();
-  return envelope;
-}
-
 std::uint64_t offered_bytes(const Options& options, const HypervisorFacts& facts) {
   const std::uint64_t limit = options.memory_mib << 20U;
   return limit == 0 ? facts.memory_bytes : std::min(limit, facts.memory_bytes);
@@ -53,53 +47,68 @@ std::uint64_t offered_bytes(const Options& options, const HypervisorFacts& facts
 }  // namespace
 
 Agent::Agent(const Options& options, Hypervisor& hypervisor, const Clock& clock)
-    : options_(options), hypervisor_(hypervisor), clock_(clock), reporter_(hypervisor, clock) {}
+    : options_(options), hypervisor_(hypervisor), clock_(clock), reporter_(hypervisor, clock) {
+  add_report_requests();
+  add_migration_requests();
+}
 
 Result<std::unique_ptr<Agent>> Agent::create(const Options& options, Hypervisor& hypervisor,
                                              const Clock& clock) {
   std::unique_ptr<Agent> agent(new Agent(options, hypervisor, clock));
-  BusClient::Options bus;
-  bus.endpoint = options.placer;
-  bus.keys = TRY(load_curve_keys(options.key_file));
-  bus.server_public_key = TRY(read_placer_key(options.placer_key_file));
-  bus.on_message = [self = agent.get()](BusIncoming incoming) {
-    self->dispatch(std::move(incoming));
-  };
-  bus.on_connected = [self = agent.get()] {
-    const bool posted = self->desk_->post([self] {
-      if (const auto said = self->say_hello(); !said) {
-        log_warning("greeting failed why=\"{}\"", said.error().message());
-      }
-    });
-    if (!posted) log_warning("greeting left out, the desk is full");
-  };
-  bus.on_disconnected = [] { log_warning("placer lost"); };
-
   agent->desk_ = std::make_unique<TaskQueue>("desk", kTasksMax);
   agent->scanner_ = std::make_unique<TaskQueue>("scanner", kTasksMax);
+  agent->make_migrations();
+  TRY(agent->observe_guests());
+  TRY(agent->open_bus());
+  return agent;
+}
+
+void Agent::make_migrations() {
   Migrations::Options migrations;
-  migrations.socket_dir = options.run_dir + "/migrate";
-  migrations.libvirt_socket = options.libvirt_socket;
-  migrations.data_address = options.data_address;
+  migrations.socket_dir = options_.run_dir + "/migrate";
+  migrations.libvirt_socket = options_.libvirt_socket;
+  migrations.data_address = options_.data_address;
   Migrations::Notices notices;
-  notices.update = [self = agent.get()](const bus::MigrationUpdate& update) {
+  notices.update = [this](const bus::MigrationUpdate& update) {
     bus::Envelope envelope;
     *envelope.mutable_migration_update() = update;
-    self->notify(std::move(envelope));
+    notify(std::move(envelope));
   };
-  notices.outcome = [self = agent.get()](const bus::MigrationOutcome& outcome) {
+  notices.outcome = [this](const bus::MigrationOutcome& outcome) {
     bus::Envelope envelope;
     *envelope.mutable_migration_outcome() = outcome;
-    self->notify(std::move(envelope));
+    notify(std::move(envelope));
   };
-  agent->migrations_ =
-      std::make_unique<Migrations>(std::move(migrations), hypervisor, std::move(notices));
-  TRY(hypervisor.observe([self = agent.get()](const VmEvent& event) {
-    self->migrations_->on_vm_event(event);
-    self->report_soon(event.kind == VmEventKind::kStarted ? Effort::kScan : Effort::kAtOnce);
-  }));
-  agent->bus_ = TRY(BusClient::create(std::move(bus)));
-  return agent;
+  migrations_ =
+      std::make_unique<Migrations>(std::move(migrations), hypervisor_, std::move(notices));
+}
+
+Result<void> Agent::observe_guests() {
+  return hypervisor_.observe([this](const VmEvent& event) {
+    migrations_->on_vm_event(event);
+    report_soon(event.kind == VmEventKind::kStarted ? Effort::kScan : Effort::kAtOnce);
+  });
+}
+
+Result<void> Agent::open_bus() {
+  BusClient::Options bus;
+  bus.endpoint = options_.placer;
+  bus.keys = TRY(load_curve_keys(options_.key_file));
+  bus.server_public_key = TRY(read_placer_key(options_.placer_key_file));
+  bus.on_message = [this](BusIncoming incoming) { dispatch(std::move(incoming)); };
+  bus.on_connected = [this] { greet_soon(); };
+  bus.on_disconnected = [] { log_warning("placer lost"); };
+  bus_ = TRY(BusClient::create(std::move(bus)));
+  return {};
+}
+
+void Agent::greet_soon() {
+  const bool posted = desk_->post([this] {
+    if (const auto said = say_hello(); !said) {
+      log_warning("greeting failed why=\"{}\"", said.error().message());
+    }
+  });
+  if (!posted) log_warning("greeting left out, the desk is full");
 }
 
 Agent::~Agent() {
@@ -144,8 +153,7 @@ Result<void> Agent::say_hello() {
   hello.set_memory_bytes(offered_bytes(options_, facts));
   hello.set_cpus(static_cast<std::uint32_t>(facts.cpus));
   hello.set_data_address(options_.data_address);
-  const auto reply =
-      TRY(bus_->request(std::move(envelope), clock_.now() + kHelloAnswerMax));
+  const auto reply = TRY(bus_->request(std::move(envelope), clock_.now() + kHelloAnswerMax));
   take_welcome(reply.welcome());
   log_info("placer greeted host={} report_interval_ms={}", reply.welcome().host(),
            reply.welcome().report_interval_ms());
@@ -170,51 +178,69 @@ void Agent::take_welcome(const bus::Welcome& welcome) {
 }
 
 void Agent::dispatch(BusIncoming incoming) {
-  TaskQueue& queue = incoming.envelope().has_report_now() ? *scanner_ : *desk_;
+  const bool scans = requests_.queue_of(incoming.envelope()) == RequestTable::Queue::kScanner;
+  TaskQueue& queue = scans ? *scanner_ : *desk_;
   // std::function wants copies; the message itself is moved only once.
   auto shared = std::make_shared<BusIncoming>(std::move(incoming));
-  const bool posted = queue.post([this, shared] { shared->answer(answer(shared->envelope())); });
+  const bool posted =
+      queue.post([this, shared] { shared->answer(requests_.answer(shared->envelope())); });
   if (!posted) shared->answer(fail(Errc::kUnavailable, "the agent has too much to do"));
 }
 
-Result<bus::Envelope> Agent::answer(const bus::Envelope& request) {
-  bus::Envelope reply;
-  switch (request.body_case()) {
-    case bus::Envelope::kWelcome:
-      take_welcome(request.welcome());
-      report_soon(Effort::kScan);
-      return done();
-    case bus::Envelope::kReportNow:
-      return answer_report(request.report_now().at_once() ? Effort::kAtOnce : Effort::kScan);
-    case bus::Envelope::kPrepareTarget: {
-      const auto domain_of = TRY(domain(request.prepare_target().sharing_domain()));
-      *reply.mutable_target_ready() =
-          TRY(migrations_->prepare(request.prepare_target(), domain_of));
-      return reply;
+void Agent::add_report_requests() {
+  using Body = bus::Envelope::BodyCase;
+  requests_.add(Body::kWelcome, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+    take_welcome(request.welcome());
+    report_soon(Effort::kScan);
+    return done();
+  });
+  requests_.add(
+      Body::kReportNow,
+      [this](const bus::Envelope& request) {
+        return answer_report(request.report_now().at_once() ? Effort::kAtOnce : Effort::kScan);
+      },
+      RequestTable::Queue::kScanner);
+  requests_.add(Body::kListVms, [this](const bus::Envelope&) -> Result<bus::Envelope> {
+    bus::Envelope reply;
+    *reply.mutable_vm_list() = TRY(reporter_.list());
+    for (const std::string& session : migrations_->sessions()) {
+      reply.mutable_vm_list()->add_sessions(session);
     }
-    case bus::Envelope::kStartMigration: {
-      const auto domain_of = TRY(domain(request.start_migration().sharing_domain()));
-      TRY(migrations_->start(request.start_migration(), domain_of));
-      return done();
-    }
-    case bus::Envelope::kCancelMigration:
-      TRY(migrations_->cancel(request.cancel_migration().session()));
-      return done();
-    case bus::Envelope::kQueryMigration:
-      *reply.mutable_migration_outcome() =
-          TRY(migrations_->query(request.query_migration().session()));
-      return reply;
-    case bus::Envelope::kListVms:
-      *reply.mutable_vm_list() = TRY(reporter_.list());
-      for (const std::string& session : migrations_->sessions()) {
-        reply.mutable_vm_list()->add_sessions(session);
-      }
-      return reply;
-    case bus::Envelope::kSettleVm:
-      return answer_settle(request.settle_vm());
-    default:
-      return fail(Errc::kInvalid, "this agent does not know such a request; is it older?");
-  }
+    return reply;
+  });
+}
+
+void Agent::add_migration_requests() {
+  using Body = bus::Envelope::BodyCase;
+  requests_.add(Body::kPrepareTarget,
+                [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+                  const auto domain_of = TRY(domain(request.prepare_target().sharing_domain()));
+                  bus::Envelope reply;
+                  *reply.mutable_target_ready() =
+                      TRY(migrations_->prepare(request.prepare_target(), domain_of));
+                  return reply;
+                });
+  requests_.add(Body::kStartMigration,
+                [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+                  const auto domain_of = TRY(domain(request.start_migration().sharing_domain()));
+                  TRY(migrations_->start(request.start_migration(), domain_of));
+                  return done();
+                });
+  requests_.add(Body::kCancelMigration,
+                [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+                  TRY(migrations_->cancel(request.cancel_migration().session()));
+                  return done();
+                });
+  requests_.add(Body::kQueryMigration,
+                [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+                  bus::Envelope reply;
+                  *reply.mutable_migration_outcome() =
+                      TRY(migrations_->query(request.query_migration().session()));
+                  return reply;
+                });
+  requests_.add(Body::kSettleVm, [this](const bus::Envelope& request) {
+    return answer_settle(request.settle_vm());
+  });
 }
 
 Result<bus::Envelope> Agent::answer_report(Effort effort) {

@@ -13,6 +13,7 @@
 #include "tools/samepaged/migrations.h"
 #include "tools/samepaged/options.h"
 #include "tools/samepaged/reporter.h"
+#include "tools/samepaged/request_table.h"
 
 namespace samepage::agent {
 
@@ -38,10 +39,16 @@ class Agent {
  private:
   Agent(const Options& options, Hypervisor& hypervisor, const Clock& clock);
 
+  void add_report_requests();
+  void add_migration_requests();
+  void make_migrations();
+  Result<void> observe_guests();
+  Result<void> open_bus();
+
+  void greet_soon();
   Result<void> say_hello();
   void take_welcome(const bus::Welcome& welcome);
   void dispatch(BusIncoming incoming);
-  Result<bus::Envelope> answer(const bus::Envelope& request);
   Result<bus::Envelope> answer_report(Reporter::Effort effort);
   Result<bus::Envelope> answer_settle(const bus::SettleVm& request);
   void report_soon(Reporter::Effort effort);
@@ -52,12 +59,14 @@ class Agent {
   Hypervisor& hypervisor_;
   const Clock& clock_;
 
+  RequestTable requests_;
   Mutex mutex_;
   Domains domains_ GUARDED_BY(mutex_);
   std::chrono::milliseconds report_interval_ GUARDED_BY(mutex_){60'000};
 
   Reporter reporter_;  // The scanner's alone, but for list().
-  std::array<std::atomic<bool>, 2> report_posted_{};  // By effort: one waits, others would repeat it.
+  std::array<std::atomic<bool>, 2>
+      report_posted_{};  // By effort: one waits, others would repeat it.
   std::unique_ptr<BusClient> bus_;
   std::unique_ptr<Migrations> migrations_;
   std::unique_ptr<TaskQueue> desk_;

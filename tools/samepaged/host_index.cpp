@@ -25,8 +25,8 @@ Result<std::shared_ptr<pagecache::PageCache>> index_guests(Hypervisor& hyperviso
   for (const VmInfo& vm : TRY(hypervisor.vms())) {
     if (vm.sharing_domain != domain.name) continue;
     const auto done = index_guest(vm, domain.seed, *index);
-    if (!done) log_warning("guest left out of the index vm={} why=\"{}\"", vm.name,
-                           done.error().message());
+    if (!done)
+      log_warning("guest left out of the index vm={} why=\"{}\"", vm.name, done.error().message());
   }
   return index;
 }

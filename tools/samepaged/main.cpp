@@ -16,8 +16,9 @@ namespace {
 
 void add_flags(CLI::App& flags, Options& options) {
   flags.option_defaults()->always_capture_default();
-  flags.add_flag("--init", options.init,
-                 "Make this host's key pair unless there is one, print the public key and exit")
+  flags
+      .add_flag("--init", options.init,
+                "Make this host's key pair unless there is one, print the public key and exit")
       ->configurable(false);
   flags.add_option("--placer", options.placer, "The placer's bus, as tcp://HOST:PORT");
   flags.add_option("--key", options.key_file, "This host's key pair");
@@ -56,6 +57,8 @@ Result<void> run(const Options& options, const Program& program) {
 }  // namespace
 }  // namespace samepage::agent
 
+// Flags that contradict each other are a bug, and end the program by their exception.
+// NOLINTNEXTLINE(bugprone-exception-escape)
 int main(int argc, char** argv) {
   samepage::Program program({.name = "samepaged",
                              .about = "Samepage's agent on a virtualization host",

@@ -60,23 +60,25 @@ migrator::MakeRelay source_relay(const SharingDomain& domain,
 migrator::MakeRelay target_relay(Hypervisor& hypervisor, const SharingDomain& domain,
                                  const migrator::SessionSecret& secret) {
   using Index = Result<std::shared_ptr<pagecache::PageCache>>;
-  std::shared_future<Index> index =
-      std::async(std::launch::async, [&hypervisor, domain] {
-        return index_guests(hypervisor, domain);
-      }).share();
+  std::shared_future<Index> index = std::async(std::launch::async, [&hypervisor, domain] {
+                                      return index_guests(hypervisor, domain);
+                                    }).share();
   return [index, domain, secret](RelayEnds ends) -> Result<std::unique_ptr<RelayHalf>> {
     std::shared_ptr<pagecache::PageCache> cache = TRY(Index(index.get()));
-    auto relay =
-        TRY(as_half(migrator::RelayTarget::create({}, ends, *cache, domain, secret)));
-    return std::make_unique<IndexedTarget>(std::move(cache), std::move(relay));
+    auto relay = as_half(migrator::RelayTarget::create({}, ends, *cache, domain, secret));
+    if (!relay) return relay;
+    return std::make_unique<IndexedTarget>(std::move(cache), *std::move(relay));
   };
 }
 
 bus::MigrationOutcome::Side side(migrator::Side side) {
   switch (side) {
-    case migrator::Side::kSource: return bus::MigrationOutcome::SOURCE;
-    case migrator::Side::kTarget: return bus::MigrationOutcome::TARGET;
-    case migrator::Side::kUnknown: break;
+    case migrator::Side::kSource:
+      return bus::MigrationOutcome::SOURCE;
+    case migrator::Side::kTarget:
+      return bus::MigrationOutcome::TARGET;
+    case migrator::Side::kUnknown:
+      break;
   }
   return bus::MigrationOutcome::UNKNOWN;
 }
@@ -137,9 +139,8 @@ Result<bus::TargetReady> Migrations::prepare(const bus::PrepareTarget& request,
   ready.set_port(session->target->port());
   sessions_.emplace(request.session(), session);
   // The thread borrows the session: an owner on its own thread would have to join itself.
-  session->thread = std::jthread([this, name = request.session(), borrowed = session.get()] {
-    run_target(name, *borrowed);
-  });
+  session->thread = std::jthread(
+      [this, name = request.session(), borrowed = session.get()] { run_target(name, *borrowed); });
   return ready;
 }
 
@@ -162,9 +163,8 @@ Result<void> Migrations::start(const bus::StartMigration& request, const Sharing
   session->source = TRY(migrator::SourceMigration::create(std::move(options), hypervisor_,
                                                           source_relay(domain, secret)));
   sessions_.emplace(request.session(), session);
-  session->thread = std::jthread([this, name = request.session(), borrowed = session.get()] {
-    run_source(name, *borrowed);
-  });
+  session->thread = std::jthread(
+      [this, name = request.session(), borrowed = session.get()] { run_source(name, *borrowed); });
   return {};
 }
 
@@ -248,11 +248,12 @@ void Migrations::run_source(const std::string& name, Session& session) {
   put_counters(outcome.relay, outcome.wire_bytes, message);
   message.set_downtime_us(static_cast<std::uint64_t>(outcome.downtime.count()));
   message.set_total_us(static_cast<std::uint64_t>(outcome.total.count()));
-  log_info("migration ended session={} vm={} runs_on={} stream_bytes={} wire_bytes={} "
-           "downtime_us={} total_us={} error=\"{}\"",
-           name, session.vm.uuid, bus::MigrationOutcome::Side_Name(message.runs_on()),
-           message.stream_bytes(), message.wire_bytes(), message.downtime_us(),
-           message.total_us(), outcome.error ? outcome.error->message() : "");
+  log_info(
+      "migration ended session={} vm={} runs_on={} stream_bytes={} wire_bytes={} "
+      "downtime_us={} total_us={} error=\"{}\"",
+      name, session.vm.uuid, bus::MigrationOutcome::Side_Name(message.runs_on()),
+      message.stream_bytes(), message.wire_bytes(), message.downtime_us(), message.total_us(),
+      outcome.error ? outcome.error->message() : "");
   {
     const MutexLock lock(mutex_);
     if (outcomes_.size() >= options_.outcomes_max) outcomes_.pop_front();

@@ -14,9 +14,12 @@ namespace {
 
 bus::GuestState state(VmState state) {
   switch (state) {
-    case VmState::kRunning: return bus::GUEST_RUNNING;
-    case VmState::kPaused: return bus::GUEST_PAUSED;
-    case VmState::kOther: break;
+    case VmState::kRunning:
+      return bus::GUEST_RUNNING;
+    case VmState::kPaused:
+      return bus::GUEST_PAUSED;
+    case VmState::kOther:
+      break;
   }
   return bus::GUEST_OTHER;
 }
@@ -51,8 +54,8 @@ Result<bus::HostReport> Reporter::report(const Domains& domains, Effort effort) 
     if (found == scanned_.end()) continue;
     const std::vector<std::byte>& bytes = found->second.fingerprint;
     message.set_fingerprint(bytes.data(), bytes.size());
-    const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() -
-                                                                           found->second.at);
+    const auto age =
+        std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - found->second.at);
     message.set_fingerprint_age_ms(static_cast<std::uint64_t>(age.count()));
   }
   std::erase_if(scanned_, [&](const auto& entry) {
