@@ -155,6 +155,14 @@ Result<Fd> GuestProcess::open_memory() const {
   return memory;
 }
 
+Result<void> GuestProcess::clear_soft_dirty() const {
+  const Fd file(::openat(folder_.get(), "clear_refs", O_WRONLY | O_CLOEXEC));
+  if (!file || ::write(file.get(), "4", 1) != 1) {
+    return tl::unexpected(blame("clear_refs: " + reason(errno)));
+  }
+  return {};
+}
+
 Result<Fd> GuestProcess::open_file(const Mapping& mapping) const {
   std::array<char, 64> name{};
   char* end = std::copy_n("map_files/", 10, name.begin());

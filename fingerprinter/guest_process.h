@@ -53,6 +53,9 @@ class GuestProcess {
   bool alive() const;
   pid_t pid() const { return pid_; }
 
+  /// Stays this process's, whatever becomes of its number.
+  const Fd& pidfd() const { return pidfd_; }
+
   /// /proc/PID/pagemap, open for reading.
   const Fd& pagemap() const { return pagemap_; }
 
@@ -65,6 +68,10 @@ class GuestProcess {
   /// Opens the file behind a mapping anew, read-only. kNotFound: the process has ended.
   /// kIo: the kernel refused.
   Result<Fd> open_file(const Mapping& mapping) const;
+
+  /// Has the kernel forget which pages of the process were written. kNotFound: the process has
+  /// ended. kIo: the kernel refused.
+  Result<void> clear_soft_dirty() const;
 
   /// kNotFound when the process has ended, otherwise kIo with `message`.
   Error blame(const std::string& message) const;

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
 #include <numeric>
+#include <optional>
 #include <vector>
+
+#include "fingerprinter/sketch_kernels.h"
 
 // How the union of sets follows from their sketches
 //
@@ -29,28 +31,56 @@
 // jackknife"). They hold the noise of colliding cells and that of the sample. In nearly empty bands
 // they are inversely proportional to q, and are taken from the fullest of these.
 //
-// All bands together: the mean weighted by the inverse variances. Each page is in exactly one band,
+// All bands together: the mean weighted by the inverse variances. Each page is in one band at most,
 // so the sampling errors of the bands cancel in part: a page in t sets adds 1 - beta t to U', and
 // the sum of (1 - beta t)^2 over all pages comes off the variance. (With a single band of share p
-// and beta = 1 that leaves the known sqrt(c (1-p)/p); with all bands nearly empty, nothing.) For
-// two sets that sum is known; for more, (U - beta N)^2 / U is never too much.
+// and beta = 1 that leaves the known sqrt(c (1-p)/p); with all pages in nearly empty bands,
+// nothing.) For two sets that sum is known; for more, it is (U - beta N)^2 / U at least, and the
+// copies that the cells of a sparse band have tell it better.
 
 namespace samepage::fingerprinter {
 namespace {
 
-constexpr double kCells = Sketch::kBandCells;
 constexpr double kZ95 = 1.96;
 
-// Below this many empty cells a band knows next to nothing, and the delta method fails.
-constexpr double kEmptyMin = kCells / 32;
+// Below this share of empty cells a band knows next to nothing, and the delta method fails.
+constexpr double kEmptyMin = 1.0 / 32;
 // The delta method is good to about one page a band, which only shows in sets of a few thousand.
 constexpr double kRoughness = Sketch::kBands;
 // Bands emptier than this have few colliding cells, and too few set ones to measure a variance on.
 constexpr double kSparse = 0.25;
 
-double load(std::size_t occupied) {
-  return -std::log1p(-static_cast<double>(occupied) / kCells);
+/// Hashes a cell, of a band with so many occupied cells.
+double load(std::size_t occupied, std::size_t cells) {
+  return -std::log1p(-static_cast<double>(occupied) / static_cast<double>(cells));
 }
+
+bool is_full(std::size_t occupied, std::size_t cells) {
+  return static_cast<double>(occupied) > static_cast<double>(cells) * (1 - kEmptyMin);
+}
+
+/// A fingerprint's sketch in a smaller shape: cut where it lies, or folded.
+class Reduced {
+ public:
+  Reduced(const Fingerprint& whole, Sketch::Shape shape) : whole_(whole), shape_(shape) {
+    if (whole.sketch().shape().resolution != shape.resolution) {
+      folded_ = whole.sketch().reduced(shape);
+    }
+  }
+
+  std::span<const std::uint64_t> band(std::size_t index) const {
+    return (folded_ ? *folded_ : whole_.sketch()).band(index, shape_.cells);
+  }
+  std::size_t occupied(std::size_t band_index) const {
+    if (whole_.sketch().shape() == shape_) return whole_.occupied(band_index);
+    return count_set(band(band_index));
+  }
+
+ private:
+  const Fingerprint& whole_;
+  Sketch::Shape shape_;
+  std::optional<Sketch> folded_;
+};
 
 /// What one band says of the union and of the sum of the sizes.
 struct BandEstimate {
@@ -68,9 +98,9 @@ struct Moments {
   double beta() const { return sum > 0 ? covariance / sum : 0; }
 
   /// Of a band's corrected estimate. At least one page of a band is always uncertain.
-  double variance(double share) const {
+  double variance(double share, double cells) const {
     const double cell = either - beta() * covariance;
-    return std::max(cell * kCells, 1.0) / (share * share);
+    return std::max(cell * cells, 1.0) / (share * share);
   }
 };
 
@@ -111,12 +141,13 @@ Estimate interval(double pages, double variance, double low, double high) {
 struct Pair {
   double a = 0;
   double b = 0;
+  double cells = 0;   ///< Of each band that is compared.
   double common = 0;  ///< As far as known.
 
   double sum() const { return a + b; }
 
   Moments moments(double share) const {
-    const auto grown = [share](double pages) { return std::expm1(pages * share / kCells); };
+    const auto grown = [&](double pages) { return std::expm1(pages * share / cells); };
     const double sizes = grown(a) + grown(b);
     return {grown(a + b - common), sizes, sizes + 2 * grown(common)};
   }
@@ -130,90 +161,140 @@ struct Pair {
     Combiner combiner(sum());
     for (const BandEstimate& band : bands) {
       const Moments of_band = moments(band.share);
-      combiner.add(band, of_band.beta(), of_band.variance(band.share));
+      combiner.add(band, of_band.beta(), of_band.variance(band.share, cells));
     }
     return combiner;
   }
 };
 
-std::vector<BandEstimate> compare(const Fingerprint& a, const Fingerprint& b) {
+std::vector<BandEstimate> compare(const Fingerprint& a, const Fingerprint& b, Sketch::Shape shape) {
+  const Reduced left(a, shape);
+  const Reduced right(b, shape);
   std::vector<BandEstimate> bands;
+  bands.reserve(Sketch::kBands);
   for (std::size_t i = 0; i < Sketch::kBands; ++i) {
-    const std::size_t either = count_cells(a.sketch().band(i), b.sketch().band(i));
-    if (static_cast<double>(either) > kCells - kEmptyMin) continue;
-    const double cells = kCells / Sketch::share(i);
-    const double sum = load(a.occupied(i)) + load(b.occupied(i));
-    bands.push_back({Sketch::share(i), cells * load(either), cells * sum});
+    const std::size_t in_a = left.occupied(i);
+    const std::size_t in_b = right.occupied(i);
+    if (is_full(std::max(in_a, in_b), shape.cells)) continue;
+    const std::size_t either = in_a + in_b - count_common(left.band(i), right.band(i));
+    if (is_full(either, shape.cells)) continue;
+    const double scale = static_cast<double>(shape.cells) / shape.share(i);
+    const double sum = load(in_a, shape.cells) + load(in_b, shape.cells);
+    bands.push_back({shape.share(i), scale * load(either, shape.cells), scale * sum});
   }
   return bands;
 }
 
-/// The moments of one band, over every fourth word.
-Moments measure(std::span<const Fingerprint> fingerprints, const Sketch::Band& all,
-                std::size_t index) {
-  constexpr std::size_t kStep = 4;
-  constexpr std::size_t kSampled = Sketch::kBandWords / kStep * 64;
-  std::vector<double> sum(kSampled);
-  std::vector<double> either(kSampled);
-  const auto add = [](const Sketch::Band& band, std::size_t occupied, std::vector<double>& to) {
-    const double weight = kCells / (kCells - static_cast<double>(occupied));
-    for (std::size_t cell = 0; cell < kSampled; ++cell) {
-      const std::uint64_t word = band.words[cell / 64 * kStep];
-      to[cell] += (word >> (cell % 64) & 1U) == 0 ? weight : 0;
+/// The moments of one band, over a part of its words.
+Moments measure(std::span<const Reduced> parts, const Sketch& all, std::size_t index) {
+  constexpr std::size_t kWordsEnough = 128;
+  const std::size_t cells = all.shape().cells;
+  const std::size_t step = std::max<std::size_t>(cells / 64 / kWordsEnough, 1);
+  const std::size_t sampled = cells / 64 / step * 64;
+  std::vector<double> sum(sampled);
+  std::vector<double> either(sampled);
+  const auto add = [&](std::span<const std::uint64_t> band, std::size_t set,
+                       std::vector<double>& to) {
+    const double weight = static_cast<double>(cells) / static_cast<double>(cells - set);
+    for (std::size_t cell = 0; cell < sampled; ++cell) {
+      to[cell] += (band[cell / 64 * step] >> (cell % 64) & 1U) == 0 ? weight : 0;
     }
   };
-  add(all, count_cells(all), either);
-  for (const Fingerprint& one : fingerprints) {
-    add(one.sketch().band(index), one.occupied(index), sum);
-  }
+  add(all.band(index), count_set(all.band(index)), either);
+  for (const Reduced& part : parts) add(part.band(index), part.occupied(index), sum);
 
-  const double either_mean = std::accumulate(either.begin(), either.end(), 0.0) / kSampled;
-  const double sum_mean = std::accumulate(sum.begin(), sum.end(), 0.0) / kSampled;
+  const auto count = static_cast<double>(sampled);
+  const double either_mean = std::accumulate(either.begin(), either.end(), 0.0) / count;
+  const double sum_mean = std::accumulate(sum.begin(), sum.end(), 0.0) / count;
   Moments moments;
-  for (std::size_t cell = 0; cell < kSampled; ++cell) {
+  for (std::size_t cell = 0; cell < sampled; ++cell) {
     const double either_off = either[cell] - either_mean;
     const double sum_off = sum[cell] - sum_mean;
-    moments.either += either_off * either_off / (kSampled - 1);
-    moments.covariance += either_off * sum_off / (kSampled - 1);
-    moments.sum += sum_off * sum_off / (kSampled - 1);
+    moments.either += either_off * either_off / (count - 1);
+    moments.covariance += either_off * sum_off / (count - 1);
+    moments.sum += sum_off * sum_off / (count - 1);
   }
   return moments;
 }
 
-Combiner combine_many(std::span<const Fingerprint> fingerprints, double sum_known) {
-  const auto all = std::make_unique<Sketch>();
-  for (const Fingerprint& one : fingerprints) all->merge(one.sketch());
+/// In how many sets a page of the union is: the mean and the mean square over the occupied cells of
+/// a band so sparse that few cells have two pages.
+struct Multiplicity {
+  double mean = 0;
+  double square = 0;
 
-  Combiner combiner(sum_known);
+  /// The mean of (1 - beta t)^2; 0 while nothing is known.
+  double certain(double beta) const {
+    return mean > 0 ? 1 - 2 * beta * mean + beta * beta * square : 0;
+  }
+};
+
+Multiplicity count_copies(std::span<const Reduced> parts, const Sketch& all, std::size_t index) {
+  Multiplicity found;
+  double occupied = 0;
+  const auto band = all.band(index);
+  for (std::size_t at = 0; at < band.size(); ++at) {
+    for (std::uint64_t word = band[at]; word != 0; word &= word - 1) {
+      const std::uint64_t cell = word & -word;
+      double copies = 0;
+      for (const Reduced& part : parts) copies += (part.band(index)[at] & cell) != 0 ? 1 : 0;
+      found.mean += copies;
+      found.square += copies * copies;
+      ++occupied;
+    }
+  }
+  if (occupied == 0) return {};
+  return {found.mean / occupied, found.square / occupied};
+}
+
+struct Union {
+  Combiner combined;
+  Multiplicity copies;
+};
+
+Union combine_many(std::span<const Fingerprint> fingerprints, double sum_known) {
+  Sketch all = fingerprints.front().sketch();
+  for (const Fingerprint& one : fingerprints.subspan(1)) all.merge(one.sketch());
+  const std::size_t cells = all.shape().cells;
+  std::vector<Reduced> parts;
+  parts.reserve(fingerprints.size());
+  for (const Fingerprint& one : fingerprints) parts.emplace_back(one, all.shape());
+
+  Union found{Combiner(sum_known), {}};
   double sparse_variance = 0;  // Times the share: the same for all sparse bands.
   double beta = 0;
   for (std::size_t i = 0; i < Sketch::kBands; ++i) {
-    const std::size_t either = count_cells(all->band(i));
-    if (static_cast<double>(either) > kCells - kEmptyMin) continue;
-    const double share = Sketch::share(i);
+    const std::size_t either = count_set(all.band(i));
+    if (is_full(either, cells)) continue;
+    const double share = all.shape().share(i);
     double sum = 0;
-    for (const Fingerprint& one : fingerprints) sum += load(one.occupied(i));
+    for (const Reduced& part : parts) sum += load(part.occupied(i), cells);
 
     double variance = sparse_variance / share;
     if (sparse_variance == 0) {
-      const Moments moments = measure(fingerprints, all->band(i), i);
+      const Moments moments = measure(parts, all, i);
       beta = moments.beta();
-      variance = moments.variance(share);
-      if (static_cast<double>(either) < kSparse * kCells) sparse_variance = variance * share;
+      variance = moments.variance(share, static_cast<double>(cells));
+      if (static_cast<double>(either) < kSparse * static_cast<double>(cells)) {
+        sparse_variance = variance * share;
+        found.copies = count_copies(parts, all, i);
+      }
     }
-    const double cells = kCells / share;
-    combiner.add({share, cells * load(either), cells * sum}, beta,
-                 std::max(variance, 1 / (share * share)));
+    const double scale = static_cast<double>(cells) / share;
+    found.combined.add({share, scale * load(either, cells), scale * sum}, beta,
+                       std::max(variance, 1 / (share * share)));
   }
-  return combiner;
+  return found;
 }
 
 }  // namespace
 
 Estimate overlap(const Fingerprint& a, const Fingerprint& b) {
-  Pair pair{static_cast<double>(a.counts().unique), static_cast<double>(b.counts().unique), 0};
+  const Sketch::Shape shape = Sketch::common(a.sketch().shape(), b.sketch().shape());
+  Pair pair{static_cast<double>(a.counts().unique), static_cast<double>(b.counts().unique),
+            static_cast<double>(shape.cells)};
   const double common_max = std::min(pair.a, pair.b);
-  const std::vector<BandEstimate> bands = compare(a, b);
+  const std::vector<BandEstimate> bands = compare(a, b, shape);
   if (bands.empty() || common_max == 0) return {0, 0, common_max};
 
   // The weights and beta depend on the result; the second round has them nearly right.
@@ -238,10 +319,11 @@ Estimate footprint(std::span<const Fingerprint> fingerprints) {
     const Estimate common = overlap(fingerprints[0], fingerprints[1]);
     return {sum - common.pages, sum - common.high, sum - common.low};
   }
-  const Combiner combined = combine_many(fingerprints, sum);
+  const auto [combined, copies] = combine_many(fingerprints, sum);
   if (combined.empty()) return {sum, largest, sum};
   const double excess = combined.pages() - combined.beta() * sum;
-  const double certain = excess * excess / std::max(combined.pages(), 1.0);
+  const double certain = std::max(excess * excess / std::max(combined.pages(), 1.0),
+                                  combined.pages() * copies.certain(combined.beta()));
   return interval(combined.pages(), combined.variance(certain), largest, sum);
 }
 

@@ -1,6 +1,8 @@
 #include "fingerprinter/page_scanner.h"
 
 #include <algorithm>
+#include <array>
+#include <semaphore>
 #include <thread>
 #include <utility>
 
@@ -13,34 +15,47 @@ using Duration = std::chrono::steady_clock::duration;
 
 // One read: large enough to make system calls cheap, small enough to hash it out of the L2 cache.
 constexpr std::uint64_t kBatchPages = 256;
-// Reading over a short gap between runs beats another system call.
-constexpr std::uint64_t kGapMax = 16;
 constexpr Duration kPauseMin = std::chrono::milliseconds(10);
 // Short enough to notice a stop soon.
 constexpr Duration kPauseMax = std::chrono::milliseconds(200);
 
-/// A piece of one run that lies within a batch.
-struct Batch {
-  std::uint64_t first = 0;
-  std::uint64_t count = 0;
-  std::vector<PageRun> populated;  // Within [first, first + count).
-};
+/// Populated runs that are read at once: at most kBatchPages pages, and not far apart.
+using Batch = std::vector<PageRun>;
 
-/// Cuts runs into batches that are read at once, gaps included.
-std::vector<Batch> batches_of(const std::vector<PageRun>& runs) {
+void append_page(std::vector<PageRun>& runs, std::uint64_t page) {
+  if (!runs.empty() && runs.back().first + runs.back().count == page) {
+    ++runs.back().count;
+  } else {
+    runs.push_back({page, 1});
+  }
+}
+
+std::uint64_t pages_in(const Batch& batch) {
+  std::uint64_t pages = 0;
+  for (const PageRun& run : batch) pages += run.count;
+  return pages;
+}
+
+/// `mapped`: a batch is one run, which is looked at where it lies.
+std::vector<Batch> batches_of(std::span<const PageRun> runs, bool mapped) {
   std::vector<Batch> batches;
+  std::uint64_t room = 0;
   for (PageRun run : runs) {
     while (run.count > 0) {
-      const bool joins = !batches.empty() &&
-                         run.first - (batches.back().first + batches.back().count) <= kGapMax &&
-                         run.first - batches.back().first < kBatchPages;
-      if (!joins) batches.push_back({run.first, 0, {}});
+      const bool near = !mapped && !batches.empty() &&
+                        run.first - batches.back().front().first < GuestMemory::kRunsSpanMax;
+      if (!near || room == 0) {
+        batches.emplace_back();
+        room = kBatchPages;
+      }
       Batch& batch = batches.back();
-      const std::uint64_t count = std::min(run.count, batch.first + kBatchPages - run.first);
-      batch.populated.push_back({run.first, count});
-      batch.count = run.first + count - batch.first;
+      const std::uint64_t begin = batch.empty() ? run.first : batch.front().first;
+      const std::uint64_t count =
+          std::min({run.count, room, begin + GuestMemory::kRunsSpanMax - run.first});
+      batch.push_back({run.first, count});
       run.first += count;
       run.count -= count;
+      room -= count;
     }
   }
   return batches;
@@ -66,7 +81,8 @@ class Pacer {
   Duration debt() const {
     const auto elapsed = clock_.now() - begin_;
     const auto busy = elapsed - paused_;
-    return std::chrono::duration_cast<Duration>(busy / options_.cpu_share) - elapsed;
+    const double share = std::min(options_.cpu_share, 1.0);
+    return std::chrono::duration_cast<Duration>(busy / share) - elapsed;
   }
 
   void pause(Duration duration) const {
@@ -83,23 +99,95 @@ class Pacer {
   Duration paused_{0};
 };
 
-class Scanner {
+/// A batch on its way from the guest to the hashes.
+struct Load {
+  std::vector<std::uint64_t> frames;  ///< One for each page; 0: the guest's own.
+  Batch unread;                       ///< Not known by their frames.
+  std::span<const std::byte> view;    ///< The whole batch, where it lies; or empty:
+  std::vector<std::byte> copy;        ///< the unread pages, one behind the other.
+  std::vector<bool> missing;          ///< Of the unread pages; empty: all were read.
+};
+
+/// Gets the bytes of batches.
+class Loader {
  public:
-  Scanner(GuestMemory& memory, HashSeed seed)
-      : memory_(memory), seed_(seed), buffer_(kBatchPages * kPageSize) {
-    found_.pages = memory.pages();
+  Loader(GuestMemory& memory, const FrameHashes& known) : memory_(memory), known_(known) {}
+
+  Result<void> load(const Batch& batch, Load& load) const {
+    load.missing.clear();
+    load.unread = batch;
+    load.view = {};
+    if (batch.size() == 1) load.view = TRY(memory_.view(batch.front()));
+    load.frames.assign(pages_in(batch), 0);
+    if (!load.view.empty()) return {};
+    TRY(leave_out_known(batch, load));
+    load.copy.resize(pages_in(load.unread) * kPageSize);
+    auto done = memory_.read_runs(load.unread, load.copy);
+    if (!done && done.error().code() == Errc::kIo) return load_page_by_page(load);
+    return done;
   }
 
-  Result<void> take(const Batch& batch) {
-    const auto bytes = std::span(buffer_).first(batch.count * kPageSize);
-    auto done = memory_.read(batch.first, bytes);
-    if (!done && done.error().code() == Errc::kIo) return take_page_by_page(batch);
-    if (!done) return done;
-    for (const PageRun& run : batch.populated) {
-      const std::size_t offset = (run.first - batch.first) * kPageSize;
-      note(run, bytes.subspan(offset, run.count * kPageSize));
+ private:
+  Result<void> leave_out_known(const Batch& batch, Load& load) const {
+    const std::uint64_t begin = batch.front().first;
+    std::array<std::uint64_t, GuestMemory::kRunsSpanMax> frames{};
+    const auto span = std::span(frames).first(batch.back().first + batch.back().count - begin);
+    TRY(memory_.shared_frames(begin, span));
+    load.unread.clear();
+    std::size_t next = 0;
+    for (const PageRun& run : batch) {
+      for (std::uint64_t page = run.first; page < run.first + run.count; ++page) {
+        const std::uint64_t frame = span[page - begin];
+        load.frames[next++] = frame;
+        if (frame != 0 && known_.find(frame)) continue;
+        append_page(load.unread, page);
+      }
     }
     return {};
+  }
+
+  Result<void> load_page_by_page(Load& load) const {
+    auto rest = std::span(load.copy);
+    for (const PageRun& run : load.unread) {
+      for (std::uint64_t page = run.first; page < run.first + run.count; ++page) {
+        auto done = memory_.read(page, rest.first(kPageSize));
+        if (!done && done.error().code() != Errc::kIo) return done;
+        load.missing.push_back(!done);
+        rest = rest.subspan(kPageSize);
+      }
+    }
+    return {};
+  }
+
+  GuestMemory& memory_;
+  const FrameHashes& known_;
+};
+
+/// Turns the bytes of batches into hashes.
+class Hasher {
+ public:
+  Hasher(std::uint64_t pages, HashSeed seed, FrameHashes& known) : seed_(seed), known_(known) {
+    found_.pages = pages;
+  }
+
+  void take(const Batch& batch, const Load& load) {
+    std::span<const std::byte> bytes = load.view.empty() ? load.copy : load.view;
+    std::size_t index = 0;
+    std::size_t read = 0;
+    auto unread = load.unread.begin();
+    for (const PageRun& run : batch) {
+      for (std::uint64_t page = run.first; page < run.first + run.count; ++page, ++index) {
+        while (unread != load.unread.end() && unread->first + unread->count <= page) ++unread;
+        if (unread == load.unread.end() || unread->first > page) {
+          // Nothing leaves FrameHashes, so what was known when the batch was loaded still is.
+          note(page, *known_.find(load.frames[index]));
+          continue;
+        }
+        const auto content = bytes.subspan(read * kPageSize).first<kPageSize>();
+        if (load.missing.empty() || !load.missing[read]) hash(page, content, load.frames[index]);
+        ++read;
+      }
+    }
   }
 
   Scan finish(double seconds) && {
@@ -108,52 +196,126 @@ class Scanner {
   }
 
  private:
-  Result<void> take_page_by_page(const Batch& batch) {
-    const auto bytes = std::span(buffer_).first(kPageSize);
-    for (const PageRun& run : batch.populated) {
-      for (std::uint64_t page = run.first; page < run.first + run.count; ++page) {
-        auto done = memory_.read(page, bytes);
-        if (!done && done.error().code() != Errc::kIo) return done;
-        if (done) note({page, 1}, bytes);
-      }
-    }
-    return {};
+  void hash(std::uint64_t page, PageView bytes, std::uint64_t frame) {
+    ++found_.pages_read;
+    const bool zero = is_zero(bytes);
+    const FrameHashes::Content content{zero ? PageHash{} : hash_page(bytes, seed_), zero};
+    if (frame != 0) known_.add(frame, content);
+    note(page, content);
   }
 
-  void note(const PageRun& run, std::span<const std::byte> bytes) {
-    for (std::uint64_t i = 0; i < run.count; ++i) {
-      const auto page = bytes.subspan(i * kPageSize).first<kPageSize>();
-      if (is_zero(page)) {
-        ++found_.zero;
-      } else {
-        found_.hashed.push_back({run.first + i, hash_page(page, seed_)});
-      }
+  void note(std::uint64_t page, const FrameHashes::Content& content) {
+    if (content.zero) {
+      ++found_.zero;
+      append_page(found_.zero_runs, page);
+    } else {
+      found_.hashed.push_back({page, content.hash});
     }
   }
 
-  GuestMemory& memory_;
   const HashSeed seed_;
-  std::vector<std::byte> buffer_;
+  FrameHashes& known_;
   Scan found_;
 };
+
+/// Loads one batch ahead of the one that is hashed, on a thread of its own.
+class ReadAhead {
+ public:
+  ReadAhead(const Loader& loader, std::span<const Batch> batches)
+      : thread_([this, &loader, batches](const std::stop_token& stop) {
+          for (std::size_t i = 0; i < batches.size(); ++i) {
+            empty_.acquire();
+            if (stop.stop_requested()) return;
+            Slot& slot = slots_[i % slots_.size()];
+            slot.done = loader.load(batches[i], slot.load);
+            const bool failed = !slot.done;
+            full_.release();
+            if (failed) return;
+          }
+        }) {}
+  ~ReadAhead() {
+    thread_.request_stop();
+    empty_.release();
+  }
+  ReadAhead(const ReadAhead&) = delete;
+  ReadAhead& operator=(const ReadAhead&) = delete;
+
+  /// The next batch; valid until release().
+  Result<const Load*> acquire() {
+    full_.acquire();
+    const Slot& slot = slots_[next_++ % slots_.size()];
+    if (!slot.done) return tl::unexpected(slot.done.error());
+    return &slot.load;
+  }
+  void release() { empty_.release(); }
+
+ private:
+  struct Slot {
+    Load load;
+    Result<void> done;
+  };
+  std::array<Slot, 2> slots_;
+  std::counting_semaphore<8> full_{0};
+  std::counting_semaphore<8> empty_{2};
+  std::size_t next_ = 0;
+  std::jthread thread_;  // Last: it uses all of the above.
+};
+
+tl::unexpected<Error> stopped() {
+  return fail(Errc::kUnavailable, "the scan was stopped");
+}
+
+Result<void> run_ahead(std::span<const Batch> batches, const Loader& loader, Hasher& hasher,
+                       const ScanOptions& options) {
+  ReadAhead ahead(loader, batches);
+  for (const Batch& batch : batches) {
+    if (options.stop.stop_requested()) return stopped();
+    hasher.take(batch, *TRY(ahead.acquire()));
+    ahead.release();
+  }
+  return {};
+}
+
+Result<void> run_alone(std::span<const Batch> batches, const Loader& loader, Hasher& hasher,
+                       const ScanOptions& options, Pacer& pacer) {
+  Load load;
+  for (const Batch& batch : batches) {
+    if (options.stop.stop_requested()) return stopped();
+    TRY(loader.load(batch, load));
+    hasher.take(batch, load);
+    pacer.pause_while_due();
+  }
+  return {};
+}
 
 }  // namespace
 
 Result<Scan> scan(GuestMemory& memory, HashSeed seed, const ScanOptions& options) {
-  if (!(options.cpu_share > 0 && options.cpu_share <= 1)) {
-    return fail(Errc::kInvalid, "cpu_share must be within 0 and 1");
+  const std::vector<PageRun> runs = TRY(memory.populated());
+  return scan_runs(memory, runs, seed, options);
+}
+
+Result<Scan> scan_runs(GuestMemory& memory, std::span<const PageRun> runs, HashSeed seed,
+                       const ScanOptions& options) {
+  if (!(options.cpu_share > 0 && options.cpu_share <= 2)) {
+    return fail(Errc::kInvalid, "cpu_share must be within 0 and 2");
   }
   const SystemClock system_clock;
   Pacer pacer(options, options.clock != nullptr ? *options.clock : system_clock);
-  Scanner scanner(memory, seed);
+  FrameHashes own;
+  FrameHashes& known = options.frames != nullptr ? *options.frames : own;
+  const Loader loader(memory, known);
+  Hasher hasher(memory.pages(), seed, known);
 
-  const std::vector<PageRun> runs = TRY(memory.populated());
-  for (const Batch& batch : batches_of(runs)) {
-    if (options.stop.stop_requested()) return fail(Errc::kUnavailable, "the scan was stopped");
-    TRY(scanner.take(batch));
-    pacer.pause_while_due();
+  bool mapped = false;
+  if (!runs.empty()) mapped = !TRY(memory.view({runs.front().first, 1})).empty();
+  const std::vector<Batch> batches = batches_of(runs, mapped);
+  if (options.cpu_share > 1 && !mapped) {
+    TRY(run_ahead(batches, loader, hasher, options));
+  } else {
+    TRY(run_alone(batches, loader, hasher, options, pacer));
   }
-  return std::move(scanner).finish(pacer.seconds());
+  return std::move(hasher).finish(pacer.seconds());
 }
 
 }  // namespace samepage::fingerprinter

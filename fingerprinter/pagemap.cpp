@@ -38,6 +38,9 @@ struct ScanArgument {
 };
 static_assert(sizeof(ScanArgument) == 96);
 
+constexpr std::uint64_t kProtectMatching = 1U << 0U;  // PM_SCAN_WP_MATCHING
+constexpr std::uint64_t kCheckAsync = 1U << 1U;       // PM_SCAN_CHECK_WPASYNC
+constexpr std::uint64_t kCategoryWritten = 1U << 1U;
 constexpr std::uint64_t kCategoryPresent = 1U << 3U;
 constexpr std::uint64_t kCategoryZeroPage = 1U << 5U;
 constexpr unsigned long kPagemapScan = _IOWR('f', 16, ScanArgument);
@@ -79,6 +82,28 @@ std::vector<std::uint64_t> zero_frames(std::span<const PagemapEntry> entries) {
   return frames;
 }
 
+Result<std::vector<PageRun>> scan_pagemap(const Fd& pagemap, std::uint64_t address,
+                                          std::uint64_t pages, ScanArgument argument) {
+  std::vector<PageRun> runs;
+  std::array<ScanRegion, kRegionsBatch> regions;
+  argument.size = sizeof(argument);
+  argument.start = address;
+  argument.end = address + pages * kPageSize;
+  argument.regions = reinterpret_cast<std::uintptr_t>(regions.data());
+  argument.regions_size = regions.size();
+  while (argument.start < argument.end) {
+    const int count = ::ioctl(pagemap.get(), kPagemapScan, &argument);
+    if (count < 0 && errno == ENOTTY)
+      return fail(Errc::kInvalid, "no PAGEMAP_SCAN before Linux 6.7");
+    if (count < 0) return tl::unexpected(refused("PAGEMAP_SCAN", errno));
+    for (const ScanRegion& region : std::span(regions).first(static_cast<std::size_t>(count))) {
+      append(runs, {(region.start - address) / kPageSize, (region.end - region.start) / kPageSize});
+    }
+    argument.start = argument.walk_end;
+  }
+  return runs;
+}
+
 }  // namespace
 
 Result<void> read_pagemap(const Fd& pagemap, std::uint64_t address,
@@ -98,28 +123,20 @@ Result<void> read_pagemap(const Fd& pagemap, std::uint64_t address,
 
 Result<std::vector<PageRun>> scan_present(const Fd& pagemap, std::uint64_t address,
                                           std::uint64_t pages) {
-  std::vector<PageRun> runs;
-  std::array<ScanRegion, kRegionsBatch> regions;
   ScanArgument argument{};
-  argument.size = sizeof(argument);
-  argument.start = address;
-  argument.end = address + pages * kPageSize;
-  argument.regions = reinterpret_cast<std::uintptr_t>(regions.data());
-  argument.regions_size = regions.size();
   argument.category_mask = kCategoryPresent | kCategoryZeroPage;
   argument.category_inverted = kCategoryZeroPage;
   argument.return_mask = kCategoryPresent;
-  while (argument.start < argument.end) {
-    const int count = ::ioctl(pagemap.get(), kPagemapScan, &argument);
-    if (count < 0 && errno == ENOTTY)
-      return fail(Errc::kInvalid, "no PAGEMAP_SCAN before Linux 6.7");
-    if (count < 0) return tl::unexpected(refused("PAGEMAP_SCAN", errno));
-    for (const ScanRegion& region : std::span(regions).first(static_cast<std::size_t>(count))) {
-      append(runs, {(region.start - address) / kPageSize, (region.end - region.start) / kPageSize});
-    }
-    argument.start = argument.walk_end;
-  }
-  return runs;
+  return scan_pagemap(pagemap, address, pages, argument);
+}
+
+Result<std::vector<PageRun>> take_written(const Fd& pagemap, std::uint64_t address,
+                                          std::uint64_t pages) {
+  ScanArgument argument{};
+  argument.flags = kProtectMatching | kCheckAsync;
+  argument.category_mask = kCategoryWritten;
+  argument.return_mask = kCategoryWritten;
+  return scan_pagemap(pagemap, address, pages, argument);
 }
 
 Result<std::vector<PageRun>> read_present(const Fd& pagemap, std::uint64_t address,

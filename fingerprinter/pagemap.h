@@ -15,7 +15,11 @@ struct PagemapEntry {
   std::uint64_t word = 0;
 
   bool present() const { return (word >> 63U & 1U) != 0; }
+  bool soft_dirty() const { return (word >> 55U & 1U) != 0; }
   bool swapped() const { return (word >> 62U & 1U) != 0; }
+
+  /// No other mapping shows this page.
+  bool exclusive() const { return (word >> 56U & 1U) != 0; }
 
   /// The physical frame of a present page; 0 when the reader lacks CAP_SYS_ADMIN.
   std::uint64_t frame() const { return present() ? word & ((std::uint64_t{1} << 55U) - 1) : 0; }
@@ -25,6 +29,11 @@ static_assert(sizeof(PagemapEntry) == sizeof(std::uint64_t));
 /// Reads the entries of consecutive pages from `address` on. kNotFound: the process has ended.
 Result<void> read_pagemap(const Fd& pagemap, std::uint64_t address,
                           std::span<PagemapEntry> entries);
+
+/// The runs of pages from `address` on that were written since the call before, numbered from 0,
+/// and forgets it: of memory whose writes are noted (userfault.h).
+Result<std::vector<PageRun>> take_written(const Fd& pagemap, std::uint64_t address,
+                                          std::uint64_t pages);
 
 /// The runs of pages from `address` on that are present and not the kernel's zero page, numbered
 /// from 0, by the PAGEMAP_SCAN ioctl (Linux 6.7). kInvalid: this kernel does not know it.

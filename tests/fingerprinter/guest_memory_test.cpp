@@ -190,6 +190,40 @@ TEST(GuestMemoryTest, AGuestThatEndsIsNotFound) {
   }
 }
 
+TEST(GuestMemoryTest, SealedRamIsLookedAtWhereItLiesButForItsHoles) {
+  const HeldMemory held(Holding::kMemfd, kPages, touch_some);
+  ASSERT_TRUE(open_guest_memory(held.vm()).value()->view({10, 2}).value().empty());
+  ASSERT_EQ(::fcntl(held.file().get(), F_ADD_SEALS, F_SEAL_SHRINK), 0);
+  const auto memory = open_guest_memory(held.vm()).value();
+
+  const auto view = memory->view({10, 2}).value();
+  ASSERT_EQ(view.size(), 2 * kPageSize);
+  EXPECT_EQ(view[0], std::byte{1});
+  EXPECT_EQ(view[kPageSize], std::byte{2});
+  EXPECT_TRUE(memory->view({10, 3}).value().empty());
+  struct stat before {};
+  ASSERT_EQ(::fstat(held.file().get(), &before), 0);
+  const Scan found = scan(*memory, {1}).value();
+  struct stat after {};
+  ASSERT_EQ(::fstat(held.file().get(), &after), 0);
+  EXPECT_EQ(found.hashed.size(), 3U);
+  EXPECT_EQ(after.st_blocks, before.st_blocks);
+}
+
+TEST(GuestMemoryTest, PopulatedWithinARangeIsPartOfTheWhole) {
+  for (const Holding holding : {Holding::kPrivate, Holding::kMemfd}) {
+    const HeldMemory held(holding, kPages, [](std::byte* ram) {
+      for (const std::uint64_t page : {10, 11, 12, 700}) write_page(ram, page, page);
+    });
+    const auto memory = open_guest_memory(held.vm()).value();
+    EXPECT_EQ(pages_of(memory->populated_within({11, 100}).value()),
+              (std::vector<std::uint64_t>{11, 12}));
+    EXPECT_EQ(pages_of(memory->populated_within({13, 687}).value()), std::vector<std::uint64_t>{});
+    EXPECT_EQ(pages_of(memory->populated_within({700, 1}).value()),
+              std::vector<std::uint64_t>{700});
+  }
+}
+
 /// Ends the guest before the second batch is read.
 class EndingMemory final : public GuestMemory {
  public:

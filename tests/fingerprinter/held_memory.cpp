@@ -22,7 +22,7 @@ namespace {
 /// Empty for anonymous memory.
 Fd ram_file(Holding holding, std::uint64_t bytes) {
   if (holding == Holding::kPrivate) return Fd();
-  Fd file(::memfd_create("pc.ram", MFD_CLOEXEC));
+  Fd file(::memfd_create("pc.ram", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   CHECK(::ftruncate(file.get(), static_cast<off_t>(bytes)) == 0);
   return file;
 }

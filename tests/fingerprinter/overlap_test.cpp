@@ -110,8 +110,8 @@ TEST(OverlapEdgeTest, EmptyGuestsShareNothing) {
 TEST(OverlapEdgeTest, SketchesTooFullToSayAnythingGiveTheWidestInterval) {
   Hashes all;
   for (std::size_t band = 0; band < Sketch::kBands; ++band) {
-    for (std::uint64_t cell = 0; cell < Sketch::kBandCells; ++cell) {
-      all.push_back({std::uint64_t{1} << (63U - band) | cell});
+    for (std::uint64_t cell = 0; cell < (1U << 16U); ++cell) {
+      all.push_back({std::uint64_t{1} << (63U - band) | cell << 2U});
     }
   }
   const std::vector<Fingerprint> guests(3, guest_of({&all}));

@@ -118,9 +118,33 @@ TEST(PageScannerTest, StopsAtTheNextBatch) {
   EXPECT_EQ(reads, 3);
 }
 
+TEST(PageScannerTest, ReadingAheadFindsTheSame) {
+  FakeGuestMemory memory(5000);
+  for (std::uint64_t page = 0; page < 5000; page += 1 + page % 3) memory.put(page, page % 97);
+
+  const Scan alone = scan(memory, kSeed).value();
+  const Scan ahead = scan(memory, kSeed, {.cpu_share = 2}).value();
+
+  ASSERT_EQ(ahead.hashed.size(), alone.hashed.size());
+  EXPECT_EQ(ahead.zero, alone.zero);
+  for (std::size_t i = 0; i < alone.hashed.size(); ++i) {
+    ASSERT_EQ(ahead.hashed[i].page, alone.hashed[i].page);
+    ASSERT_EQ(ahead.hashed[i].hash, alone.hashed[i].hash);
+  }
+}
+
+TEST(PageScannerTest, ReadingAheadEndsWithTheGuest) {
+  FakeGuestMemory memory(5000);
+  for (std::uint64_t page = 0; page < 5000; ++page) memory.put(page, page + 1);
+  for (const std::uint64_t reads : {0, 1, 2, 5}) {
+    memory.reads_left = reads;
+    EXPECT_EQ(scan(memory, kSeed, {.cpu_share = 2}).error().code(), Errc::kNotFound);
+  }
+}
+
 TEST(PageScannerTest, RefusesAnImpossibleShare) {
   FakeGuestMemory memory(1);
-  for (const double share : {0.0, -1.0, 1.5}) {
+  for (const double share : {0.0, -1.0, 2.5}) {
     EXPECT_EQ(scan(memory, kSeed, {.cpu_share = share}).error().code(), Errc::kInvalid);
   }
 }

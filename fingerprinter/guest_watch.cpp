@@ -1,0 +1,91 @@
+#include "fingerprinter/guest_watch.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace samepage::fingerprinter {
+namespace {
+
+// A tracker that may miss a write is not trusted for longer than so many passes.
+constexpr std::uint64_t kPassesUntilAll = 16;
+// Asking the kernel run by run is cheaper than asking for all pages up to about here.
+constexpr std::size_t kRunsMax = 1024;
+
+std::uint64_t pages_in(std::span<const PageRun> runs) {
+  std::uint64_t pages = 0;
+  for (const PageRun& run : runs) pages += run.count;
+  return pages;
+}
+
+/// The parts of `runs` that lie within `of`; both rising.
+std::vector<PageRun> common_runs(std::span<const PageRun> runs, std::span<const PageRun> of) {
+  std::vector<PageRun> common;
+  for (std::size_t i = 0, j = 0; i < runs.size() && j < of.size();) {
+    const std::uint64_t first = std::max(runs[i].first, of[j].first);
+    const std::uint64_t run_end = runs[i].first + runs[i].count;
+    const std::uint64_t of_end = of[j].first + of[j].count;
+    const std::uint64_t end = std::min(run_end, of_end);
+    if (first < end) common.push_back({first, end - first});
+    (run_end <= of_end ? i : j)++;
+  }
+  return common;
+}
+
+}  // namespace
+
+GuestWatch::GuestWatch(const VmInfo& vm, HashSeed seed, std::unique_ptr<GuestMemory> memory,
+                       std::unique_ptr<ChangeTracker> tracker)
+    : vm_(vm),
+      seed_(seed),
+      memory_(std::move(memory)),
+      tracker_(std::move(tracker)),
+      census_(memory_->pages()) {}
+
+Result<std::unique_ptr<GuestWatch>> GuestWatch::open(const VmInfo& vm, HashSeed seed) {
+  auto memory = TRY(open_guest_memory(vm));
+  auto tracker = TRY(track_changes(vm, *memory));
+  return std::unique_ptr<GuestWatch>(
+      new GuestWatch(vm, seed, std::move(memory), std::move(tracker)));
+}
+
+bool GuestWatch::watches(const VmInfo& vm, HashSeed seed) const {
+  return vm.id == vm_.id && vm.pid == vm_.pid && vm.memory_bytes == vm_.memory_bytes &&
+         seed.value == seed_.value;
+}
+
+Result<Fingerprint> GuestWatch::rescan(const ScanOptions& options) {
+  const auto done = look(options);
+  must_read_all_ = !done;
+  if (!done) return tl::unexpected(done.error());
+  const bool same = latest_ && pass_.pages_looked_at == 0 && !had_unsettled_;
+  if (!same) latest_ = census_.fingerprint();
+  had_unsettled_ = census_.has_unsettled();
+  return *latest_;
+}
+
+Result<void> GuestWatch::look(const ScanOptions& options) {
+  std::vector<PageRun> runs = TRY(tracker_->changed());
+  const bool all = must_read_all_ || (!tracker_->is_exact() && passes_ % kPassesUntilAll == 0);
+  if (all) runs = {{0, memory_->pages()}};
+  const std::vector<PageRun> populated = TRY(populated_among(runs));
+  const Scan found = TRY(scan_runs(*memory_, populated, seed_, options));
+  census_.take(runs, found, tracker_->is_exact());
+  pass_ = {pages_in(runs), found.pages_read};
+  ++passes_;
+  return {};
+}
+
+Result<std::vector<PageRun>> GuestWatch::populated_among(std::span<const PageRun> runs) {
+  if (runs.size() > kRunsMax) {
+    const std::vector<PageRun> all = TRY(memory_->populated());
+    return common_runs(all, runs);
+  }
+  std::vector<PageRun> populated;
+  for (const PageRun& run : runs) {
+    const std::vector<PageRun> within = TRY(memory_->populated_within(run));
+    populated.insert(populated.end(), within.begin(), within.end());
+  }
+  return populated;
+}
+
+}  // namespace samepage::fingerprinter

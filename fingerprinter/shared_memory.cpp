@@ -1,0 +1,113 @@
+#include "fingerprinter/shared_memory.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/page.h"
+#include "fingerprinter/read_fully.h"
+
+// When the file is mapped
+//
+// A map spares the copy. But one that reads behind a shrunk file ends this process with SIGBUS, so
+// only a file that is sealed against shrinking is mapped (QEMU seals the memfd that it makes). And
+// a map that reads a hole allocates a page in the guest's file, so view() shows only what has no
+// holes at that moment, and everything else is read with pread(), which does neither.
+
+namespace samepage::fingerprinter {
+namespace {
+
+class SharedMemory final : public GuestMemory {
+ public:
+  SharedMemory(GuestProcess process, const RamBlock& ram, Fd file)
+      : process_(std::move(process)),
+        pages_(ram.bytes / kPageSize),
+        offset_(ram.first.offset),
+        file_(std::move(file)) {
+    map();
+  }
+  ~SharedMemory() override {
+    if (!mapped_.empty()) ::munmap(mapped_.data(), mapped_.size());
+  }
+  SharedMemory(const SharedMemory&) = delete;
+  SharedMemory& operator=(const SharedMemory&) = delete;
+
+  std::uint64_t pages() const override { return pages_; }
+
+  Result<std::vector<PageRun>> populated() override { return populated_within({0, pages_}); }
+
+  Result<std::vector<PageRun>> populated_within(PageRun range) override {
+    std::vector<PageRun> runs;
+    const off_t end = offset_of(range.first + range.count);
+    for (off_t at = offset_of(range.first); at < end;) {
+      const off_t data = ::lseek(file_.get(), at, SEEK_DATA);
+      if (data < 0 && errno != ENXIO) return failed("SEEK_DATA: " + reason(errno));
+      if (data < 0 || data >= end) break;
+      const off_t hole = ::lseek(file_.get(), data, SEEK_HOLE);
+      if (hole < 0) return failed("SEEK_HOLE: " + reason(errno));
+      const std::uint64_t first = page_of(data);
+      at = std::min(hole, end);
+      runs.push_back({first, page_of(at + off_t{kPageSize} - 1) - first});
+    }
+    if (!process_.alive()) return failed("populated");
+    return runs;
+  }
+
+  Result<void> read(std::uint64_t first, std::span<std::byte> destination) override {
+    const auto done = read_fully(file_, offset_ + first * kPageSize, destination);
+    if (!done) return failed(done.error().message());
+    if (!process_.alive()) return failed("read");
+    return {};
+  }
+
+  Result<std::span<const std::byte>> view(PageRun run) override {
+    if (!process_.alive()) return failed("view");
+    if (mapped_.empty()) return std::span<const std::byte>();
+    const off_t hole = ::lseek(file_.get(), offset_of(run.first), SEEK_HOLE);
+    if (hole < offset_of(run.first + run.count)) return std::span<const std::byte>();
+    return std::span<const std::byte>(
+        mapped_.subspan(run.first * kPageSize, run.count * kPageSize));
+  }
+
+ private:
+  void map() {
+    const int seals = ::fcntl(file_.get(), F_GET_SEALS);
+    if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) return;
+    const std::size_t bytes = pages_ * kPageSize;
+    if (::lseek(file_.get(), 0, SEEK_END) < offset_of(pages_)) return;
+    void* const at = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, file_.get(),
+                            static_cast<off_t>(offset_));
+    if (at != MAP_FAILED) mapped_ = {static_cast<std::byte*>(at), bytes};
+  }
+
+  off_t offset_of(std::uint64_t page) const {
+    return static_cast<off_t>(offset_ + page * kPageSize);
+  }
+  std::uint64_t page_of(off_t at) const {
+    return (static_cast<std::uint64_t>(at) - offset_) / kPageSize;
+  }
+  static std::string reason(int number) { return std::generic_category().message(number); }
+  tl::unexpected<Error> failed(const std::string& message) const {
+    return tl::unexpected(process_.blame(message));
+  }
+
+  const GuestProcess process_;
+  const std::uint64_t pages_;
+  const std::uint64_t offset_;
+  const Fd file_;
+  std::span<std::byte> mapped_;
+};
+
+}  // namespace
+
+std::unique_ptr<GuestMemory> open_shared_memory(GuestProcess process, const RamBlock& ram,
+                                                Fd file) {
+  return std::make_unique<SharedMemory>(std::move(process), ram, std::move(file));
+}
+
+}  // namespace samepage::fingerprinter
