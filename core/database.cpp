@@ -198,6 +198,8 @@ Result<Database> Database::open(const Options& options) {
   }
   sqlite3_extended_result_codes(raw, 1);
   const std::intptr_t busy_steps_max = options.busy_timeout / kBusyStep;
+  // The handler's argument is the number itself, not a pointer to it.
+  // NOLINTNEXTLINE(performance-no-int-to-ptr)
   sqlite3_busy_handler(raw, wait_while_busy, reinterpret_cast<void*>(busy_steps_max));
   TRY(database.execute(options.vfs.empty() ? "PRAGMA journal_mode = WAL"
                                            : "PRAGMA journal_mode = PERSIST"));

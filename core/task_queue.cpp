@@ -36,18 +36,17 @@ bool TaskQueue::post(std::function<void()> task) {
   return true;
 }
 
+std::function<void()> TaskQueue::take(const std::stop_token& stop) {
+  std::unique_lock lock(mutex_);
+  if (!changed_.wait(lock, stop, [this] { return !tasks_.empty(); })) return {};
+  if (stop.stop_requested()) return {};
+  std::function<void()> task = std::move(tasks_.front());
+  tasks_.pop_front();
+  return task;
+}
+
 void TaskQueue::run(const std::stop_token& stop) {
-  while (true) {
-    std::function<void()> task;
-    {
-      std::unique_lock lock(mutex_);
-      if (!changed_.wait(lock, stop, [this] { return !tasks_.empty(); })) return;
-      if (stop.stop_requested()) return;
-      task = std::move(tasks_.front());
-      tasks_.pop_front();
-    }
-    task();
-  }
+  while (const auto task = take(stop)) task();
 }
 
 }  // namespace samepage

@@ -28,6 +28,8 @@ class TaskQueue {
   void stop();
 
  private:
+  /// Empty: it is time to stop.
+  std::function<void()> take(const std::stop_token& stop);
   void run(const std::stop_token& stop);
 
   const std::size_t tasks_max_;
