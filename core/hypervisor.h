@@ -99,6 +99,10 @@ class Hypervisor {
   virtual Result<void> check_migratable(const VmId& vm) = 0;
 
   virtual Result<MigrationProgress> migration_progress(const VmId& vm) = 0;
+
+  /// Changes what QEMU aims at in a migration that runs. kInvalid: none does.
+  virtual Result<void> set_downtime_max(const VmId& vm, std::chrono::milliseconds downtime_max) = 0;
+
   virtual Result<void> cancel_migration(const VmId& vm) = 0;
 
   virtual Result<void> resume(const VmId& vm) = 0;

@@ -212,10 +212,7 @@ Result<void> LibvirtHypervisor::migrate(const MigrateRequest& request) {
       !parameters.add(VIR_MIGRATE_PARAM_BANDWIDTH, kBandwidthMax)) {
     return failed_to("describe the migration");
   }
-  const auto downtime_ms = static_cast<unsigned long long>(request.downtime_max.count());
-  if (virDomainMigrateSetMaxDowntime(domain.get(), downtime_ms, 0) != 0) {
-    return failed_to("set the longest downtime");
-  }
+  TRY(set_downtime_max(request.vm, request.downtime_max));
   if (virDomainMigrateToURI3(domain.get(), control_uri.c_str(), parameters.values(),
                              parameters.count(), flags) == 0) {
     return {};
@@ -255,6 +252,16 @@ Result<MigrationProgress> LibvirtHypervisor::migration_progress(const VmId& vm) 
   // While the job runs, the same field is QEMU's guess.
   if (has_ended) progress.downtime = std::chrono::milliseconds(job.get(VIR_DOMAIN_JOB_DOWNTIME));
   return progress;
+}
+
+Result<void> LibvirtHypervisor::set_downtime_max(const VmId& vm,
+                                                 std::chrono::milliseconds downtime_max) {
+  const auto domain = TRY(connection_->find(vm));
+  const auto milliseconds = static_cast<unsigned long long>(downtime_max.count());
+  if (virDomainMigrateSetMaxDowntime(domain.get(), milliseconds, 0) != 0) {
+    return failed_to("set the longest downtime");
+  }
+  return {};
 }
 
 Result<void> LibvirtHypervisor::cancel_migration(const VmId& vm) {

@@ -45,6 +45,7 @@ class LibvirtHypervisor final : public Hypervisor {
   Result<void> migrate(const MigrateRequest& request) override;
   Result<void> check_migratable(const VmId& vm) override;
   Result<MigrationProgress> migration_progress(const VmId& vm) override;
+  Result<void> set_downtime_max(const VmId& vm, std::chrono::milliseconds downtime_max) override;
   Result<void> cancel_migration(const VmId& vm) override;
   Result<void> resume(const VmId& vm) override;
   Result<void> discard_paused(const VmId& vm) override;

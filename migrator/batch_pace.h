@@ -4,42 +4,43 @@
 #include <chrono>
 #include <cstddef>
 
+#include "core/mutex.h"
 #include "migrator/batch.h"
 
 namespace samepage::migrator {
 
-/// Sizes batches so that each takes about kBatchTime from QEMU to the link: a slow link gets small
-/// ones, of which little waits when the guest has stopped; a fast one gets few. A pure function of
-/// what it is told. Threads: one at a time.
+/// Sizes batches so that each takes the link about kBatchTime: on a slow link they are small, so
+/// that little waits when the guest has stopped; where they cost next to nothing they are large.
+/// Threads: every method may be called from any thread.
 class BatchPace {
  public:
-  using Time = std::chrono::steady_clock::time_point;
-
   static constexpr std::size_t kBytesMin = 64U << 10U;
-  static constexpr std::size_t kBytesFirst = 256U << 10U;
   static constexpr std::chrono::duration<double> kBatchTime{0.005};
 
-  explicit BatchPace(Time now) : since_(now) {}
-
-  /// So many bytes more of the stream have been passed on.
-  void passed(std::size_t bytes, Time now) {
-    bytes_ += static_cast<double>(bytes);
-    const std::chrono::duration<double> time = now - since_;
-    if (time < kLook) return;
-    const double size = bytes_ / time.count() * kBatchTime.count();
-    batch_bytes_ = std::clamp(static_cast<std::size_t>(size), kBytesMin, kBatchStreamBytesMax);
-    since_ = now;
-    bytes_ = 0;
+  /// A batch for so many bytes of the stream took so many on the wire. `bytes_per_second`: the
+  /// link's; 0: not known yet.
+  void sent(std::size_t stream_bytes, std::size_t wire_bytes, double bytes_per_second) {
+    const MutexLock lock(mutex_);
+    stream_bytes_ = kMemory * stream_bytes_ + static_cast<double>(stream_bytes);
+    wire_bytes_ = kMemory * wire_bytes_ + static_cast<double>(wire_bytes);
+    const double size = bytes_per_second * kBatchTime.count() * stream_bytes_ / wire_bytes_;
+    const bool known = bytes_per_second > 0 && size < static_cast<double>(kBatchStreamBytesMax);
+    batch_bytes_ =
+        known ? std::max(kBytesMin, static_cast<std::size_t>(size)) : kBatchStreamBytesMax;
   }
 
-  std::size_t batch_bytes() const { return batch_bytes_; }
+  std::size_t batch_bytes() const {
+    const MutexLock lock(mutex_);
+    return batch_bytes_;
+  }
 
  private:
-  static constexpr std::chrono::duration<double> kLook{0.02};
+  static constexpr double kMemory = 0.75;
 
-  Time since_;
-  double bytes_ = 0;
-  std::size_t batch_bytes_ = kBytesFirst;
+  mutable Mutex mutex_;
+  double stream_bytes_ GUARDED_BY(mutex_) = 0;
+  double wire_bytes_ GUARDED_BY(mutex_) = 0;
+  std::size_t batch_bytes_ GUARDED_BY(mutex_) = kBatchStreamBytesMax;
 };
 
 }  // namespace samepage::migrator

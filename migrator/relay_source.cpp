@@ -118,6 +118,7 @@ class RelaySource::Impl {
   ResendWindow window_;
   Stage stage_;
   CompressionChoice compression_;
+  BatchPace pace_;
   SlabPool slabs_;
   std::optional<TargetKnowledge> known_;  ///< Set before greeted_.
   std::atomic<bool> greeted_{false};
@@ -159,14 +160,11 @@ Result<void> RelaySource::Impl::cut_stream() {
   RelayOptions options = options_;
   options.history_bytes_max = known_->history.reach();
   StreamCutter cutter(qemu_, slabs_, options);
-  BatchPace pace(std::chrono::steady_clock::now());
-  while (auto stretch = TRY(cutter.next(pace.batch_bytes()))) {
-    const std::size_t size = stretch->bytes.bytes.size();
+  while (auto stretch = TRY(cutter.next(pace_.batch_bytes()))) {
     stream_bytes_ = cutter.stream_bytes();
     passes_ = cutter.passes();
     known_->history.add(stretch->bytes);
     if (!stage_.push(std::move(*stretch))) return {};  // Whoever closed it has said why.
-    pace.passed(size, std::chrono::steady_clock::now());
   }
   batches_ = cutter.stretches();
   stage_.end_input();
@@ -201,6 +199,7 @@ Result<void> RelaySource::Impl::send(EncodedStretch encoded) {
   const auto slab = entry.stretch.slab;  // The batch's plain part lies in it.
   const Deadline deadline = after(options_.stall_max);
   TRY(window_.add(std::move(entry), deadline));
+  pace_.sent(encoded.header.size, encoded.batch.size(), window_.link_bytes_per_second());
   return link_.send(MessageType::kBatch, encoded.batch.head, encoded.batch.plain, deadline);
 }
 

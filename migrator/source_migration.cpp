@@ -8,6 +8,7 @@
 #include "core/log.h"
 #include "core/mutex.h"
 #include "migrator/control_forwarder.h"
+#include "migrator/downtime_limit.h"
 #include "migrator/event_queue.h"
 #include "migrator/guest_watch.h"
 #include "migrator/session_dialer.h"
@@ -38,6 +39,7 @@ class SourceMigration::Impl {
  public:
   Impl(SourceOptions options, Hypervisor& hypervisor, MakeRelay make_relay)
       : options_(std::move(options)),
+        downtime_limit_(options_.downtime_first, options_.downtime_max),
         hypervisor_(hypervisor),
         make_relay_(std::move(make_relay)),
         dialer_({.session = options_.session,
@@ -73,10 +75,13 @@ class SourceMigration::Impl {
   void report(const std::stop_token& stop,
               const std::function<void(const SourceProgress&)>& on_progress);
 
+  void adjust_downtime(std::uint64_t passes, std::chrono::milliseconds& current);
+
   Result<void> hear(const Signal& signal);
   SourceOutcome outcome(steady_clock::time_point began);
 
   const SourceOptions options_;
+  const DowntimeLimit downtime_limit_;
   Hypervisor& hypervisor_;
   const MakeRelay make_relay_;
   WireCounter wire_;
@@ -291,7 +296,7 @@ void SourceMigration::Impl::migrate() {
       {.vm = options_.vm,
        .migrate_socket = stream_socket_path(options_.socket_dir, options_.session),
        .control_socket = control_socket_path(options_.socket_dir, options_.session),
-       .downtime_max = options_.downtime_max});
+       .downtime_max = downtime_limit_.first()});
   std::optional<Error> error;
   if (!done) error = done.error();
   {
@@ -345,6 +350,7 @@ void SourceMigration::Impl::report(const std::stop_token& stop,
     const MutexLock lock(mutex_);
     changed_.notify_all();
   });
+  auto downtime = downtime_limit_.first();
   while (!stop.stop_requested()) {
     SourceProgress progress;
     {
@@ -361,9 +367,18 @@ void SourceMigration::Impl::report(const std::stop_token& stop,
     if (progress.phase == SourcePhase::kCopying) {
       const auto job = hypervisor_.migration_progress(options_.vm);
       if (job) progress.bytes_remaining = job->bytes_remaining;
+      adjust_downtime(progress.relay.passes, downtime);
     }
     if (on_progress) on_progress(progress);
   }
+}
+
+void SourceMigration::Impl::adjust_downtime(std::uint64_t passes,
+                                            std::chrono::milliseconds& current) {
+  const auto limit = downtime_limit_.after(passes);
+  if (limit == current) return;
+  // It fails when libvirt is past that, and is tried again otherwise.
+  if (hypervisor_.set_downtime_max(options_.vm, limit)) current = limit;
 }
 
 /// Waits until libvirt is through, too: it needs the connections to the end.

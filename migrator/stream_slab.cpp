@@ -25,9 +25,8 @@ Slab::Slab(std::size_t bytes) {
   bytes_ = {static_cast<std::byte*>(memory), bytes};
   // A fault for each 4 KiB would cost as much as all the rest that is done with them.
   static_cast<void>(::madvise(memory, bytes, MADV_HUGEPAGE));
-  // Both are for secrecy only: an agent without the right to lock memory works all the same.
-  static_cast<void>(::mlock2(memory, bytes, MLOCK_ONFAULT));
   static_cast<void>(::madvise(memory, bytes, MADV_DONTDUMP));
+  wake();
 }
 
 Slab::~Slab() {
@@ -35,31 +34,55 @@ Slab::~Slab() {
   static_cast<void>(::munmap(mapped_, mapped_bytes_));
 }
 
-/// Shared with the slabs under way, which come back here while the pool is there.
-struct SlabPool::Free {
+void Slab::rest() {
+  ::explicit_bzero(bytes_.data(), bytes_.size());
+  static_cast<void>(::munlock(bytes_.data(), bytes_.size()));
+  static_cast<void>(::madvise(bytes_.data(), bytes_.size(), MADV_FREE));
+}
+
+// For secrecy only: an agent without the right to lock memory works all the same.
+void Slab::wake() {
+  static_cast<void>(::mlock2(bytes_.data(), bytes_.size(), MLOCK_ONFAULT));
+}
+
+namespace {
+
+struct FreeSlabs {
   Mutex mutex;
   std::vector<std::unique_ptr<Slab>> slabs GUARDED_BY(mutex);
+
+  static FreeSlabs& of_this_process() {
+    static FreeSlabs free;
+    return free;
+  }
 };
 
-SlabPool::SlabPool() : free_(std::make_shared<Free>()) {}
+void give_back(Slab* used) {
+  std::unique_ptr<Slab> slab(used);
+  slab->rest();
+  FreeSlabs& free = FreeSlabs::of_this_process();
+  const MutexLock lock(free.mutex);
+  if (free.slabs.size() < SlabPool::kFreeMax) free.slabs.push_back(std::move(slab));
+}
+
+}  // namespace
 
 std::shared_ptr<Slab> SlabPool::take() {
   std::unique_ptr<Slab> slab;
   {
-    const MutexLock lock(free_->mutex);
-    if (!free_->slabs.empty()) {
-      slab = std::move(free_->slabs.back());
-      free_->slabs.pop_back();
+    FreeSlabs& free = FreeSlabs::of_this_process();
+    const MutexLock lock(free.mutex);
+    if (!free.slabs.empty()) {
+      slab = std::move(free.slabs.back());
+      free.slabs.pop_back();
     }
   }
-  if (!slab) slab = std::make_unique<Slab>(kSlabBytes);
-  return {slab.release(), [pool = std::weak_ptr(free_)](Slab* used) {
-            std::unique_ptr<Slab> back(used);
-            if (const auto free = pool.lock()) {
-              const MutexLock lock(free->mutex);
-              free->slabs.push_back(std::move(back));
-            }
-          }};
+  if (slab) {
+    slab->wake();
+  } else {
+    slab = std::make_unique<Slab>(kSlabBytes);
+  }
+  return {slab.release(), give_back};
 }
 
 StreamBytes SlabPool::take_bytes(std::size_t size) {

@@ -20,6 +20,10 @@ class Slab {
 
   std::span<std::byte> bytes() const { return bytes_; }
 
+  /// Wipes it and leaves its memory to the kernel until it is used again.
+  void rest();
+  void wake();
+
  private:
   void* mapped_ = nullptr;
   std::size_t mapped_bytes_ = 0;
@@ -33,23 +37,22 @@ struct StreamBytes {
   std::span<std::byte> bytes;
 };
 
-/// Hands out slabs, those again that nobody holds any more. Threads: any. Lifetime: the pool's
-/// memory lives as long as the pool or a slab of it.
+/// Hands out slabs. Up to kFreeMax slabs that nobody holds any more are kept for the process's next
+/// relays, wiped, and the kernel may take their memory whenever it needs some: a machine's own
+/// fresh memory costs a virtual machine more than all else that a relay does with it. Threads: any.
+/// Slabs may outlive the pool.
 class SlabPool {
  public:
   static constexpr std::size_t kSlabBytes = 4U << 20U;
+  static constexpr std::size_t kFreeMax = 160;
 
-  SlabPool();
-
-  std::shared_ptr<Slab> take();
+  /// Its content is of no meaning.
+  static std::shared_ptr<Slab> take();
 
   /// A stretch of `size` bytes, at most kSlabBytes; consecutive ones share slabs.
   StreamBytes take_bytes(std::size_t size);
 
  private:
-  struct Free;
-
-  const std::shared_ptr<Free> free_;
   Mutex mutex_;
   std::shared_ptr<Slab> current_ GUARDED_BY(mutex_);
   std::size_t used_ GUARDED_BY(mutex_) = 0;

@@ -156,6 +156,10 @@ class FakeHypervisor final : public Hypervisor {
     return progress_;
   }
 
+  Result<void> set_downtime_max(const VmId& vm, std::chrono::milliseconds /*max*/) override {
+    return find(vm);
+  }
+
   Result<void> cancel_migration(const VmId& vm) override {
     TRY(begin(HypervisorCall::kCancel));
     TRY(find(vm));

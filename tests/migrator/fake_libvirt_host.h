@@ -63,6 +63,9 @@ class FakeLibvirtHost final : public Hypervisor {
   Result<void> migrate(const MigrateRequest& request) override;
   Result<void> check_migratable(const VmId& /*vm*/) override { return {}; }
   Result<MigrationProgress> migration_progress(const VmId& vm) override;
+  Result<void> set_downtime_max(const VmId& /*vm*/, std::chrono::milliseconds /*max*/) override {
+    return {};
+  }
   Result<void> cancel_migration(const VmId& vm) override;
   Result<void> resume(const VmId& vm) override;
   Result<void> discard_paused(const VmId& vm) override;

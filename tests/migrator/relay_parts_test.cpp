@@ -9,6 +9,7 @@
 #include "migrator/arrivals.h"
 #include "migrator/batch_pace.h"
 #include "migrator/compression_choice.h"
+#include "migrator/downtime_limit.h"
 #include "migrator/hit_watch.h"
 #include "migrator/link_meter.h"
 #include "migrator/ordered_stage.h"
@@ -70,17 +71,17 @@ TEST(LinkMeterTest, SmallBatchesTellNothingOfTheRate) {
   EXPECT_EQ(meter.window(), LinkMeter::kWindowFirst);
 }
 
-TEST(BatchPaceTest, SizesBatchesByTheRate) {
-  const auto size_at = [](double bytes_per_ms) {
-    BatchPace pace(at_ms(0));
-    for (int ms = 1; ms < 200; ++ms) {
-      pace.passed(static_cast<std::size_t>(bytes_per_ms), at_ms(ms));
-    }
+TEST(BatchPaceTest, SizesBatchesByWhatTheyTakeTheLink) {
+  const auto size_at = [](double bytes_per_second, std::size_t wire_bytes) {
+    BatchPace pace;
+    EXPECT_EQ(pace.batch_bytes(), kBatchStreamBytesMax);
+    for (int i = 0; i < 20; ++i) pace.sent(1'000'000, wire_bytes, bytes_per_second);
     return pace.batch_bytes();
   };
-  EXPECT_EQ(size_at(100), BatchPace::kBytesMin);
-  EXPECT_NEAR(static_cast<double>(size_at(100'000)), 500'000, 50'000);
-  EXPECT_EQ(size_at(10'000'000), kBatchStreamBytesMax);
+  EXPECT_EQ(size_at(0, 500'000), kBatchStreamBytesMax);
+  EXPECT_EQ(size_at(1e6, 1'000'000), BatchPace::kBytesMin);
+  EXPECT_NEAR(static_cast<double>(size_at(25e6, 500'000)), 250'000, 1000);
+  EXPECT_EQ(size_at(25e6, 10'000), kBatchStreamBytesMax);
 }
 
 CompressionChoice::Batch batch_at(int level, bool paid, bool encoders_late, bool link_late) {
@@ -142,6 +143,25 @@ StreamBytes stretch_of(std::size_t size, std::byte fill) {
   auto slab = std::make_shared<Slab>(size);
   std::ranges::fill(slab->bytes(), fill);
   return {.slab = slab, .bytes = slab->bytes()};
+}
+
+TEST(DowntimeLimitTest, BeginsLowAndRisesWithPassesThatDoNotEnd) {
+  const DowntimeLimit limit(milliseconds(40), milliseconds(300));
+  EXPECT_EQ(limit.first(), milliseconds(40));
+  for (const std::uint64_t passes : {0U, 1U, 3U}) EXPECT_EQ(limit.after(passes), milliseconds(40));
+  EXPECT_EQ(limit.after(4), milliseconds(60));
+  EXPECT_EQ(limit.after(5), milliseconds(90));
+  EXPECT_EQ(limit.after(50), milliseconds(300));
+  EXPECT_EQ(DowntimeLimit(milliseconds(40), milliseconds(10)).first(), milliseconds(10));
+}
+
+TEST(SlabPoolTest, NoSlabRemembersWhatWasInIt) {
+  {
+    const auto slab = SlabPool::take();
+    std::ranges::fill(slab->bytes(), std::byte{7});
+  }
+  const auto slab = SlabPool::take();
+  EXPECT_TRUE(std::ranges::all_of(slab->bytes(), [](std::byte b) { return b == std::byte{0}; }));
 }
 
 TEST(StreamHistoryTest, ReturnsPagesWithinReach) {

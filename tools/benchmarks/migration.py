@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from migration_modes import MODES, Outcome, move_back, move_with
+from migration_plot import plot
 from samepage_lab import Guest, Lab, require_lab
 from samepage_lab.fleet import Fleet
 from samepage_lab.frames import ram_mapping
@@ -31,25 +32,29 @@ LINKS = {"unlimited": 0, "1gbit": 1000, "200mbit": 200}
 
 @dataclass(frozen=True)
 class Case:
-    """What moves: settings of the moving guest, and whether the target has a twin of it."""
+    """What moves: settings of the moving guest, and what the target knows of it."""
 
     name: str
     mover: dict[str, Any] = field(default_factory=dict)
-    twin: bool = True
-    modes: tuple[str, ...] = ("precopy", "xbzrle", "multifd-zstd", "postcopy", "samepage")
-    rest_s: float = 0.0  # the guest stays so long on the other host before it comes back measured
+    target: str = "warm"  # a twin runs there; "cold": nothing; "gang"; "return-home"
+    modes: tuple[str, ...] = MODES
+    rest_s: float = 0.0  # return-home: how long the guest is away
 
+    def label(self, mode: str) -> str:
+        return f"samepage-{self.target}" if mode == "samepage" else mode
+
+
+_WITHOUT_POSTCOPY = tuple(mode for mode in MODES if mode != "postcopy")
 
 CASES = (
     Case("idle-twin"),
     Case("own-data", {"own_mib": 32}),
-    Case("sparse", {"role": "sparse", "write_mib": 64, "rate": 40_000},
-         modes=("precopy", "xbzrle", "multifd-zstd", "samepage")),
-    Case("random", {"role": "random", "write_mib": 64, "rate": 2_000},
-         modes=("precopy", "xbzrle", "multifd-zstd", "samepage")),
-    Case("cold", {"own_mib": 32}, twin=False),
-    Case("return-home", twin=False, modes=("precopy", "multifd-zstd", "samepage"), rest_s=120.0),
-    Case("gang-4", twin=False, modes=("precopy", "multifd-zstd", "samepage")),
+    Case("sparse", {"role": "sparse", "write_mib": 64, "rate": 40_000}, modes=_WITHOUT_POSTCOPY),
+    Case("random", {"role": "random", "write_mib": 64, "rate": 2_000}, modes=_WITHOUT_POSTCOPY),
+    Case("cold", {"own_mib": 32}, target="cold"),
+    Case("return-home", target="return-home", modes=("precopy", "multifd-zstd", "samepage"),
+         rest_s=120.0),
+    Case("gang-4", target="gang", modes=("precopy", "multifd-zstd", "samepage")),
 )
 
 
@@ -127,9 +132,9 @@ class Bench:
     def run_case(self, case: Case, link: str) -> list[dict[str, Any]]:
         names = ["mover"] if case.name != "gang-4" else [f"mover{i}" for i in range(1, 5)]
         guests = [self._boot(self.host1, name, case.mover) for name in names]
-        twin = self._boot(self.host2, "twin", {}) if case.twin else None
+        twin = self._boot(self.host2, "twin", {}) if case.target == "warm" else None
         for guest in [*guests, *([twin] if twin else [])]:
-            guest.wait_ready(120)
+            guest.wait_ready(300)
         modes = [mode for mode in case.modes if mode in self.options.modes]
         runs: dict[str, list[Measured]] = {mode: [] for mode in modes}
         same: dict[str, bool | None] = {mode: None for mode in modes}
@@ -154,7 +159,8 @@ class Bench:
     def _measure(self, case: Case, guests: list[Guest], mode: str, mbit: float) -> Measured:
         if case.rest_s:
             move_with(mode, guests, self.host2, self.fleet)
-            time.sleep(case.rest_s if not self.options.quick else 5.0)
+            away = mode == "samepage"  # to the others it is all the same
+            time.sleep(case.rest_s if away and not self.options.quick else 5.0)
         source = guests[0].host
         target = self.host1 if source is self.host2 else self.host2
         time.sleep(0.5)
@@ -218,7 +224,7 @@ def result(case: Case, link: str, mode: str, runs: list[Measured], same: bool | 
     medians = {name: statistics.median(values) if values else None
                for name, values in columns.items()}
     spread = {name: [min(values), max(values)] for name, values in columns.items() if values}
-    return {"case": case.name, "link": link, "mode": mode, **medians, "memory_identical": same,
+    return {"case": case.name, "link": link, "mode": case.label(mode), **medians, "memory_identical": same,
             "repeats": len(runs), "spread": spread}
 
 
@@ -227,12 +233,12 @@ def talk(line: str) -> None:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    lines = [f"{'case':12} {'link':10} {'mode':13} {'wire MB':>9} {'stream MB':>9} {'time s':>7} "
+    lines = [f"{'case':12} {'link':10} {'mode':20} {'wire MB':>9} {'stream MB':>9} {'time s':>7} "
              f"{'gap ms':>7} {'down ms':>7} {'cpu s':>6}  same"]
     for one in results:
         down = "" if one["downtime_ms"] is None else f"{one['downtime_ms']:.0f}"
         lines.append(
-            f"{one['case']:12} {one['link']:10} {one['mode']:13} {one['wire_bytes'] / 1e6:9.2f} "
+            f"{one['case']:12} {one['link']:10} {one['mode']:20} {one['wire_bytes'] / 1e6:9.2f} "
             f"{one['stream_bytes'] / 1e6:9.1f} {one['total_ms'] / 1e3:7.2f} "
             f"{one['heartbeat_gap_ms']:7.0f} {down:>7} {one['cpu_s']:6.2f}  "
             f"{one['memory_identical']}")
@@ -250,6 +256,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--memory-mib", type=int, default=None)
     parser.add_argument("--image-mib", type=int, default=None)
     parser.add_argument("--no-compare", action="store_true", help="do not compare memory")
+    parser.add_argument("--plot", type=Path, help="also draw the results into this SVG file")
+    parser.add_argument("--from", dest="earlier", type=Path, action="append", default=[],
+                        metavar="FILE", help="earlier --json output: show that, measure nothing")
     options = parser.parse_args(argv)
     quick = options.quick
     options.cases = (options.cases or "idle-twin,sparse,cold" if quick else
@@ -262,8 +271,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return options
 
 
-def main(argv: list[str]) -> int:
-    options = parse(argv)
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     require_lab()
     results: list[dict[str, Any]] = []
     with Lab(f"bench-{os.getpid()}", hosts=2) as lab:
@@ -274,5 +282,15 @@ def main(argv: list[str]) -> int:
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True,
                             text=True, cwd=Path(__file__).parent).stdout.strip()
     talk(f"commit {commit}, {os.cpu_count()} processors, {options.memory_mib} MiB guests, TCG")
+    return results
+
+
+def main(argv: list[str]) -> int:
+    options = parse(argv)
+    results = [one for file in options.earlier for one in json.loads(file.read_text())]
+    if not options.earlier:
+        results = measure(options)
+    if options.plot:
+        options.plot.write_text(plot(results))
     print(json.dumps(results) if options.json else table(results))
     return 0
