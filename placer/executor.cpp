@@ -313,26 +313,26 @@ Executor::Sight Executor::look(Flight& flight) {
 Executor::Turn Executor::act(Flight& flight, const Sight& sight) {
   const MoveOrder& order = flight.order;
   switch (settle(sight.source, sight.target, order.paused)) {
-    case Step::kAskAgain:
-    case Step::kLookAgain:
-    case Step::kStayedAsk:
+    case Settling::kAskAgain:
+    case Settling::kLookAgain:
+    case Settling::kStayedAsk:
       return Turn::look();
-    case Step::kDone:
+    case Settling::kDone:
       return Turn::done();
-    case Step::kStayed:
+    case Settling::kStayed:
       return stayed(flight);
-    case Step::kResumeTarget:
+    case Settling::kResumeTarget:
       return settle_copy(flight, order.target, Verdict::kResume);
-    case Step::kResumeSource:
+    case Settling::kResumeSource:
       return settle_copy(flight, order.source, Verdict::kResume);
-    case Step::kDiscardTarget:
+    case Settling::kDiscardTarget:
       return settle_copy(flight, order.target, Verdict::kDiscard);
-    case Step::kDiscardSource:
+    case Settling::kDiscardSource:
       return settle_copy(flight, order.source, Verdict::kDiscard);
-    case Step::kGone:
+    case Settling::kGone:
       return Turn::failed("neither " + order.source + " nor " + order.target + " has " +
                           order.name + " any more: it was shut down or moved by someone else");
-    case Step::kTwice:
+    case Settling::kTwice:
       return Turn::failed(order.name + " runs on " + order.source + " and on " + order.target +
                           "; stop the wrong one by hand at once");
   }
@@ -372,10 +372,10 @@ Result<Executor::Turn> Executor::run_out_of_patience(const Flight& flight, const
     return fail(Errc::kUnavailable, "the migration of " + order.name + " does not end");
   }
   switch (settle(sight.source, sight.target, order.paused)) {
-    case Step::kAskAgain:
+    case Settling::kAskAgain:
       return fail(Errc::kUnavailable,
                   "the move of " + order.name + " cannot be settled yet: " + seen);
-    case Step::kStayedAsk:
+    case Settling::kStayedAsk:
       return Turn::failed(order.name + " goes on running on " + order.source + "; " + order.target +
                           " could not be asked whether a paused copy is left there");
     default:
