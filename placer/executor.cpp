@@ -3,6 +3,7 @@
 #include <array>
 #include <cerrno>
 #include <condition_variable>
+#include <map>
 #include <mutex>
 #include <system_error>
 #include <utility>
@@ -33,11 +34,12 @@ bool has_ended(MoveState state) {
   return state == MoveState::kDone || state == MoveState::kFailed || state == MoveState::kSkipped;
 }
 
-std::string why_changed(const MoveRecord& record, const Fleet& fleet) {
+/// `moves_before`: earlier moves of the plan take it to the source of this one.
+std::string why_changed(const MoveRecord& record, bool moves_before, const Fleet& fleet) {
   const PlannedMove& move = record.move;
   const Vm* const vm = fleet.find_vm(move.vm);
   if (vm == nullptr) return move.name + " is gone";
-  if (vm->host != move.source) return move.name + " is on " + vm->host + " now";
+  if (!moves_before && vm->host != move.source) return move.name + " is on " + vm->host + " now";
   if (!vm->copy_on.empty()) return move.name + " has a copy on " + vm->copy_on;
   const VmState planned = move.paused ? VmState::kPaused : VmState::kRunning;
   if (vm->state != planned) return move.name + " is " + std::string(to_string(vm->state)) + " now";
@@ -123,8 +125,12 @@ Executor::Executor(Options options, Journal& journal, EventLog& events, Carrier&
 Result<void> Executor::begin(PlanId id, const Fleet& fleet) {
   const PlanRecord plan = TRY(journal_.plan(id));
   if (plan.state == PlanState::kProposed) {
+    std::map<VmId, std::string> taken_to;
     for (const MoveRecord& move : plan.moves) {
-      const std::string why = why_changed(move, fleet);
+      const auto before = taken_to.find(move.move.vm);
+      const bool moves_before = before != taken_to.end() && before->second == move.move.source;
+      taken_to[move.move.vm] = move.move.target;
+      const std::string why = why_changed(move, moves_before, fleet);
       if (why.empty()) continue;
       return fail(Errc::kInvalid, "the fleet has changed since plan " + std::to_string(id.value) +
                                       " was computed (" + why + "); make a new plan");

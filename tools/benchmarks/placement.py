@@ -27,7 +27,8 @@ from placement_exact import solve_exactly
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _SAMPLE = Path(__file__).resolve().parent / "data" / "pagination_sample.jsonl"
-_PROGRAMS = _REPOSITORY / "build" / "release" / "bin"
+_BUILT = os.environ.get("SAMEPAGE_BIN")  # Somebody has built them already.
+_PROGRAMS = Path(_BUILT) if _BUILT else _REPOSITORY / "build" / "release" / "bin"
 _BUDGETS_MS = (1, 10, 100)
 _PEERS = ("first_fit", "best_fit_by_size", "best_fusion", "memory_buddies")
 
@@ -181,7 +182,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--instances", type=Path, default=_SAMPLE, metavar="FILE")
     parser.add_argument("--packings", type=Path, metavar="FILE")
     options = parser.parse_args(argv)
-    build()
+    if not _BUILT:
+        build()
     instances = read_instances(options.instances)
     if options.quick:
         instances = instances[::max(1, len(instances) // 50)]
