@@ -29,7 +29,7 @@ struct Weights {
 
   double score(const Terms& terms) const {
     return sharing * terms.sharing + hosts * terms.hosts + movement * terms.movement +
-           balance * terms.balance;
+           balance * terms.balance + warmth * terms.warmth;
   }
 };
 

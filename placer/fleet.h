@@ -52,6 +52,7 @@ struct Host {
   double link_bytes_s = 0;                    ///< Speed of its network; 0: not known.
   std::map<std::string, std::string> labels;  ///< An administrator's.
   std::optional<HostMemory> memory;
+  bool memory_is_of_now = true;            ///< The same VMs are there as when it was counted.
   std::shared_ptr<const HostUsage> usage;  ///< What it used lately; null: nothing is known.
   std::optional<std::chrono::milliseconds>
       report_age;  ///< Absent: no report since it was enrolled.

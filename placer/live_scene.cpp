@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <optional>
 #include <utility>
 
@@ -50,7 +51,10 @@ class Layout {
     return pages;
   }
 
-  std::vector<std::uint64_t> bitmap(const Sketch& whole) const {
+  // Each domain turns its cells by an offset of its own: whatever their seeds, VMs of two domains
+  // meet by chance only.
+  std::vector<std::uint64_t> bitmap(const Sketch& whole, const std::string& domain) const {
+    const std::size_t turn = std::hash<std::string>()(domain);
     const Sketch sketch = whole.shape() == shape_ ? whole : whole.reduced(shape_);
     std::vector<std::uint64_t> bits(words());
     std::size_t begin = 0;
@@ -58,7 +62,7 @@ class Layout {
       const std::span<const std::uint64_t> band = sketch.band(first_ + part);
       for (std::size_t cell = 0; cell < shape_.cells; ++cell) {
         if ((band[cell / 64] >> (cell % 64) & 1U) == 0) continue;
-        const std::size_t bit = begin + (cell >> part);
+        const std::size_t bit = begin + ((cell >> part) + turn) % parts_[part];
         bits[bit / 64] |= std::uint64_t{1} << (bit % 64);
       }
       begin += parts_[part];
@@ -156,7 +160,19 @@ void put_memory(const Vm& vm, const std::optional<Layout>& layout, const LiveSce
     return;
   }
   made.demand.own = static_cast<double>(vm.fingerprint->counts().unsettled);
-  made.demand.cells = layout->bitmap(vm.fingerprint->sketch());
+  made.demand.cells = layout->bitmap(vm.fingerprint->sketch(), vm.sharing_domain);
+}
+
+/// Frames that the agent counted beyond what its VMs can account for.
+double overhead_of(const Fleet& fleet, const Host& host, const Scene& scene) {
+  constexpr double kPartMax = 0.5;
+  if (!host.memory || !host.memory_is_of_now) return 0;
+  double full = 0;
+  for (std::size_t vm = 0; vm < fleet.vms.size(); ++vm) {
+    if (fleet.vms[vm].host == host.name) full += scene.vms[vm].full_pages;
+  }
+  const double beyond = static_cast<double>(host.memory->distinct_frames) - full;
+  return std::clamp(beyond, 0.0, kPartMax * static_cast<double>(host.capacity_pages));
 }
 
 // A label stands for the hosts that have it.
@@ -207,6 +223,9 @@ Result<LiveScene> make_live_scene(const Fleet& fleet, const LiveSceneOptions& op
   }
   live.rules = look_up_labels(fleet, options.rules);
   live.notes = TRY(apply_rules(live.rules, scene));
+  for (std::size_t host = 0; host < fleet.hosts.size(); ++host) {
+    scene.hosts[host].bin.capacity -= overhead_of(fleet, fleet.hosts[host], scene);
+  }
   const std::string fault = find_scene_fault(scene);
   if (!fault.empty()) return fail(Errc::kInvalid, fault);
   return live;
@@ -216,7 +235,7 @@ void unsettle_unmerged(const Fleet& fleet, Arrangement& arrangement) {
   constexpr double kTolerance = 0.98;
   for (std::uint32_t host = 0; host < fleet.hosts.size(); ++host) {
     const std::optional<HostMemory>& memory = fleet.hosts[host].memory;
-    if (!memory) continue;
+    if (!memory || !fleet.hosts[host].memory_is_of_now) continue;
     const auto counted = static_cast<double>(memory->distinct_frames);
     const std::vector<std::uint32_t> residents = arrangement.on(host);
     for (const std::uint32_t vm : residents) {

@@ -24,8 +24,9 @@ struct LiveSceneOptions {
 ///
 /// Sketches become bitmaps in which a cell stands for the same part of the hashes in every VM: the
 /// band whose cells the fullest host fills well, and the sparser ones folded until they are as
-/// dense. Seeds differ between sharing domains, so pages of different domains meet in a cell by
-/// chance only, which the table of pages allows for.
+/// dense. Pages of different sharing domains meet in a cell by chance only, which the table of
+/// pages allows for. Memory that an agent counted beyond what its VMs can hold is taken off the
+/// host's.
 struct LiveScene {
   Scene scene;                     ///< Hosts and VMs by their positions in the fleet.
   std::vector<Rule> rules = {};    ///< As in the options, labels looked up.

@@ -65,6 +65,13 @@ class Planner {
     }
     plan_.shared_after_pages = shared_pages(fleet_, arrangement_.hosts_of());
     plan_.hosts_after = hosts_used();
+    for (std::uint32_t host = 0; host < fleet_.hosts.size(); ++host) {
+      const bool held = std::any_of(live_.scene.vms.begin(), live_.scene.vms.end(),
+                                    [&](const SceneVm& vm) { return vm.host == host; });
+      if (held && arrangement_.on(host).empty()) {
+        plan_.freed_hosts.push_back(fleet_.hosts[host].name);
+      }
+    }
     explain_stays();
     note_what_is_left_out();
     plan_.summary = summarize(by_rules, by_heat);
@@ -177,9 +184,6 @@ class Planner {
     for (Step& step : decision.steps) plan_.moves.push_back(planned(std::move(step)));
     for (Refusal& refusal : decision.refusals) {
       refused_.try_emplace(refusal.vm, std::move(refusal.reason));
-    }
-    for (const std::uint32_t host : decision.freed_hosts) {
-      plan_.freed_hosts.push_back(fleet_.hosts[host].name);
     }
     return decision.steps.size();
   }

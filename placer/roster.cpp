@@ -183,6 +183,10 @@ Result<std::vector<std::string>> Roster::report(std::string_view host, const Hos
   observe(host, *speaker, report, notes);
   speaker->vms = std::move(entries);
   speaker->memory = report.memory;
+  if (report.clock.count() > 0) {
+    speaker->counted.clear();
+    for (const auto& [id, entry] : speaker->vms) speaker->counted.insert(id);
+  }
   speaker->reported_at = clock_.now();
   speaker->has_reported = true;
   speaker->is_connected = true;
@@ -221,6 +225,13 @@ bool Roster::is_up(const Member& member) const {
          clock_.now() - member.reported_at <= options_.report_age_max;
 }
 
+// An agent counts frames when it scans; reports in between repeat what it counted.
+bool Roster::is_counted_anew(const Member& member) const {
+  return std::equal(member.vms.begin(), member.vms.end(), member.counted.begin(),
+                    member.counted.end(),
+                    [](const auto& here, const VmId& counted) { return here.first == counted; });
+}
+
 Host Roster::describe(const std::string& name, const Member& member) const {
   Host host{.name = name,
             .state = HostState::kNeverSeen,
@@ -247,6 +258,7 @@ Host Roster::describe(const std::string& name, const Member& member) const {
   if (member.has_reported) {
     host.state = is_up(member) ? HostState::kUp : HostState::kDown;
     host.memory = member.memory;
+    host.memory_is_of_now = is_counted_anew(member);
     host.report_age = age(clock_.now(), member.reported_at);
   }
   return host;

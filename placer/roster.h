@@ -165,6 +165,7 @@ class Roster {
   struct Member {
     HostFacts facts;
     std::map<VmId, Counters> counters;
+    std::set<VmId> counted;  ///< The VMs that were there when its memory was counted.
     std::shared_ptr<const HostUsage> usage;
     std::uint64_t shared_pages_max = 0;  ///< The most that it shared of late.
     HostMemory memory;
@@ -180,6 +181,7 @@ class Roster {
   Entry take(const ReportedVm& reported, std::vector<std::string>& notes) const;
   void remember(Entry& entry);
   bool is_up(const Member& member) const;
+  bool is_counted_anew(const Member& member) const;
   Host describe(const std::string& name, const Member& member) const;
   void claim(Owner& owner, const Member& member, const Entry& entry) const;
   void observe(std::string_view host, Member& speaker, const HostReport& report,

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "placer/gang.h"
 #include "placer/planner.h"
 #include "tools/samepage-placer/api.h"
 #include "tools/samepage-placer/api_json.h"
@@ -21,6 +22,9 @@ constexpr std::size_t kPlansListed = 50;
 constexpr double kPagesPerMib = 256;
 
 constexpr auto kAskMax = std::chrono::seconds(3);
+
+/// For the agent to learn that its migration is to stop.
+constexpr auto kStopMax = std::chrono::seconds(10);
 
 Result<PlanId> plan_id(const std::string& text) {
   PlanId id;
@@ -121,20 +125,34 @@ Result<Response> apply_plan(Placer& placer, const Request& request) {
 
 Result<Response> cancel_plan(Placer& placer, const Request& request) {
   const PlanId id = TRY(plan_id(request.params.at("ID")));
+  const RequestBody body = TRY(RequestBody::parse(request.body));
+  const bool at_once = TRY(body.flag("at_once", false));
   const auto ledger = TRY(placer.open_ledger());
-  return answer_after(ledger->journal().request_cancel(id), *ledger, id);
+  auto asked = ledger->journal().request_cancel(id);
+  if (asked && at_once) {
+    asked = placer.stop_move(id, *ledger,
+                             std::min(request.deadline, Deadline::clock::now() + kStopMax));
+  }
+  return answer_after(asked, *ledger, id);
+}
+
+/// One VM as "vm", or several as "vms".
+Result<std::vector<std::string>> vms_named(const RequestBody& body) {
+  if (body.has("vms")) return body.texts("vms");
+  return std::vector<std::string>{TRY(body.text("vm"))};
 }
 
 Result<Response> migrate(Placer& placer, const Request& request) {
   const RequestBody body = TRY(RequestBody::parse(request.body));
-  const std::string vm = TRY(body.text("vm"));
+  const std::vector<std::string> vms = TRY(vms_named(body));
   const std::string target = TRY(body.text("target"));
   const auto ledger = TRY(placer.open_ledger());
   placer::PlanOptions options;
   options.rules = TRY(ledger->policies().rules());
   const auto plan =
-      TRY(placer::plan_move(fleet_of_now(placer, request.deadline), vm, target, options));
+      TRY(placer::plan_gang(fleet_of_now(placer, request.deadline), vms, target, options));
   const PlanId id = TRY(ledger->journal().propose(plan));
+  if (TRY(body.flag("dry_run", false))) return plan_answer(*ledger, id);
   return answer_after(placer.begin(id, *ledger), *ledger, id);
 }
 

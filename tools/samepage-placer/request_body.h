@@ -20,8 +20,8 @@ class RequestBody {
   /// An empty text is an empty object.
   static Result<RequestBody> parse(std::string_view text);
 
+  bool has(const std::string& member) const;
   Result<std::string> text(const std::string& member) const;
-
   /// Absent is an empty text.
   Result<std::string> text_or_none(const std::string& member) const;
 
