@@ -51,7 +51,7 @@ Result<void> drain(Session& session, const DrainOptions& options) {
   }
   session.talk << "emptying " << printable(options.host) << " as plan "
                << printable(started.plan.id) << ": " << started.plan.moves.size() << " moves\n";
-  const StoredPlan ended = TRY(follow_plan(started.plan.id, session));
+  const StoredPlan ended = TRY(follow_plan(started.plan.id, Stop::kAfterMove, session));
   TRY(report_outcome(ended, session));
   return check_empty(ended.plan, options.host, session);
 }
