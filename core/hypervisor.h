@@ -29,8 +29,10 @@ struct VmInfo {
   VmState state = VmState::kOther;
   std::uint64_t memory_bytes = 0;  ///< Guest RAM as configured.
   int vcpus = 0;
-  double cpu_seconds = 0;  ///< Used since it started, all vCPUs.
-  pid_t pid = 0;           ///< Its QEMU process, in the agent's PID namespace; 0 while unknown.
+  double cpu_seconds = 0;           ///< Used since it started, all vCPUs.
+  std::uint64_t network_bytes = 0;  ///< Since it started, all interfaces, both directions.
+  std::uint64_t disk_bytes = 0;     ///< Since it started, all disks, read and written.
+  pid_t pid = 0;  ///< Its QEMU process, in the agent's PID namespace; 0 while unknown.
   /// From <samepage:domain> in the XML's metadata; empty: unreadable, share with nobody.
   std::string sharing_domain = "default";
 };

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -100,6 +101,50 @@ Result<VmInfo> describe(virDomainPtr domain, const std::string& pid_folder) {
   return vm;
 }
 
+/// What the interfaces and disks of all VMs have transferred, by UUID. Empty where libvirt cannot
+/// say: a VM can be managed without it.
+class Traffic {
+ public:
+  explicit Traffic(virConnectPtr connect) {
+    virDomainStatsRecordPtr* records = nullptr;
+    const int count = virConnectGetAllDomainStats(
+        connect, VIR_DOMAIN_STATS_INTERFACE | VIR_DOMAIN_STATS_BLOCK, &records,
+        VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT);
+    for (int i = 0; i < count; ++i) add(*records[i]);
+    if (count >= 0) virDomainStatsRecordListFree(records);
+  }
+
+  void put(VmInfo& vm) const {
+    const auto found = bytes_.find(vm.id.uuid);
+    if (found == bytes_.end()) return;
+    vm.network_bytes = found->second.network;
+    vm.disk_bytes = found->second.disk;
+  }
+
+ private:
+  struct Bytes {
+    std::uint64_t network = 0;
+    std::uint64_t disk = 0;
+  };
+
+  void add(const virDomainStatsRecord& record) {
+    std::array<char, VIR_UUID_STRING_BUFLEN> uuid{};
+    if (virDomainGetUUIDString(record.dom, uuid.data()) != 0) return;
+    Bytes& bytes = bytes_[uuid.data()];
+    for (int i = 0; i < record.nparams; ++i) {
+      const virTypedParameter& value = record.params[i];
+      if (value.type != VIR_TYPED_PARAM_ULLONG) continue;
+      // "net.0.rx.bytes", "block.1.wr.bytes"
+      const std::string_view name(static_cast<const char*>(value.field));
+      if (!name.ends_with(".bytes")) continue;
+      if (name.starts_with("net.")) bytes.network += value.value.ul;
+      if (name.starts_with("block.")) bytes.disk += value.value.ul;
+    }
+  }
+
+  std::map<std::string, Bytes, std::less<>> bytes_;
+};
+
 /// Empty when it cannot be read: what libvirt does without it is its default.
 std::string read_text(const std::string& path) {
   std::ifstream file(path);
@@ -189,10 +234,12 @@ Result<std::vector<VmInfo>> LibvirtHypervisor::vms() {
   virDomainPtr* list = nullptr;
   const int count = virConnectListAllDomains(connect.get(), &list, VIR_CONNECT_LIST_DOMAINS_ACTIVE);
   if (count < 0) return failed_to("list the VMs");
+  const Traffic traffic(connect.get());
   std::vector<VmInfo> vms;
   for (const LibvirtDomain& domain : adopt(list, count)) {
     auto vm = describe(domain.get(), options_.pid_folder);
     if (vm) {
+      traffic.put(*vm);
       vms.push_back(*std::move(vm));
     } else if (vm.error().code() != Errc::kNotFound && virDomainIsActive(domain.get()) != 0) {
       return tl::unexpected(std::move(vm).error());

@@ -127,21 +127,14 @@ std::array<double, kResources> Arrangement::utilisation(std::uint32_t host) cons
   for (std::size_t i = 0; i < kLoads; ++i) {
     used.at(i) = bin.loads.at(i) > 0 ? hosts_[host].loads.at(i) / bin.loads.at(i) : 0;
   }
-  used.back() = bin.capacity > 0 ? hosts_[host].merged / bin.capacity : 0;
+  used.back() = bin.capacity > 0 ? std::max(hosts_[host].merged, arriving(host)) / bin.capacity : 0;
   return used;
 }
 
 double Arrangement::common(const PackItem& demand, std::uint32_t host,
                            std::span<const std::uint32_t> gone) const {
-  const std::size_t asked = count(demand.cells);
-  const auto overlap = [&](std::span<const std::uint64_t> cells) {
-    const std::size_t there = count(cells);
-    const std::size_t added = count_only(demand.cells.data(), cells.data(), cells.size());
-    const std::vector<double>& pages = scene_->pages_of_cells;
-    return std::max(0.0, pages[asked] + pages[there] - pages[there + added]);
-  };
-  if (gone.empty()) return overlap(hosts_[host].cells);
-  return overlap(union_without(hosts_[host], gone, false).cells);
+  if (gone.empty()) return scene_->common(demand.cells, hosts_[host].cells);
+  return scene_->common(demand.cells, union_without(hosts_[host], gone, false).cells);
 }
 
 std::optional<Obstacle> Arrangement::rule_against(const Unit& unit, std::uint32_t host,

@@ -57,7 +57,7 @@ class Arrangement {
   const Loads& loads(std::uint32_t host) const { return hosts_[host].loads; }
   std::span<const std::uint64_t> cells(std::uint32_t host) const { return hosts_[host].cells; }
 
-  /// From 0 to 1 and beyond: CPU, network, disk, memory (merged).
+  /// From 0 to 1 and beyond: CPU, network, disk, memory (what arrived is not merged yet).
   std::array<double, kResources> utilisation(std::uint32_t host) const;
 
   /// Pages that VMs on a host have already of what is asked for; `gone` are left out of account.

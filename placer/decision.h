@@ -2,8 +2,10 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "core/result.h"
 #include "placer/packing/problem.h"
 
 namespace samepage::placer {
@@ -14,6 +16,7 @@ struct Terms {
   double hosts = 0;     ///< How full the host is then; 0 when it was empty.
   double movement = 0;  ///< Part of the VM's pages that need not cross the wire.
   double balance = 0;   ///< What is left of the host's scarcest resource then.
+  double warmth = 0;    ///< Of a VM that is about to start: what of it the host has cached.
 };
 
 /// How much each term counts. The score of a host is the sum of weight * term.
@@ -22,12 +25,26 @@ struct Weights {
   double hosts = 0;
   double movement = 0;
   double balance = 0;
+  double warmth = 0;  ///< Counts for VMs about to start only.
 
   double score(const Terms& terms) const {
     return sharing * terms.sharing + hosts * terms.hosts + movement * terms.movement +
-           balance * terms.balance;
+           balance * terms.balance + warmth * terms.warmth;
   }
 };
+
+/// What a plan is for. Each is a set of weights; rules, drains and hotspots come first with all.
+enum class Goal : std::uint8_t {
+  kSharing,   ///< Most sharing: {sharing 1}.
+  kHosts,     ///< Fewest hosts: {hosts 1, sharing 0.5}.
+  kMovement,  ///< Least movement, only what must be: {movement 1}.
+  kBalance,   ///< Hosts equally full: {balance 1, sharing 0.2}.
+};
+Weights weights_of(Goal goal);
+std::string_view to_string(Goal goal);  ///< "sharing", ...
+
+/// kInvalid: no such goal; the message lists them.
+Result<Goal> parse_goal(std::string_view text);
 
 /// One move, by position in the scene.
 struct Step {

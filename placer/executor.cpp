@@ -3,6 +3,7 @@
 #include <array>
 #include <cerrno>
 #include <condition_variable>
+#include <map>
 #include <mutex>
 #include <system_error>
 #include <utility>
@@ -33,11 +34,12 @@ bool has_ended(MoveState state) {
   return state == MoveState::kDone || state == MoveState::kFailed || state == MoveState::kSkipped;
 }
 
-std::string why_changed(const MoveRecord& record, const Fleet& fleet) {
+/// `moves_before`: earlier moves of the plan take it to the source of this one.
+std::string why_changed(const MoveRecord& record, bool moves_before, const Fleet& fleet) {
   const PlannedMove& move = record.move;
   const Vm* const vm = fleet.find_vm(move.vm);
   if (vm == nullptr) return move.name + " is gone";
-  if (vm->host != move.source) return move.name + " is on " + vm->host + " now";
+  if (!moves_before && vm->host != move.source) return move.name + " is on " + vm->host + " now";
   if (!vm->copy_on.empty()) return move.name + " has a copy on " + vm->copy_on;
   const VmState planned = move.paused ? VmState::kPaused : VmState::kRunning;
   if (vm->state != planned) return move.name + " is " + std::string(to_string(vm->state)) + " now";
@@ -123,8 +125,12 @@ Executor::Executor(Options options, Journal& journal, EventLog& events, Carrier&
 Result<void> Executor::begin(PlanId id, const Fleet& fleet) {
   const PlanRecord plan = TRY(journal_.plan(id));
   if (plan.state == PlanState::kProposed) {
+    std::map<VmId, std::string> taken_to;
     for (const MoveRecord& move : plan.moves) {
-      const std::string why = why_changed(move, fleet);
+      const auto before = taken_to.find(move.move.vm);
+      const bool moves_before = before != taken_to.end() && before->second == move.move.source;
+      taken_to[move.move.vm] = move.move.target;
+      const std::string why = why_changed(move, moves_before, fleet);
       if (why.empty()) continue;
       return fail(Errc::kInvalid, "the fleet has changed since plan " + std::to_string(id.value) +
                                       " was computed (" + why + "); make a new plan");
@@ -316,26 +322,26 @@ Executor::Sight Executor::look(Flight& flight) {
 Executor::Turn Executor::act(Flight& flight, const Sight& sight) {
   const MoveOrder& order = flight.order;
   switch (settle(sight.source, sight.target, order.paused)) {
-    case Step::kAskAgain:
-    case Step::kLookAgain:
-    case Step::kStayedAsk:
+    case Settling::kAskAgain:
+    case Settling::kLookAgain:
+    case Settling::kStayedAsk:
       return Turn::look();
-    case Step::kDone:
+    case Settling::kDone:
       return Turn::done();
-    case Step::kStayed:
+    case Settling::kStayed:
       return stayed(flight);
-    case Step::kResumeTarget:
+    case Settling::kResumeTarget:
       return settle_copy(flight, order.target, Verdict::kResume);
-    case Step::kResumeSource:
+    case Settling::kResumeSource:
       return settle_copy(flight, order.source, Verdict::kResume);
-    case Step::kDiscardTarget:
+    case Settling::kDiscardTarget:
       return settle_copy(flight, order.target, Verdict::kDiscard);
-    case Step::kDiscardSource:
+    case Settling::kDiscardSource:
       return settle_copy(flight, order.source, Verdict::kDiscard);
-    case Step::kGone:
+    case Settling::kGone:
       return Turn::failed("neither " + order.source + " nor " + order.target + " has " +
                           order.name + " any more: it was shut down or moved by someone else");
-    case Step::kTwice:
+    case Settling::kTwice:
       return Turn::failed(order.name + " runs on " + order.source + " and on " + order.target +
                           "; stop the wrong one by hand at once");
   }
@@ -375,10 +381,10 @@ Result<Executor::Turn> Executor::run_out_of_patience(const Flight& flight, const
     return fail(Errc::kUnavailable, "the migration of " + order.name + " does not end");
   }
   switch (settle(sight.source, sight.target, order.paused)) {
-    case Step::kAskAgain:
+    case Settling::kAskAgain:
       return fail(Errc::kUnavailable,
                   "the move of " + order.name + " cannot be settled yet: " + seen);
-    case Step::kStayedAsk:
+    case Settling::kStayedAsk:
       return Turn::failed(order.name + " goes on running on " + order.source + "; " + order.target +
                           " could not be asked whether a paused copy is left there");
     default:

@@ -1,14 +1,12 @@
 #include "placer/explain.h"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 #include <vector>
 
 #include <fmt/format.h>
 
 #include "core/page.h"
-#include "placer/gain.h"
 
 namespace samepage::placer {
 namespace {
@@ -25,10 +23,12 @@ std::string list(const std::vector<std::string>& names) {
 }
 
 // Those residents that hold at least half as much of it as the one that holds most.
-std::string partners(const PageUnion& pages, std::span<const Vm* const> residents) {
+std::string partners(const Arrangement& arrangement, const Unit& unit, std::uint32_t host) {
+  const Scene& scene = arrangement.scene();
   std::vector<std::pair<double, std::string>> shares;
-  for (const Vm* resident : residents) {
-    shares.emplace_back(pages.common(*resident).pages, resident->name);
+  for (const std::uint32_t resident : arrangement.on(host)) {
+    const SceneVm& vm = scene.vms[resident];
+    shares.emplace_back(scene.common(unit.demand.cells, vm.demand.cells), vm.name);
   }
   std::stable_sort(shares.begin(), shares.end(),
                    [](const auto& a, const auto& b) { return a.first > b.first; });
@@ -45,64 +45,37 @@ std::string partners(const PageUnion& pages, std::span<const Vm* const> resident
   return list(names);
 }
 
-std::string at_source(const Estimate& common, bool has_neighbours, const std::string& host) {
-  if (!has_neighbours) return "but has no neighbour on " + host;
-  if (common.low <= 0) return "but nothing with its neighbours on " + host;
-  return fmt::format("but only {} with its neighbours on {}", mib_text(common.pages), host);
+std::string names_of(const Arrangement& arrangement, const Unit& unit) {
+  std::vector<std::string> names;
+  for (const std::uint32_t vm : unit.vms) names.push_back(arrangement.scene().vms[vm].name);
+  return list(names);
 }
 
-std::string why_not_now(const Placement::Room& room, const PlanOptions& options) {
-  if (room.fits()) return fmt::format("but a plan has at most {} moves", options.moves_max);
-  return fmt::format("which has no room: it brings {} and {} are free",
-                     mib_text(static_cast<double>(room.needed)),
-                     mib_text(static_cast<double>(room.free)));
+std::string source_of(const Arrangement& arrangement, const Unit& unit) {
+  return arrangement.scene().hosts[arrangement.host_of(unit.vms.front())].name;
 }
 
-struct Alternative {
-  std::size_t host = 0;
-  Gain gain;
-};
+std::string at_source(const Arrangement& arrangement, const Unit& unit, const Shared& here) {
+  const std::uint32_t source = arrangement.host_of(unit.vms.front());
+  const std::string& host = arrangement.scene().hosts[source].name;
+  const bool alone = arrangement.on(source).size() == unit.vms.size();
+  if (alone)
+    return unit.vms.size() == 1 ? "but has no neighbour on " + host
+                                : "but nothing with other VMs on " + host;
+  const std::string who = unit.vms.size() == 1 ? "its neighbours" : "the VMs that stay";
+  if (!here.is_sure()) return fmt::format("but nothing with {} on {}", who, host);
+  return fmt::format("but only {} with {} on {}", mib_text(here.pages), who, host);
+}
 
-// The other host where it would share most, whether it has room or not.
-std::vector<Alternative> alternatives(Placement& placement, std::size_t vm) {
-  std::vector<Alternative> found;
-  for (std::size_t host = 0; host < placement.host_count(); ++host) {
-    if (host == placement.host_of(vm) || !placement.may_receive(host)) continue;
-    found.push_back({.host = host, .gain = gain_alone(placement, vm, host)});
+std::string why_not_now(const Arrangement& arrangement, const Unit& unit, std::uint32_t target,
+                        const ImproveOptions& options) {
+  const auto obstacle = arrangement.obstacle(unit, target);
+  if (!obstacle) return fmt::format("but a plan has at most {} moves", options.moves_max);
+  if (obstacle->kind != Obstacle::Kind::kMemory) {
+    return "but " + arrangement.describe(*obstacle, target);
   }
-  std::stable_sort(found.begin(), found.end(), [](const Alternative& a, const Alternative& b) {
-    return a.gain.pages > b.gain.pages;
-  });
-  return found;
-}
-
-std::string why_not_there(Placement& placement, std::size_t vm, const Alternative& there,
-                          const PlanOptions& options) {
-  const std::string name = placement.vm(vm).name;
-  const std::string target = placement.host(there.host).name;
-  const Estimate here = placement.common(vm, placement.host_of(vm));
-  const std::string gain = mib_text(there.gain.pages);
-  switch (judge(there.gain, options)) {
-    case Worth::kNothing:
-      break;
-    case Worth::kTooSmall:
-      return fmt::format("{} would gain {} on {}; a move must gain {}", name, gain, target,
-                         mib_text(static_cast<double>(options.gain_pages_min)));
-    case Worth::kDoubtful:
-      return fmt::format("{} would gain {} on {}, which is within the estimate's error of {}", name,
-                         gain, target, mib_text(there.gain.doubt));
-    case Worth::kTooDear:
-      return fmt::format("{} would gain {} on {} but send {}, more than {:.3g} to one", name, gain,
-                         target, mib_text(there.gain.cost), options.cost_per_gain_max);
-    case Worth::kYes:
-      return fmt::format("{} would gain {} on {}, {}", name, gain, target,
-                         why_not_now(placement.room(std::array{vm}, there.host), options));
-  }
-  if (here.low <= 0) return name + " shares nothing with the VMs of any host";
-  const Estimate best = placement.common(vm, there.host);
-  return fmt::format("{} shares {} with its neighbours on {}; {} offers {}", name,
-                     mib_text(here.pages), placement.host(placement.host_of(vm)).name, target,
-                     mib_text(best.low <= 0 ? 0 : best.pages));
+  return fmt::format("which has no room: it brings {} and {} are free", mib_text(obstacle->needed),
+                     mib_text(obstacle->free));
 }
 
 }  // namespace
@@ -121,57 +94,57 @@ std::string age_text(std::chrono::milliseconds age) {
   return fmt::format("{} h", seconds / (kMinute * kMinute));
 }
 
-std::string why_alone(Placement& placement, std::size_t vm, std::size_t target) {
-  const std::size_t source = placement.host_of(vm);
-  const Estimate there = placement.common(vm, target);
-  const Vm* const moved = &placement.vm(vm);
-  const std::string here =
-      at_source(placement.common(vm, source), placement.on(source).size() > 1, moved->host);
-  if (moved->fingerprint == nullptr) {
-    return fmt::format("nothing is known of the memory of {} yet", moved->name);
+std::string why_moved(const Arrangement& arrangement, const Unit& unit, std::uint32_t target) {
+  const std::uint32_t source = arrangement.host_of(unit.vms.front());
+  const std::string& host = arrangement.scene().hosts[target].name;
+  const std::string names = names_of(arrangement, unit);
+  const bool one = unit.vms.size() == 1;
+  const Shared there = shared_at(arrangement, unit, target);
+  const Shared here = shared_at(arrangement, unit, source, unit.vms);
+  const std::string who = one ? names + " shares" : names + " move together: they share";
+  if (!there.is_sure()) {
+    return fmt::format("{} nothing on {}, and {} on {}", who, host,
+                       here.is_sure() ? mib_text(here.pages) : "nothing",
+                       source_of(arrangement, unit));
   }
-  if (there.low <= 0) {
-    const Estimate lost = placement.common(vm, source);
-    return fmt::format("{} shares nothing on {}, and {} on {}", moved->name,
-                       placement.host(target).name,
-                       lost.low <= 0 ? "nothing" : mib_text(lost.pages), moved->host);
-  }
-  return fmt::format("{} shares {} with {} on {}, {}", moved->name, mib_text(there.pages),
-                     partners(PageUnion(std::array{moved}), placement.vms_on(target)),
-                     placement.host(target).name, here);
+  return fmt::format("{} {} with {} on {}, {}", who, mib_text(there.pages),
+                     partners(arrangement, unit, target), host, at_source(arrangement, unit, here));
 }
 
-std::string why_together(const Placement& placement, std::span<const std::size_t> group,
-                         std::size_t target) {
-  const std::size_t source = placement.host_of(group.front());
-  std::vector<const Vm*> vms;
-  std::vector<std::string> names;
-  for (const std::size_t number : group) {
-    vms.push_back(&placement.vm(number));
-    names.push_back(placement.vm(number).name);
-  }
-  const PageUnion pages(vms);
-  const std::vector<const Vm*> stay_behind = placement.vms_on(source, group);
-  const std::vector<const Vm*> residents = placement.vms_on(target);
-  const Estimate there = PageUnion(residents).common(pages);
-  const Estimate here = PageUnion(stay_behind).common(pages);
-  const std::string left = here.low <= 0 ? "nothing" : "only " + mib_text(here.pages);
-  return fmt::format(
-      "{} move together: they share {} with {} on {}, but {} with {} on {}", list(names),
-      mib_text(there.pages), partners(pages, residents), placement.host(target).name, left,
-      stay_behind.empty() ? "other VMs" : "the VMs that stay", placement.host(source).name);
-}
-
-std::string why_swapped(Placement& placement, std::size_t vm, std::size_t other) {
+std::string why_swapped(const Arrangement& arrangement, const Unit& unit, const Unit& other) {
   return fmt::format("{}; it changes places with {} because there is no room for both",
-                     why_alone(placement, vm, placement.host_of(other)), placement.vm(other).name);
+                     why_moved(arrangement, unit, arrangement.host_of(other.vms.front())),
+                     names_of(arrangement, other));
 }
 
-std::string why_stays(Placement& placement, std::size_t vm, const PlanOptions& options) {
-  if (!placement.why_fixed(vm).empty()) return placement.why_fixed(vm);
-  const std::vector<Alternative> others = alternatives(placement, vm);
-  if (others.empty()) return "no other host is up";
-  return why_not_there(placement, vm, others.front(), options);
+std::string why_not_there(const Arrangement& arrangement, const Unit& unit, std::uint32_t target,
+                          const Gain& gain, const ImproveOptions& options) {
+  const std::string name = names_of(arrangement, unit);
+  const std::string& host = arrangement.scene().hosts[target].name;
+  const std::string text = mib_text(gain.value);
+  switch (judge(gain, options)) {
+    case Worth::kNothing:
+      break;
+    case Worth::kTooSmall:
+      return fmt::format("{} would gain {} on {}; a move must gain {}", name, text, host,
+                         mib_text(options.gain_pages_min));
+    case Worth::kDoubtful:
+      return fmt::format("{} would gain {} on {}, which is within the estimate's error of {}", name,
+                         text, host, mib_text(gain.doubt));
+    case Worth::kTooDear:
+      return fmt::format("{} would gain {} on {} but send {}, more than {:.3g} to one", name, text,
+                         host, mib_text(gain.cost), options.cost_per_gain_max);
+    case Worth::kYes:
+      return fmt::format("{} would gain {} on {}, {}", name, text, host,
+                         why_not_now(arrangement, unit, target, options));
+  }
+  const std::uint32_t source = arrangement.host_of(unit.vms.front());
+  const Shared here = shared_at(arrangement, unit, source, unit.vms);
+  if (!here.is_sure()) return name + " shares nothing with the VMs of any host";
+  const Shared there = shared_at(arrangement, unit, target);
+  return fmt::format("{} shares {} with its neighbours on {}; {} offers {}", name,
+                     mib_text(here.pages), source_of(arrangement, unit), host,
+                     mib_text(there.is_sure() ? there.pages : 0));
 }
 
 }  // namespace samepage::placer

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +17,9 @@ class Fingerprint;
 }  // namespace samepage::fingerprinter
 
 namespace samepage::placer {
+
+struct HostUsage;  // usage.h
+struct VmUsage;
 
 enum class HostState : std::uint8_t { kUp, kDown, kNeverSeen };
 
@@ -44,7 +48,12 @@ struct Host {
   std::string address;  ///< Where other agents reach this one.
   std::string agent_version;
   std::string hypervisor_version;
+  std::string hardware;                       ///< Hosts of one class run a VM at one cost.
+  double link_bytes_s = 0;                    ///< Speed of its network; 0: not known.
+  std::map<std::string, std::string> labels;  ///< An administrator's.
   std::optional<HostMemory> memory;
+  bool memory_is_of_now = true;            ///< The same VMs are there as when it was counted.
+  std::shared_ptr<const HostUsage> usage;  ///< What it used lately; null: nothing is known.
   std::optional<std::chrono::milliseconds>
       report_age;  ///< Absent: no report since it was enrolled.
 };
@@ -62,6 +71,8 @@ struct Vm {
   /// Null until the first scan. Kept when the VM arrives on a host that has not scanned it yet.
   std::shared_ptr<const fingerprinter::Fingerprint> fingerprint;
   std::chrono::milliseconds fingerprint_age{0};
+
+  std::shared_ptr<const VmUsage> usage;  ///< What it used lately; null: nothing is known.
 
   std::string
       copy_on;  ///< Another host that also has it (a migration, or what one left); or empty.

@@ -6,41 +6,69 @@
 namespace samepage::placer {
 namespace {
 
-// The half towards zero: the interval is wider upwards than downwards where sketches are full.
-double doubt_below(const Estimate& estimate) {
-  return estimate.pages - estimate.low;
+// Of its scarcest resource, what a host has left.
+double left_of(const std::array<double, kResources>& used) {
+  return std::clamp(1 - *std::max_element(used.begin(), used.end()), 0.0, 1.0);
 }
-double doubt_above(const Estimate& estimate) {
-  return estimate.high - estimate.pages;
+
+// As if the unit were there, with nothing of it merged but what is there already.
+std::array<double, kResources> used_with(const Arrangement& arrangement, const Unit& unit,
+                                         std::uint32_t host, double added) {
+  std::array<double, kResources> used = arrangement.utilisation(host);
+  const PackBin& bin = arrangement.scene().hosts[host].bin;
+  for (std::size_t i = 0; i < kLoads; ++i) {
+    if (bin.loads.at(i) > 0) used.at(i) += unit.demand.loads.at(i) / bin.loads.at(i);
+  }
+  if (bin.capacity > 0) used.back() += added / bin.capacity;
+  return used;
 }
 
 }  // namespace
 
-// The errors of the two estimates are taken as independent, which can only overstate the doubt:
-// both come from the same sample of hashes, so most of their error is common and cancels out.
-Gain gain_between(const Estimate& at_target, const Estimate& at_source) {
-  return {.pages = at_target.pages - at_source.pages,
-          .doubt = std::hypot(doubt_below(at_target), doubt_above(at_source)),
-          .cost = 0,
-          .moves = 1};
+Shared shared_at(const Arrangement& arrangement, const Unit& unit, std::uint32_t host,
+                 std::span<const std::uint32_t> gone) {
+  const Scene& scene = arrangement.scene();
+  Shared shared{.pages = arrangement.common(unit.demand, host, gone)};
+  shared.doubt =
+      scene.error(scene.pages(unit.demand.cells), arrangement.merged(host), shared.pages);
+  return shared;
 }
 
-Gain gain_alone(Placement& placement, std::size_t vm, std::size_t target) {
-  const Estimate at_target = placement.common(vm, target);
-  Gain gain = gain_between(at_target, placement.common(vm, placement.host_of(vm)));
-  const Vm& moved = placement.vm(vm);
-  const double distinct = moved.fingerprint == nullptr
-                              ? static_cast<double>(moved.memory_pages)
-                              : static_cast<double>(moved.fingerprint->counts().unique);
-  gain.cost = std::max(0.0, distinct - at_target.pages);
+// The errors of the two estimates are taken as independent, which can only overstate the doubt:
+// both come from the same sample of hashes, so most of their error is common and cancels out.
+Gain gain_of(const Arrangement& arrangement, const Unit& unit, std::uint32_t target,
+             const Weights& weights, std::span<const std::uint32_t> gone) {
+  const std::uint32_t source = arrangement.host_of(unit.vms.front());
+  const double size = arrangement.scene().pages(unit.demand);
+  const Shared there = shared_at(arrangement, unit, target, gone);
+  const Shared here = shared_at(arrangement, unit, source, unit.vms);
+  Gain gain{.pages = there.pages - here.pages,
+            .doubt = std::hypot(there.doubt, here.doubt),
+            .cost = std::max(0.0, size - there.pages),
+            .moves = unit.vms.size()};
+  gain.value = weights.sharing * gain.pages - weights.movement * gain.cost;
+  if (weights.hosts == 0 && weights.balance == 0) return gain;
+  const auto now = arrangement.utilisation(source);
+  const auto then = used_with(arrangement, unit, target, gain.cost);
+  const double fuller = arrangement.on(target).empty() ? -1 : then.back() - now.back();
+  gain.value += size * (weights.hosts * std::clamp(fuller, -1.0, 1.0) +
+                        weights.balance * (left_of(then) - left_of(now)));
   return gain;
 }
 
-Worth judge(const Gain& gain, const PlanOptions& options) {
-  if (gain.pages <= 0) return Worth::kNothing;
-  if (gain.each() < static_cast<double>(options.gain_pages_min)) return Worth::kTooSmall;
-  if (gain.pages <= gain.doubt) return Worth::kDoubtful;
-  if (gain.cost > gain.pages * options.cost_per_gain_max) return Worth::kTooDear;
+Gain operator+(const Gain& a, const Gain& b) {
+  return {.pages = a.pages + b.pages,
+          .doubt = std::hypot(a.doubt, b.doubt),
+          .cost = a.cost + b.cost,
+          .value = a.value + b.value,
+          .moves = a.moves + b.moves};
+}
+
+Worth judge(const Gain& gain, const ImproveOptions& options) {
+  if (gain.value <= 0) return Worth::kNothing;
+  if (gain.each() < options.gain_pages_min) return Worth::kTooSmall;
+  if (gain.value <= options.weights.sharing * gain.doubt) return Worth::kDoubtful;
+  if (gain.cost > gain.value * options.cost_per_gain_max) return Worth::kTooDear;
   return Worth::kYes;
 }
 

@@ -31,7 +31,8 @@ Terms Homes::terms(const Unit& unit, std::uint32_t host) const {
   return {.sharing = common / size,
           .hosts = arrangement_.on(host).empty() ? 0 : std::clamp(filled, 0.0, 1.0),
           .movement = common / size,
-          .balance = std::clamp(1 - scarcest, 0.0, 1.0)};
+          .balance = std::clamp(1 - scarcest, 0.0, 1.0),
+          .warmth = scene.hosts[host].warmth};
 }
 
 bool Homes::is_movable(const Unit& unit) const {

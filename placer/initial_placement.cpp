@@ -11,6 +11,8 @@
 namespace samepage::placer {
 namespace {
 
+constexpr double kWarmthWeight = 1.0 / 3;
+
 std::vector<std::uint32_t> largest_first(const Arrangement& arrangement,
                                          std::vector<std::uint32_t> vms) {
   const Scene& scene = arrangement.scene();
@@ -131,7 +133,7 @@ class Spread {
       const double common = arrangement_.common(unit.demand, host);
       const double after = (arrangement_.merged(host) + size - common) / capacity;
       if (after > limit || arrangement_.obstacle(unit, host)) continue;
-      const double score = common / size + 0.01 * after;
+      const double score = common / size + kWarmthWeight * scene_.hosts[host].warmth + 0.01 * after;
       if (best != kNowhere && score <= best_score) continue;
       best = host;
       best_score = score;
@@ -181,7 +183,8 @@ void spread(Arrangement& arrangement, const std::vector<std::uint32_t>& vms,
 void share(Arrangement& arrangement, const std::vector<std::uint32_t>& vms,
            InitialPlacement& placed) {
   Homes homes(arrangement,
-              {.weights = {.sharing = 1, .hosts = 0.5, .balance = 0.1}, .moves_max = SIZE_MAX});
+              {.weights = {.sharing = 1, .hosts = 0.5, .balance = 0.1, .warmth = kWarmthWeight},
+               .moves_max = SIZE_MAX});
   for (const std::uint32_t vm : vms) {
     if (arrangement.host_of(vm) != kNowhere) continue;
     const Unit unit = arrangement.unit(vm);

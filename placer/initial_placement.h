@@ -24,7 +24,8 @@ struct InitialPlacement {
 };
 
 /// Places VMs that are to be started, one or a thousand, in one decision: 1,000 VMs on 100 hosts
-/// take less than 0.1 s. Largest first, each to the host with the best score; for kSpread with the
+/// take less than 0.1 s. Largest first, each to the host with the best score, in which a host's
+/// warmth (SceneHost) counts as much as a third of the VM's pages being there; for kSpread with the
 /// least limit on every host's memory under which all of them find room, found by bisection.
 InitialPlacement place(Arrangement& arrangement, const PlacementRequest& request);
 

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <limits>
+#include <sstream>
 #include <utility>
 
 #include "core/check.h"
@@ -43,6 +44,27 @@ std::chrono::system_clock::time_point moment(std::int64_t microseconds) {
           std::chrono::microseconds(microseconds)));
 }
 
+std::string joined(const std::vector<std::string>& texts) {
+  std::string text;
+  for (const std::string& each : texts) text += (text.empty() ? "" : "\n") + each;
+  return text;
+}
+
+std::vector<std::string> lines(const std::string& text) {
+  std::vector<std::string> found;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) found.push_back(line);
+  return found;
+}
+
+Result<PlanKind> parse_kind(std::string_view text) {
+  for (const PlanKind kind :
+       {PlanKind::kAsked, PlanKind::kShadow, PlanKind::kRecommended, PlanKind::kAutomatic}) {
+    if (to_string(kind) == text) return kind;
+  }
+  return fail(Errc::kCorrupt, "the journal has the unknown kind \"" + std::string(text) + "\"");
+}
+
 MoveFigures read_figures(const Statement& row, int first) {
   return {.stream_bytes = figure(row, first),
           .wire_bytes = figure(row, first + 1),
@@ -71,10 +93,16 @@ std::int64_t Journal::today() const {
 Result<PlanId> Journal::propose(const Plan& plan) {
   Transaction change = TRY(database_.begin());
   Statement insert = TRY(database_.prepare(
-      "INSERT INTO plans (state, created_at, summary, shared_before, shared_after)"
-      " VALUES ('proposed', ?, ?, ?, ?)"));
-  TRY(insert.bind(
-      {today(), plan.summary, stored(plan.shared_before_pages), stored(plan.shared_after_pages)}));
+      "INSERT INTO plans (state, created_at, summary, shared_before, shared_after, kind, goal,"
+      " weight_sharing, weight_hosts, weight_movement, weight_balance, hosts_before, hosts_after,"
+      " hosts_bound, freed_hosts, notes)"
+      " VALUES ('proposed', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
+  const Weights& weights = plan.weights;
+  TRY(insert.bind({today(), plan.summary, stored(plan.shared_before_pages),
+                   stored(plan.shared_after_pages), to_string(plan.kind), to_string(plan.goal),
+                   weights.sharing, weights.hosts, weights.movement, weights.balance,
+                   stored(plan.hosts_before), stored(plan.hosts_after), stored(plan.hosts_bound),
+                   joined(plan.freed_hosts), joined(plan.notes)}));
   TRY(insert.run());
   const PlanId id{database_.last_insert_id()};
   TRY(insert_moves(id, plan));
@@ -87,12 +115,14 @@ Result<PlanId> Journal::propose(const Plan& plan) {
 Result<void> Journal::insert_moves(PlanId id, const Plan& plan) {
   Statement insert = TRY(database_.prepare(
       "INSERT INTO moves (plan, position, vm, name, sharing_domain, source, target, paused, reason,"
-      " gain, cost, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'planned')"));
+      " gain, cost, term_sharing, term_hosts, term_movement, term_balance, state)"
+      " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'planned')"));
   std::int64_t position = 0;
   for (const PlannedMove& move : plan.moves) {
     TRY(insert.bind({id.value, position++, move.vm.uuid, move.name, move.sharing_domain,
                      move.source, move.target, std::int64_t{move.paused}, move.reason,
-                     move.gain_pages, stored(move.cost_pages)}));
+                     move.gain_pages, stored(move.cost_pages), move.terms.sharing, move.terms.hosts,
+                     move.terms.movement, move.terms.balance}));
     TRY(insert.run());
   }
   return {};
@@ -120,7 +150,9 @@ Result<void> Journal::drop_old_plans() {
 Result<PlanRecord> Journal::plan(PlanId id) {
   Statement row = TRY(database_.prepare(
       "SELECT state, cancel_requested, created_at, ended_at, summary, shared_before, shared_after,"
-      " achieved_before, achieved_after FROM plans WHERE id = ?"));
+      " achieved_before, achieved_after, kind, goal, weight_sharing, weight_hosts,"
+      " weight_movement, weight_balance, hosts_before, hosts_after, hosts_bound, freed_hosts, notes"
+      " FROM plans WHERE id = ?"));
   TRY(row.bind({id.value}));
   if (!TRY(row.step())) {
     return fail(Errc::kNotFound, "no plan " + text(id) + "; `samepage plan` makes one");
@@ -134,6 +166,17 @@ Result<PlanRecord> Journal::plan(PlanId id) {
                     .shared_before_pages = figure(row, 5),
                     .shared_after_pages = figure(row, 6),
                     .achieved = std::nullopt,
+                    .kind = TRY(parse_kind(row.text(9))),
+                    .goal = TRY(parse_goal(row.text(10))),
+                    .weights = {.sharing = row.real(11),
+                                .hosts = row.real(12),
+                                .movement = row.real(13),
+                                .balance = row.real(14)},
+                    .hosts_before = figure(row, 15),
+                    .hosts_after = figure(row, 16),
+                    .hosts_bound = figure(row, 17),
+                    .freed_hosts = lines(row.text(18)),
+                    .notes = lines(row.text(19)),
                     .moves = {},
                     .stays = {}};
   if (!row.is_null(3)) record.ended_at = moment(row.integer(3));
@@ -150,7 +193,8 @@ Result<std::vector<MoveRecord>> Journal::moves(PlanId id) {
   Statement row = TRY(database_.prepare(
       "SELECT m.vm, m.name, m.sharing_domain, m.source, m.target, m.reason, m.gain, m.cost,"
       " m.state, m.error, s.session, s.attempt, s.stream_bytes, s.wire_bytes, s.page_refs,"
-      " s.page_literals, s.zero_pages, s.pages_resent, s.downtime_us, s.total_us, m.paused"
+      " s.page_literals, s.zero_pages, s.pages_resent, s.downtime_us, s.total_us, m.paused,"
+      " m.term_sharing, m.term_hosts, m.term_movement, m.term_balance"
       " FROM moves m LEFT JOIN sessions s ON s.plan = m.plan AND s.position = m.position"
       " AND s.attempt = (SELECT max(attempt) FROM sessions t WHERE t.plan = m.plan"
       " AND t.position = m.position) WHERE m.plan = ? ORDER BY m.position"));
@@ -165,7 +209,11 @@ Result<std::vector<MoveRecord>> Journal::moves(PlanId id) {
                                .paused = row.integer(20) != 0,
                                .reason = row.text(5),
                                .gain_pages = row.integer(6),
-                               .cost_pages = figure(row, 7)},
+                               .cost_pages = figure(row, 7),
+                               .terms = {.sharing = row.real(21),
+                                         .hosts = row.real(22),
+                                         .movement = row.real(23),
+                                         .balance = row.real(24)}},
                       .state = TRY(parse_state<MoveState>(kMoveStates, row.text(8))),
                       .error = row.text(9),
                       .session = row.text(10),
@@ -261,8 +309,8 @@ Result<void> Journal::move_started(PlanId id, std::size_t position, const std::s
       "UPDATE moves SET state = 'running' WHERE plan = ? AND position = ?"
       " AND state IN ('planned', 'running') AND EXISTS"
       " (SELECT 1 FROM plans WHERE id = moves.plan AND state = 'running') AND NOT EXISTS"
-      " (SELECT 1 FROM moves m WHERE m.plan = moves.plan AND m.position <> moves.position"
-      " AND m.state = 'running')"));
+      " (SELECT 1 FROM moves m WHERE m.vm = moves.vm AND m.state = 'running'"
+      " AND NOT (m.plan = moves.plan AND m.position = moves.position))"));
   TRY(update.bind({id.value, row_position}));
   TRY(update.run());
   if (database_.rows_changed() != 1) {

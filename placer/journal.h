@@ -54,15 +54,23 @@ struct PlanRecord {
   std::uint64_t shared_before_pages = 0;
   std::uint64_t shared_after_pages = 0;
   std::optional<AchievedSharing> achieved;
+  PlanKind kind = PlanKind::kAsked;
+  Goal goal = Goal::kSharing;
+  Weights weights;
+  std::uint64_t hosts_before = 0;  ///< These as in Plan.
+  std::uint64_t hosts_after = 0;
+  std::uint64_t hosts_bound = 0;
+  std::vector<std::string> freed_hosts;
+  std::vector<std::string> notes;
   std::vector<MoveRecord> moves;
   std::vector<Stay> stays;
 };
 
 /// Plans and what became of them: the truth about moves in flight.
 ///
-/// Invariant: at most one plan runs, and of it at most one move; a move is written as running, with
-/// its session, before any agent is asked, and its end before the next one starts. The file
-/// enforces the first half, whichever process or thread writes.
+/// Invariant: at most one plan runs, and of each VM at most one move; a move is written as running,
+/// with its session, before any agent is asked, and its end before another of that VM starts. The
+/// file enforces the first half, whichever process or thread writes.
 /// Threads: its database's: a thread that needs the journal opens a connection and a Journal of its
 /// own. Lifetime: borrows the database, whose schema is up to date, and the clock.
 /// Errors of every method: kUnavailable, kCorrupt, kIo: as Statement's; nothing was changed.
@@ -97,7 +105,7 @@ class Journal {
 
   /// Writes that a move runs under this session: for the first time, or again after an attempt
   /// that is known to have left the VM on its source. kInvalid: the plan does not run, the move has
-  /// ended, or another move runs.
+  /// ended, or another move of the VM runs.
   Result<void> move_started(PlanId id, std::size_t position, const std::string& session);
 
   /// Writes the end of the running move. `state` is kDone or kFailed; `error` says why it failed.

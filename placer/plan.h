@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/hypervisor.h"
+#include "placer/decision.h"
 
 namespace samepage::placer {
 
@@ -20,7 +21,8 @@ struct PlannedMove {
   std::int64_t gain_pages =
       0;  ///< Predicted change of the fleet's shared pages by this move, in order.
   std::uint64_t cost_pages =
-      0;  ///< Pages that the target lacks: what dedup cannot save on the wire.
+      0;             ///< Pages that the target lacks: what dedup cannot save on the wire.
+  Terms terms = {};  ///< What spoke for the target.
 };
 
 /// One VM that is left where it is, and why.
@@ -31,13 +33,32 @@ struct Stay {
   std::string reason;
 };
 
-/// What plan() proposes. Every VM of the fleet is in `moves` once or in `stays` once.
+/// Who wanted a plan.
+enum class PlanKind : std::uint8_t {
+  kAsked,        ///< An administrator.
+  kShadow,       ///< The placer, to show what it would have done.
+  kRecommended,  ///< The placer, for an administrator to apply.
+  kAutomatic,    ///< The placer, which applies it.
+};
+std::string_view to_string(PlanKind kind);  ///< "asked", ...
+
+/// What plan() proposes. Every VM of the fleet is in `moves` (once; a VM that must wait on a third
+/// host twice) or in `stays` once.
 struct Plan {
   std::vector<PlannedMove> moves;
   std::vector<Stay> stays;
   std::uint64_t shared_before_pages = 0;  ///< Predicted, of the whole fleet.
   std::uint64_t shared_after_pages = 0;
   std::string summary;  ///< One sentence: what the moves are for, or why there are none.
+
+  PlanKind kind = PlanKind::kAsked;
+  Goal goal = Goal::kSharing;
+  Weights weights;
+  std::uint64_t hosts_before = 0;  ///< That hold a VM.
+  std::uint64_t hosts_after = 0;
+  std::uint64_t hosts_bound = 0;         ///< No placement needs fewer; 0: was not asked for.
+  std::vector<std::string> freed_hosts;  ///< That hold none any more.
+  std::vector<std::string> notes;        ///< What was left out of account, and why.
 };
 
 }  // namespace samepage::placer

@@ -1,376 +1,329 @@
-// Placement for sharing is bin packing with overlapping items: a set of VMs needs the size of the
-// *union* of their pages. It is strongly NP-hard and has no useful general bound, so the plan
-// improves what is there, greedily, and every step pays for itself.
-//
-// A move's gain is what the VM has in common with the target's VMs less what it has in common with
-// its neighbours. Both terms are common(v, S) = |v and union(S)|, which never grows when S loses a
-// VM. Two things follow.
-//   - Swaps. While u is on the target, v leaves it, so u's gain in a swap is at most its gain
-//   alone,
-//     and v's likewise. A swap is therefore worth a look only where moves alone are worth it but
-//     find no room, and the sum of the two gains alone bounds it from above: most pairs are
-//     dismissed by one addition.
-//   - Groups. Twins on one host hold each other there: each alone gains nothing elsewhere, because
-//     it loses the other. Together they lose only what the *group* shares with those who stay. The
-//     groups that are tried start with one VM and take in, one by one, the neighbour with which the
-//     group has most in common.
-// So singles come first, then swaps, then groups, and after each success singles again; the best
-// gain per move wins, ties go to the lower number, and so the plan is deterministic.
-//
-// Cost: with H hosts and V VMs, V*H comparisons at first and about V of them after each move;
-// swaps and groups only once no single move is left.
-
 #include "placer/planner.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstdint>
 #include <set>
-#include <string>
 #include <utility>
-#include <vector>
 
 #include <fmt/format.h>
 
+#include "placer/consolidate.h"
 #include "placer/explain.h"
-#include "placer/gain.h"
-#include "placer/placement.h"
+#include "placer/improve.h"
+#include "placer/live_scene.h"
+#include "placer/packing/bound.h"
+#include "placer/packing/fleet_packer.h"
+#include "placer/packing/least_movement.h"
+#include "placer/relieve.h"
+#include "placer/sharing.h"
 
 namespace samepage::placer {
 namespace {
-
-struct Step {
-  std::size_t vm = 0;
-  std::size_t target = 0;
-};
-
-enum class Kind : std::uint8_t { kNone, kAlone, kSwap, kTogether };
-
-/// Moves that belong together, in the order in which they fit.
-struct Candidate {
-  Kind kind = Kind::kNone;
-  std::vector<Step> steps;
-  Gain gain;
-};
-
-/// VMs of one host that might move together, and what they share with those who stay.
-struct Group {
-  std::vector<std::size_t> members;
-  Estimate held_back;
-};
-
-class Planner {
- public:
-  Planner(const Fleet& fleet, const PlanOptions& options)
-      : options_(options),
-        placement_(fleet, options),
-        groups_(fleet.hosts.size()),
-        grouped_at_(fleet.hosts.size(), SIZE_MAX) {}
-
-  Plan run();
-
- private:
-  Candidate next();
-  Candidate best_alone();
-  Candidate best_swap();
-  Candidate best_together();
-  void consider_swap(std::size_t u, std::size_t v, Candidate& best);
-  void consider_group(const Group& group, std::size_t source, Candidate& best);
-  void consider_target(const Group& group, std::size_t target, Candidate& best);
-  bool order_swap(std::size_t u, std::size_t v, Candidate& swap);
-  const std::vector<Group>& groups_of(std::size_t host);
-  void grow(std::size_t first, std::set<std::vector<std::size_t>>& seen, std::vector<Group>& found);
-  std::vector<std::size_t> movable_on(std::size_t host) const;
-  std::size_t closest_to(const PageUnion& pages, const std::vector<std::size_t>& candidates) const;
-  bool is_better(const Gain& gain, const Candidate& best) const {
-    return judge(gain, options_) == Worth::kYes && gain.each() > best.gain.each();
-  }
-  std::string explain(Kind kind, const Step& step, const std::vector<std::size_t>& members);
-  void take(const Candidate& candidate, Plan& plan);
-  std::string summarize(const Plan& plan);
-
-  PlanOptions options_;
-  Placement placement_;
-  std::vector<std::vector<Group>> groups_;
-  std::vector<std::size_t> grouped_at_;  // The host's version for which groups_ were made.
-};
 
 std::uint64_t rounded(double pages) {
   return static_cast<std::uint64_t>(std::llround(std::max(pages, 0.0)));
 }
 
-Plan Planner::run() {
-  Plan plan;
-  plan.shared_before_pages = rounded(placement_.shared_pages());
-  while (plan.moves.size() < options_.moves_max) {
-    const Candidate candidate = next();
-    if (candidate.kind == Kind::kNone) break;
-    if (plan.moves.size() + candidate.steps.size() > options_.moves_max) break;
-    take(candidate, plan);
+std::uint64_t shared_pages(const Fleet& fleet, const std::vector<std::uint32_t>& host_of) {
+  double pages = 0;
+  for (std::uint32_t host = 0; host < fleet.hosts.size(); ++host) {
+    std::vector<const Vm*> residents;
+    for (std::size_t vm = 0; vm < fleet.vms.size(); ++vm) {
+      if (host_of[vm] == host) residents.push_back(&fleet.vms[vm]);
+    }
+    pages += predict_sharing(residents).total().pages;
   }
-  plan.shared_after_pages = rounded(placement_.shared_pages());
-
-  std::set<VmId> moved;
-  for (const PlannedMove& move : plan.moves) moved.insert(move.vm);
-  for (std::size_t vm = 0; vm < placement_.vm_count(); ++vm) {
-    const Vm& info = placement_.vm(vm);
-    if (moved.contains(info.id)) continue;
-    plan.stays.push_back({.vm = info.id,
-                          .name = info.name,
-                          .host = info.host,
-                          .reason = why_stays(placement_, vm, options_)});
-  }
-  plan.summary = summarize(plan);
-  return plan;
+  return rounded(pages);
 }
 
-Candidate Planner::next() {
-  Candidate found = best_alone();
-  if (found.kind == Kind::kNone) found = best_swap();
-  if (found.kind == Kind::kNone) found = best_together();
-  return found;
-}
+class Planner {
+ public:
+  Planner(const Fleet& fleet, const PlanOptions& options, const LiveScene& live)
+      : fleet_(fleet),
+        options_(options),
+        live_(live),
+        weights_(options.weights.value_or(weights_of(options.goal))),
+        arrangement_(live.scene, {.headroom = options.headroom, .load_max = options.load_max}) {
+    unsettle_unmerged(fleet, arrangement_);
+    plan_.goal = options.goal;
+    plan_.weights = weights_;
+    plan_.notes = live.notes;
+  }
 
-Candidate Planner::best_alone() {
-  std::vector<Candidate> found;
-  for (std::size_t vm = 0; vm < placement_.vm_count(); ++vm) {
-    if (!placement_.may_move(vm)) continue;
-    for (std::size_t target = 0; target < placement_.host_count(); ++target) {
-      if (target == placement_.host_of(vm) || !placement_.may_receive(target)) continue;
-      const Gain gain = gain_alone(placement_, vm, target);
-      if (judge(gain, options_) != Worth::kYes) continue;
-      found.push_back(
-          {.kind = Kind::kAlone, .steps = {{.vm = vm, .target = target}}, .gain = gain});
+  Plan run() {
+    plan_.shared_before_pages = shared_pages(fleet_, arrangement_.hosts_of());
+    plan_.hosts_before = hosts_used();
+    const std::size_t by_rules = take(repair(arrangement_, live_.rules, moves_left()));
+    const std::size_t by_heat = take(relieve(arrangement_, hot_hosts(),
+                                             {.load_threshold = options_.hotspot.threshold.front(),
+                                              .memory_threshold = options_.hotspot.threshold.back(),
+                                              .moves_max = moves_left()}));
+    if (weights_.hosts > 0) shrink();
+    const bool improves = weights_.sharing >= weights_.hosts && weights_.sharing > 0;
+    if (improves || weights_.balance > 0) {
+      take(improve(arrangement_, has_moved(), improvement(moves_left())));
+    }
+    plan_.shared_after_pages = shared_pages(fleet_, arrangement_.hosts_of());
+    plan_.hosts_after = hosts_used();
+    for (std::uint32_t host = 0; host < fleet_.hosts.size(); ++host) {
+      const bool held = std::any_of(live_.scene.vms.begin(), live_.scene.vms.end(),
+                                    [&](const SceneVm& vm) { return vm.host == host; });
+      if (held && arrangement_.on(host).empty()) {
+        plan_.freed_hosts.push_back(fleet_.hosts[host].name);
+      }
+    }
+    explain_stays();
+    note_what_is_left_out();
+    plan_.summary = summarize(by_rules, by_heat);
+    return std::move(plan_);
+  }
+
+  void move_one(std::uint32_t vm, std::uint32_t target) {
+    plan_.shared_before_pages = shared_pages(fleet_, arrangement_.hosts_of());
+    Decision decision;
+    const Unit unit = arrangement_.unit_of(std::span(&vm, 1));
+    Homes homes(arrangement_, {.weights = weights_, .moves_max = 1});
+    homes.move(unit, target, "asked for; " + reason_to_move(vm, target), decision);
+    take(std::move(decision));
+    plan_.shared_after_pages = shared_pages(fleet_, arrangement_.hosts_of());
+  }
+
+  const Arrangement& arrangement() const { return arrangement_; }
+  Plan take_plan() { return std::move(plan_); }
+
+ private:
+  std::size_t moves_left() const {
+    return options_.moves_max - std::min(options_.moves_max, plan_.moves.size());
+  }
+
+  std::uint64_t hosts_used() const {
+    std::uint64_t used = 0;
+    for (std::uint32_t host = 0; host < fleet_.hosts.size(); ++host) {
+      if (!arrangement_.on(host).empty()) ++used;
+    }
+    return used;
+  }
+
+  std::string reason_to_move(std::uint32_t vm, std::uint32_t target) const {
+    const Vm& info = fleet_.vms[vm];
+    if (info.fingerprint != nullptr) {
+      return why_moved(arrangement_, arrangement_.unit_of(std::span(&vm, 1)), target);
+    }
+    return fmt::format("nothing is known of the memory of {} yet", info.name);
+  }
+
+  ImproveOptions improvement(std::size_t moves_max) const {
+    return {.weights = weights_,
+            .gain_pages_min = static_cast<double>(options_.gain_pages_min),
+            .cost_per_gain_max = options_.cost_per_gain_max,
+            .moves_max = moves_max,
+            .group_max = options_.group_max};
+  }
+
+  std::vector<bool> has_moved() const {
+    std::vector<bool> moved(fleet_.vms.size());
+    for (std::uint32_t vm = 0; vm < fleet_.vms.size(); ++vm) {
+      moved[vm] = arrangement_.host_of(vm) != live_.scene.vms[vm].host;
+    }
+    return moved;
+  }
+
+  std::vector<HotHost> hot_hosts() const {
+    std::vector<HotHost> hot;
+    for (std::uint32_t host = 0; host < fleet_.hosts.size(); ++host) {
+      const Host& info = fleet_.hosts[host];
+      if (info.usage == nullptr || info.state != HostState::kUp) continue;
+      auto found = find_hotspot(*info.usage, info.name, options_.hotspot);
+      if (!found) continue;
+      hot.push_back({.host = host,
+                     .resource = found->resource,
+                     .why = std::move(found->why),
+                     .outright = found->outright});
+    }
+    return hot;
+  }
+
+  // Host by host; or, when there is time to search and it finds better, the whole fleet anew.
+  void shrink() {
+    plan_.hosts_bound = bins_bound(live_.scene.problem(options_.headroom));
+    Arrangement one_by_one = arrangement_;
+    const Decision freed =
+        consolidate(one_by_one, {}, {.low_memory = 1, .moves_max = moves_left()});
+    if (options_.search.count() > 0) {
+      Arrangement anew = arrangement_;
+      Decision packed = sequence(anew, pack_anew(), moves_left());
+      if (packed.refusals.empty() && used(anew) < used(one_by_one)) {
+        arrangement_ = std::move(anew);
+        take(std::move(packed));
+        return;
+      }
+    }
+    arrangement_ = std::move(one_by_one);
+    take(freed);
+  }
+
+  static std::size_t used(const Arrangement& arrangement) {
+    std::size_t used = 0;
+    for (std::uint32_t host = 0; host < arrangement.scene().hosts.size(); ++host) {
+      if (!arrangement.on(host).empty()) ++used;
+    }
+    return used;
+  }
+
+  std::vector<std::uint32_t> pack_anew() const {
+    const PackProblem problem = live_.scene.problem(options_.headroom);
+    Packing packing = pack_fleet(problem, {.budget = options_.search,
+                                           .seed = options_.seed,
+                                           .threads = 2,
+                                           .bins_enough = plan_.hosts_bound});
+    match_bins(problem, arrangement_.hosts_of(), packing);
+    return packing.bin_of;
+  }
+
+  std::size_t take(Decision decision) {
+    for (Step& step : decision.steps) plan_.moves.push_back(planned(std::move(step)));
+    for (Refusal& refusal : decision.refusals) {
+      refused_.try_emplace(refusal.vm, std::move(refusal.reason));
+    }
+    return decision.steps.size();
+  }
+
+  PlannedMove planned(Step step) const {
+    const Vm& vm = fleet_.vms[step.vm];
+    return {.vm = vm.id,
+            .name = vm.name,
+            .sharing_domain = vm.sharing_domain,
+            .source = fleet_.hosts[step.source].name,
+            .target = fleet_.hosts[step.target].name,
+            .paused = vm.state == VmState::kPaused,
+            .reason = std::move(step.reason),
+            .gain_pages = std::llround(step.gain_pages),
+            .cost_pages = rounded(step.cost_pages),
+            .terms = step.terms};
+  }
+
+  void explain_stays() {
+    std::set<VmId> moved;
+    for (const PlannedMove& move : plan_.moves) moved.insert(move.vm);
+    for (std::uint32_t vm = 0; vm < fleet_.vms.size(); ++vm) {
+      const Vm& info = fleet_.vms[vm];
+      if (moved.contains(info.id)) continue;
+      const auto refused = refused_.find(vm);
+      Stayed stayed = stays(vm);
+      if (refused != refused_.end()) stayed.reason = refused->second;
+      if (stayed.gain_pages > closest_gain_) {
+        closest_gain_ = stayed.gain_pages;
+        closest_ = stayed.reason;
+      }
+      plan_.stays.push_back(
+          {.vm = info.id, .name = info.name, .host = info.host, .reason = stayed.reason});
     }
   }
-  std::stable_sort(found.begin(), found.end(), [](const Candidate& a, const Candidate& b) {
-    return a.gain.pages > b.gain.pages;
-  });
-  for (Candidate& candidate : found) {
-    const Step& step = candidate.steps.front();
-    if (placement_.room(std::array{step.vm}, step.target).fits()) return std::move(candidate);
-  }
-  return {};
-}
 
-Candidate Planner::best_swap() {
-  Candidate best;
-  for (std::size_t u = 0; u < placement_.vm_count(); ++u) {
-    if (!placement_.may_move(u)) continue;
-    for (std::size_t v = u + 1; v < placement_.vm_count(); ++v) {
-      if (!placement_.may_move(v) || placement_.host_of(u) == placement_.host_of(v)) continue;
-      consider_swap(u, v, best);
+  Stayed stays(std::uint32_t vm) const {
+    const bool goes_on = weights_.sharing > 0 || weights_.balance > 0;
+    if (goes_on || !live_.scene.vms[vm].why_fixed.empty()) {
+      return why_stays(arrangement_, vm, improvement(options_.moves_max));
+    }
+    return {.reason =
+                fmt::format("no rule, drain or hotspot asks {} to move", fleet_.vms[vm].name)};
+  }
+
+  void note_what_is_left_out() {
+    for (const Host& host : fleet_.hosts) {
+      if (host.state == HostState::kUp) continue;
+      const std::size_t vms = fleet_.vms_on(host.name).size();
+      if (vms == 0) continue;
+      plan_.notes.push_back(fmt::format("{} is {}; its {} VMs are left out of account", host.name,
+                                        host.state == HostState::kDown ? "down" : "not seen yet",
+                                        vms));
     }
   }
-  return best;
-}
 
-void Planner::consider_swap(std::size_t u, std::size_t v, Candidate& best) {
-  const std::size_t source = placement_.host_of(u);
-  const std::size_t target = placement_.host_of(v);
-  Gain bound = gain_alone(placement_, u, target);
-  bound.pages += gain_alone(placement_, v, source).pages;
-  bound.moves = 2;
-  if (bound.each() < static_cast<double>(options_.gain_pages_min)) return;
-  if (bound.each() <= best.gain.each()) return;
-
-  const Estimate u_there = placement_.pages_without(v).common(placement_.vm(u));
-  const Estimate v_there = placement_.pages_without(u).common(placement_.vm(v));
-  const Gain u_gain = gain_between(u_there, placement_.common(u, source));
-  const Gain v_gain = gain_between(v_there, placement_.common(v, target));
-  const auto lacking = [&](std::size_t vm, const Estimate& there) {
-    const auto unique = static_cast<double>(placement_.vm(vm).fingerprint->counts().unique);
-    return std::max(0.0, unique - there.pages);
-  };
-  const Gain gain{.pages = u_gain.pages + v_gain.pages,
-                  .doubt = std::hypot(u_gain.doubt, v_gain.doubt),
-                  .cost = lacking(u, u_there) + lacking(v, v_there),
-                  .moves = 2};
-  if (!is_better(gain, best)) return;
-  Candidate swap{.kind = Kind::kSwap, .steps = {}, .gain = gain};
-  if (order_swap(u, v, swap)) best = std::move(swap);
-}
-
-// Whoever goes first must fit beside the other, who is still there.
-bool Planner::order_swap(std::size_t u, std::size_t v, Candidate& swap) {
-  for (const auto& [first, second] : {std::pair(u, v), std::pair(v, u)}) {
-    const std::array arriving{first};
-    const std::array leaving{second};
-    const std::size_t source = placement_.host_of(first);
-    const std::size_t target = placement_.host_of(second);
-    const bool fits = placement_.room_on_arrival(arriving, target).fits() &&
-                      placement_.room_at_the_end(arriving, target, leaving).fits() &&
-                      placement_.room_on_arrival(leaving, source, arriving).fits() &&
-                      placement_.room_at_the_end(leaving, source, arriving).fits();
-    if (!fits) continue;
-    swap.steps = {{.vm = first, .target = target}, {.vm = second, .target = source}};
-    return true;
+  std::string summarize(std::size_t by_rules, std::size_t by_heat) const {
+    const auto before = mib_text(static_cast<double>(plan_.shared_before_pages));
+    const auto after = mib_text(static_cast<double>(plan_.shared_after_pages));
+    const std::size_t moves = plan_.moves.size();
+    if (moves > 0) return summarize_moves(by_rules, by_heat, before, after);
+    const auto up = std::count_if(fleet_.hosts.begin(), fleet_.hosts.end(),
+                                  [](const Host& host) { return host.state == HostState::kUp; });
+    if (up < 2) return fmt::format("nothing to do: {} of the hosts is up", up);
+    if (!closest_.empty()) return "nothing is worth moving: " + closest_;
+    if (plan_.goal == Goal::kMovement) return "nothing must be moved";
+    if (plan_.goal == Goal::kHosts) return "no host can be freed";
+    return fmt::format(
+        "nothing is worth moving: no VM would share more elsewhere than the {} of now", before);
   }
-  return false;
-}
 
-Candidate Planner::best_together() {
-  Candidate best;
-  for (std::size_t source = 0; source < placement_.host_count(); ++source) {
-    if (!placement_.may_receive(source)) continue;
-    for (const Group& group : groups_of(source)) {
-      consider_group(group, source, best);
+  std::string summarize_moves(std::size_t by_rules, std::size_t by_heat, const std::string& before,
+                              const std::string& after) const {
+    const std::size_t moves = plan_.moves.size();
+    std::string text = fmt::format("{} {}", moves, moves == 1 ? "move" : "moves");
+    const std::size_t others = moves - by_rules - by_heat;
+    if (others == moves && plan_.freed_hosts.empty() && plan_.goal != Goal::kBalance) {
+      return text + fmt::format(" {} the predicted sharing from {} to {}",
+                                moves == 1 ? "raises" : "raise", before, after);
     }
-  }
-  return best;
-}
-
-void Planner::consider_group(const Group& group, std::size_t source, Candidate& best) {
-  for (std::size_t target = 0; target < placement_.host_count(); ++target) {
-    if (target == source || !placement_.may_receive(target)) continue;
-    consider_target(group, target, best);
-  }
-}
-
-void Planner::consider_target(const Group& group, std::size_t target, Candidate& best) {
-  double bound = -group.held_back.pages;
-  for (const std::size_t vm : group.members) bound += placement_.common(vm, target).pages;
-  const auto size = static_cast<double>(group.members.size());
-  const double least = std::max(static_cast<double>(options_.gain_pages_min), best.gain.each());
-  if (bound < least * size) return;
-
-  const std::vector<const Vm*> members = placement_.vms(group.members);
-  const PageUnion pages(members);
-  const Estimate there = placement_.pages(target).common(pages);
-  Gain gain = gain_between(there, group.held_back);
-  gain.moves = group.members.size();
-  gain.cost = std::max(0.0, static_cast<double>(pages.footprint()) - there.pages);
-  if (!is_better(gain, best) || !placement_.room(group.members, target).fits()) return;
-
-  best = {.kind = Kind::kTogether, .steps = {}, .gain = gain};
-  for (const std::size_t vm : group.members) best.steps.push_back({.vm = vm, .target = target});
-}
-
-const std::vector<Group>& Planner::groups_of(std::size_t host) {
-  std::vector<Group>& groups = groups_.at(host);
-  if (grouped_at_.at(host) == placement_.version(host)) return groups;
-  grouped_at_.at(host) = placement_.version(host);
-  groups.clear();
-  std::set<std::vector<std::size_t>> seen;
-  for (const std::size_t first : movable_on(host)) grow(first, seen, groups);
-  return groups;
-}
-
-std::vector<std::size_t> Planner::movable_on(std::size_t host) const {
-  std::vector<std::size_t> movable;
-  for (const std::size_t vm : placement_.on(host)) {
-    if (placement_.may_move(vm)) movable.push_back(vm);
-  }
-  return movable;
-}
-
-std::size_t Planner::closest_to(const PageUnion& pages,
-                                const std::vector<std::size_t>& candidates) const {
-  std::size_t closest = candidates.front();
-  double most = -1;
-  for (const std::size_t vm : candidates) {
-    const double common = pages.common(placement_.vm(vm)).pages;
-    if (common <= most) continue;
-    closest = vm;
-    most = common;
-  }
-  return closest;
-}
-
-void Planner::grow(std::size_t first, std::set<std::vector<std::size_t>>& seen,
-                   std::vector<Group>& found) {
-  const std::size_t host = placement_.host_of(first);
-  std::vector<std::size_t> outside = movable_on(host);
-  std::vector<std::size_t> members{first};
-  PageUnion pages(placement_.vms(members));
-  std::erase(outside, first);
-  while (!outside.empty() && members.size() < options_.group_max) {
-    const std::size_t closest = closest_to(pages, outside);
-    members.push_back(closest);
-    pages.add(placement_.vm(closest));
-    std::erase(outside, closest);
-    std::vector<std::size_t> sorted = members;
-    std::sort(sorted.begin(), sorted.end());
-    if (!seen.insert(sorted).second) continue;
-    const PageUnion stay_behind(placement_.vms_on(host, sorted));
-    found.push_back({.members = std::move(sorted), .held_back = stay_behind.common(pages)});
-  }
-}
-
-std::string Planner::explain(Kind kind, const Step& step, const std::vector<std::size_t>& members) {
-  switch (kind) {
-    case Kind::kNone:
-      break;
-    case Kind::kAlone:
-      return why_alone(placement_, step.vm, step.target);
-    case Kind::kTogether:
-      return why_together(placement_, members, step.target);
-    case Kind::kSwap:
-      return why_swapped(placement_, step.vm,
-                         step.vm == members.front() ? members.back() : members.front());
-  }
-  return {};
-}
-
-void Planner::take(const Candidate& candidate, Plan& plan) {
-  std::vector<std::string> reasons;
-  std::vector<std::size_t> members;
-  for (const Step& step : candidate.steps) members.push_back(step.vm);
-  for (const Step& step : candidate.steps) {
-    reasons.push_back(explain(candidate.kind, step, members));
-  }
-  for (std::size_t i = 0; i < candidate.steps.size(); ++i) {
-    const Step& step = candidate.steps[i];
-    const Vm& vm = placement_.vm(step.vm);
-    const Gain gain = gain_alone(placement_, step.vm, step.target);
-    plan.moves.push_back({.vm = vm.id,
-                          .name = vm.name,
-                          .sharing_domain = vm.sharing_domain,
-                          .source = vm.host,
-                          .target = placement_.host(step.target).name,
-                          .reason = std::move(reasons[i]),
-                          .gain_pages = std::llround(gain.pages),
-                          .cost_pages = rounded(gain.cost)});
-    placement_.move(step.vm, step.target);
-  }
-}
-
-std::string Planner::summarize(const Plan& plan) {
-  const auto before = mib_text(static_cast<double>(plan.shared_before_pages));
-  const auto after = mib_text(static_cast<double>(plan.shared_after_pages));
-  if (!plan.moves.empty()) {
-    return fmt::format("{} {} the predicted sharing from {} to {}", plan.moves.size(),
-                       plan.moves.size() == 1 ? "move raises" : "moves raise", before, after);
-  }
-  std::size_t hosts_up = 0;
-  for (std::size_t host = 0; host < placement_.host_count(); ++host) {
-    if (placement_.may_receive(host)) ++hosts_up;
-  }
-  if (hosts_up < 2) return fmt::format("nothing to do: {} of the hosts is up", hosts_up);
-
-  // The VM that comes closest to a move stands for all.
-  const Stay* closest = nullptr;
-  double closest_gain = 0;
-  for (std::size_t vm = 0; vm < placement_.vm_count(); ++vm) {
-    if (!placement_.may_move(vm)) continue;
-    for (std::size_t target = 0; target < placement_.host_count(); ++target) {
-      if (target == placement_.host_of(vm) || !placement_.may_receive(target)) continue;
-      const Gain gain = gain_alone(placement_, vm, target);
-      if (gain.pages <= closest_gain) continue;
-      closest_gain = gain.pages;
-      closest = &plan.stays.at(vm);
+    std::string why;
+    const auto add = [&](std::size_t count, std::string_view what) {
+      if (count > 0) why += fmt::format("{}{} {}", why.empty() ? ": " : ", ", count, what);
+    };
+    add(by_rules, "for rules and drains");
+    add(by_heat, "for hotspots");
+    add(others, fmt::format("for {}", to_string(plan_.goal)));
+    text += why;
+    if (!plan_.freed_hosts.empty()) {
+      text += "; freed: ";
+      for (const std::string& host : plan_.freed_hosts) {
+        text += (host == plan_.freed_hosts.front() ? "" : ", ") + host;
+      }
     }
+    return text + fmt::format("; predicted sharing {} before, {} after", before, after);
   }
-  if (closest != nullptr) return "nothing is worth moving: " + closest->reason;
-  return fmt::format("nothing is worth moving: no VM would share more elsewhere than the {} of now",
-                     before);
+
+  const Fleet& fleet_;
+  const PlanOptions& options_;
+  const LiveScene& live_;
+  Weights weights_;
+  Arrangement arrangement_;
+  Plan plan_;
+  std::map<std::uint32_t, std::string> refused_;
+  double closest_gain_ = 0;  // Of the VM that comes closest to a move, and why it stays.
+  std::string closest_;
+};
+
+Result<void> check_can_move(const Vm& vm) {
+  if (!vm.copy_on.empty()) {
+    return fail(Errc::kInvalid, fmt::format("{} has a copy on {}: a migration goes on, or left it",
+                                            vm.name, vm.copy_on));
+  }
+  if (vm.state == VmState::kRunning || vm.state == VmState::kPaused) return {};
+  return fail(Errc::kInvalid,
+              fmt::format("{} neither runs nor is paused; it cannot be moved live", vm.name));
 }
 
 }  // namespace
 
-Plan plan(const Fleet& fleet, const PlanOptions& options) {
-  return Planner(fleet, options).run();
+std::string_view to_string(PlanKind kind) {
+  switch (kind) {
+    case PlanKind::kAsked:
+      return "asked";
+    case PlanKind::kShadow:
+      return "shadow";
+    case PlanKind::kRecommended:
+      return "recommended";
+    case PlanKind::kAutomatic:
+      return "automatic";
+  }
+  return "unknown";
+}
+
+Result<Plan> plan(const Fleet& fleet, const PlanOptions& options) {
+  const LiveScene live =
+      TRY(make_live_scene(fleet, {.rules = options.rules,
+                                  .resting = options.resting,
+                                  .fingerprint_age_max = options.fingerprint_age_max}));
+  return Planner(fleet, options, live).run();
 }
 
 Result<Plan> plan_move(const Fleet& fleet, std::string_view vm_name, std::string_view target_name,
@@ -384,45 +337,34 @@ Result<Plan> plan_move(const Fleet& fleet, std::string_view vm_name, std::string
   if (named->host == to->name) {
     return fail(Errc::kInvalid, fmt::format("{} is on {} already", named->name, to->name));
   }
-  const Host* const from = fleet.find_host(named->host);
-  for (const Host* host : {from, to}) {
+  for (const Host* host : {fleet.find_host(named->host), to}) {
     if (host->state == HostState::kUp) continue;
     return fail(Errc::kUnavailable,
                 fmt::format("{} is down: its agent does not report", host->name));
   }
-  if (!named->copy_on.empty()) {
-    return fail(Errc::kInvalid, fmt::format("{} has a copy on {}: a migration goes on, or left it",
-                                            named->name, named->copy_on));
-  }
-  if (named->state != VmState::kRunning && named->state != VmState::kPaused) {
-    return fail(Errc::kInvalid,
-                fmt::format("{} neither runs nor is paused; it cannot be moved live", named->name));
-  }
+  TRY(check_can_move(*named));
 
-  Placement placement(fleet, options);
-  const auto vm = static_cast<std::size_t>(named - fleet.vms.data());
-  const auto target = static_cast<std::size_t>(to - fleet.hosts.data());
-  const Placement::Room room = placement.room(std::array{vm}, target);
-  if (!room.fits()) {
+  // An old fingerprint is better than none: the administrator has decided already.
+  const LiveScene live =
+      TRY(make_live_scene(fleet, {.rules = options.rules,
+                                  .resting = {},
+                                  .fingerprint_age_max = std::chrono::milliseconds::max()}));
+  const auto vm = static_cast<std::uint32_t>(named - fleet.vms.data());
+  const auto target = static_cast<std::uint32_t>(to - fleet.hosts.data());
+  Planner planner(fleet, options, live);
+  const Arrangement& arrangement = planner.arrangement();
+  const Unit unit = arrangement.unit_of(std::span(&vm, 1));
+  if (const auto obstacle = arrangement.obstacle(unit, target)) {
+    if (obstacle->kind != Obstacle::Kind::kMemory) {
+      return fail(Errc::kInvalid,
+                  named->name + " was not moved: " + arrangement.describe(*obstacle, target));
+    }
     return fail(Errc::kInvalid,
                 fmt::format("{} has no room for {}: it brings {} and {} are free", to->name,
-                            named->name, mib_text(static_cast<double>(room.needed)),
-                            mib_text(static_cast<double>(room.free))));
+                            named->name, mib_text(obstacle->needed), mib_text(obstacle->free)));
   }
-  Plan plan;
-  plan.shared_before_pages = rounded(placement.shared_pages());
-  const Gain gain = gain_alone(placement, vm, target);
-  plan.moves.push_back({.vm = named->id,
-                        .name = named->name,
-                        .sharing_domain = named->sharing_domain,
-                        .source = named->host,
-                        .target = to->name,
-                        .paused = named->state == VmState::kPaused,
-                        .reason = "asked for; " + why_alone(placement, vm, target),
-                        .gain_pages = std::llround(gain.pages),
-                        .cost_pages = rounded(gain.cost)});
-  placement.move(vm, target);
-  plan.shared_after_pages = rounded(placement.shared_pages());
+  planner.move_one(vm, target);
+  Plan plan = planner.take_plan();
   plan.summary = fmt::format("{} moves from {} to {}", named->name, named->host, to->name);
   return plan;
 }

@@ -43,7 +43,9 @@ class Relief {
   }
 
   void cool(const HotHost& hot) {
-    while (is_hot(hot.host)) {
+    bool must = hot.outright;
+    while (must || is_hot(hot.host)) {
+      must = false;
       std::vector<Candidate> candidates = candidates_on(hot.host);
       if (move_one_that_suffices(hot, candidates) || move_most_for_its_memory(hot, candidates)) {
         continue;

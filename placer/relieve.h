@@ -12,7 +12,8 @@ namespace samepage::placer {
 struct HotHost {
   std::uint32_t host = 0;
   Resource resource = Resource::kCpu;
-  std::string why;  ///< One sentence.
+  std::string why;        ///< One sentence.
+  bool outright = false;  ///< One VM leaves even if no resource is above its threshold.
 };
 
 struct ReliefOptions {

@@ -79,6 +79,7 @@ Result<void> Roster::hello(std::string_view host, const HostFacts& facts) {
     return fail(Errc::kInvalid, "the agent of " + std::string(host) + " offers " +
                                     std::to_string(facts.memory_bytes) + " bytes of memory");
   }
+  TRY(check_text("hardware", facts.hardware));
   speaker->facts = facts;
   speaker->is_connected = true;
   return {};
@@ -179,14 +180,20 @@ Result<std::vector<std::string>> Roster::report(std::string_view host, const Hos
     }
   }
   for (auto& [id, entry] : entries) remember(entry);
+  observe(host, *speaker, report, notes);
   speaker->vms = std::move(entries);
   speaker->memory = report.memory;
+  if (report.clock.count() > 0) {
+    speaker->counted.clear();
+    for (const auto& [id, entry] : speaker->vms) speaker->counted.insert(id);
+  }
   speaker->reported_at = clock_.now();
   speaker->has_reported = true;
   speaker->is_connected = true;
   std::erase_if(scanned_, [&](const auto& known) {
     return clock_.now() - known.second.seen_at > options_.departed_age_max;
   });
+  forget_departed();
   note_copies(host, notes);
   return notes;
 }
@@ -218,6 +225,13 @@ bool Roster::is_up(const Member& member) const {
          clock_.now() - member.reported_at <= options_.report_age_max;
 }
 
+// An agent counts frames when it scans; reports in between repeat what it counted.
+bool Roster::is_counted_anew(const Member& member) const {
+  return std::equal(member.vms.begin(), member.vms.end(), member.counted.begin(),
+                    member.counted.end(),
+                    [](const auto& here, const VmId& counted) { return here.first == counted; });
+}
+
 Host Roster::describe(const std::string& name, const Member& member) const {
   Host host{.name = name,
             .state = HostState::kNeverSeen,
@@ -226,11 +240,25 @@ Host Roster::describe(const std::string& name, const Member& member) const {
             .address = member.facts.address,
             .agent_version = member.facts.agent_version,
             .hypervisor_version = member.facts.hypervisor_version,
+            .hardware = member.facts.hardware,
+            .link_bytes_s = static_cast<double>(member.facts.link_bytes_s),
+            .labels = {},
             .memory = std::nullopt,
+            .usage = member.usage,
             .report_age = std::nullopt};
+  const std::string violation = violation_on(member);
+  if (!violation.empty()) {
+    auto usage = host.usage == nullptr ? std::make_shared<HostUsage>(options_.usage_window)
+                                       : std::make_shared<HostUsage>(*host.usage);
+    usage->pressure.violation = violation;
+    host.usage = std::move(usage);
+  }
+  const auto labels = labels_.find(name);
+  if (labels != labels_.end()) host.labels = labels->second;
   if (member.has_reported) {
     host.state = is_up(member) ? HostState::kUp : HostState::kDown;
     host.memory = member.memory;
+    host.memory_is_of_now = is_counted_anew(member);
     host.report_age = age(clock_.now(), member.reported_at);
   }
   return host;
@@ -277,6 +305,8 @@ Fleet Roster::fleet() const {
     vm.copy_on = owner.copy_on;
     vm.runs_twice = owner.runs_twice;
     if (vm.fingerprint != nullptr) vm.fingerprint_age = age(now, owner.entry->fingerprinted_at);
+    const auto usage = vm_usage_.find(id.uuid);
+    if (usage != vm_usage_.end()) vm.usage = usage->second;
     fleet.vms.push_back(std::move(vm));
   }
   std::sort(fleet.vms.begin(), fleet.vms.end(), [](const Vm& a, const Vm& b) {

@@ -5,14 +5,17 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/clock.h"
 #include "core/result.h"
 #include "placer/fleet.h"
+#include "placer/usage.h"
 
 namespace samepage::placer {
 
@@ -23,6 +26,8 @@ struct HostFacts {
   std::uint64_t memory_bytes = 0;
   std::uint32_t cpus = 0;
   std::string address;
+  std::string hardware = {};
+  std::uint64_t link_bytes_s = 0;
 };
 
 /// One VM in an agent's report; nothing in it is trusted.
@@ -36,11 +41,35 @@ struct ReportedVm {
   std::string sharing_domain;
   std::vector<std::byte> fingerprint;  ///< Serialized; empty until the agent's first scan of it.
   std::chrono::milliseconds fingerprint_age{0};
+  std::uint64_t network_bytes = 0;
+  std::uint64_t disk_bytes = 0;
 };
 
 struct HostReport {
   std::vector<ReportedVm> vms;
   HostMemory memory;
+  std::chrono::milliseconds clock{0};  ///< The agent's steady clock; 0: no usage in this report.
+  double cpu_stalled = 0;
+  double memory_stalled = 0;
+  double io_stalled = 0;
+};
+
+/// One observation of what a host (parts of its capacity) or a VM (cores, bytes a second, and no
+/// memory) used.
+struct UsageSample {
+  std::string subject;  ///< The host's name, or the VM's UUID.
+  bool is_host = false;
+  double cpu = 0;
+  double network = 0;
+  double disk = 0;
+  double memory = 0;
+};
+
+/// What an application, or somebody for it, says of its own figure.
+struct AppFigure {
+  std::string what;  ///< "response_ms"
+  double value = 0;
+  double limit = 0;  ///< Above it the application's promise is broken.
 };
 
 /// What the agents said last. It is soft state: lost with the process, complete again one report
@@ -63,6 +92,12 @@ class Roster {
     /// The fingerprint of a VM that no host reports is kept for so long: it may be on its way.
     std::chrono::seconds departed_age_max{600};
     std::size_t fingerprints_max = 100'000;
+
+    /// Rates are taken over at least so long: reports that were asked for come in between.
+    std::chrono::milliseconds usage_gap_min{500};
+    std::size_t usage_window = 200;            ///< Observations kept of each host and VM.
+    double link_bytes_s_max = 1e12;            ///< Counters that rise faster lie.
+    std::chrono::seconds figure_age_max{300};  ///< An application's figure counts for so long.
   };
 
   Roster(const Options& options, const Clock& clock) : options_(options), clock_(clock) {}
@@ -82,6 +117,20 @@ class Roster {
   /// Returns one sentence for each oddity that it noted. kNotFound: the host is not enrolled.
   /// kInvalid: the report is absurd (its first fault is named); the earlier report stands.
   Result<std::vector<std::string>> report(std::string_view host, const HostReport& report);
+
+  /// What the last reports that had counters told, of the hosts and VMs that they were about; each
+  /// is told once.
+  std::vector<UsageSample> take_samples() { return std::exchange(fresh_samples_, {}); }
+
+  /// Puts back what was known before a restart, oldest first.
+  void restore(const std::vector<UsageSample>& samples);
+
+  /// kInvalid: the figure is no sound number. kNotFound: no report has such a VM.
+  Result<void> tell(const VmId& vm, const AppFigure& figure);
+
+  void set_labels(std::map<std::string, std::map<std::string, std::string>> labels) {
+    labels_ = std::move(labels);
+  }
 
   /// The connection to a host's agent is gone: the host is down until its next report.
   void lost(std::string_view host);
@@ -103,8 +152,22 @@ class Roster {
     TimePoint fingerprinted_at;
   };
   struct Owner;
+  struct Counters {
+    std::chrono::milliseconds clock{0};
+    double cpu_seconds = 0;
+    std::uint64_t network_bytes = 0;
+    std::uint64_t disk_bytes = 0;
+  };
+  struct Told {
+    AppFigure figure;
+    TimePoint at;
+  };
   struct Member {
     HostFacts facts;
+    std::map<VmId, Counters> counters;
+    std::set<VmId> counted;  ///< The VMs that were there when its memory was counted.
+    std::shared_ptr<const HostUsage> usage;
+    std::uint64_t shared_pages_max = 0;  ///< The most that it shared of late.
     HostMemory memory;
     std::map<VmId, Entry> vms;
     TimePoint reported_at;
@@ -118,14 +181,27 @@ class Roster {
   Entry take(const ReportedVm& reported, std::vector<std::string>& notes) const;
   void remember(Entry& entry);
   bool is_up(const Member& member) const;
+  bool is_counted_anew(const Member& member) const;
   Host describe(const std::string& name, const Member& member) const;
   void claim(Owner& owner, const Member& member, const Entry& entry) const;
+  void observe(std::string_view host, Member& speaker, const HostReport& report,
+               std::vector<std::string>& notes);
+  std::optional<UsageSample> rates(const ReportedVm& vm, const Counters& before,
+                                   std::chrono::milliseconds clock) const;
+  void add_to(const UsageSample& sample);
+  void forget_departed();
+  Pressure pressure(Member& speaker, const HostReport& report) const;
+  std::string violation_on(const Member& member) const;
   void note_copies(std::string_view host, std::vector<std::string>& notes) const;
 
   Options options_;
   const Clock& clock_;
   std::set<std::string> domains_{"default"};
   std::map<std::string, Member, std::less<>> members_;
+  std::map<std::string, std::shared_ptr<const VmUsage>> vm_usage_;  ///< By UUID.
+  std::map<VmId, Told> figures_;
+  std::map<std::string, std::map<std::string, std::string>> labels_;  ///< By host.
+  std::vector<UsageSample> fresh_samples_;
   std::map<VmId, Scanned> scanned_;  ///< Each VM's last fingerprint, wherever it was made.
 };
 

@@ -96,18 +96,6 @@ class Groups {
   std::vector<std::string> rule_;
 };
 
-Result<void> check_shape(const Rule& rule) {
-  const bool needs_vms = rule.kind != Kind::kMaintenance;
-  const bool needs_hosts =
-      rule.kind == Kind::kPin || rule.kind == Kind::kAvoid || rule.kind == Kind::kMaintenance;
-  if (needs_vms && rule.vms.empty())
-    return fail(Errc::kInvalid, "rule " + rule.name + " names no VM");
-  if (needs_hosts && rule.hosts.empty()) {
-    return fail(Errc::kInvalid, "rule " + rule.name + " names no host");
-  }
-  return {};
-}
-
 /// The hosts of one group of VMs, and the rule that narrowed them last.
 struct Allowed {
   std::vector<bool> hosts;
@@ -216,6 +204,18 @@ Result<Rule::Kind> parse_rule_kind(std::string_view text) {
   }
   return fail(Errc::kInvalid,
               fmt::format("no kind of rule is named {}; there are {}", text, names));
+}
+
+Result<void> check_shape(const Rule& rule) {
+  const bool needs_vms = rule.kind != Kind::kMaintenance;
+  const bool needs_hosts =
+      rule.kind == Kind::kPin || rule.kind == Kind::kAvoid || rule.kind == Kind::kMaintenance;
+  if (needs_vms && rule.vms.empty())
+    return fail(Errc::kInvalid, "rule " + rule.name + " names no VM");
+  if (needs_hosts && rule.hosts.empty()) {
+    return fail(Errc::kInvalid, "rule " + rule.name + " names no host");
+  }
+  return {};
 }
 
 Result<std::vector<std::string>> apply_rules(const std::vector<Rule>& rules, Scene& scene) {

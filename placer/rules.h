@@ -32,6 +32,9 @@ std::string_view to_string(Rule::Kind kind);  ///< "together", "apart", ...
 /// kInvalid: no such kind; the message lists them.
 Result<Rule::Kind> parse_rule_kind(std::string_view text);
 
+/// kInvalid: a rule that names none of what its kind needs.
+Result<void> check_shape(const Rule& rule);
+
 /// Writes rules into a scene: groups, allowed hosts, VMs that are fixed, hosts that are closed.
 /// Returns a sentence for each VM or host that a rule names and that is not there (it may be gone,
 /// or not yet there). kInvalid: two rules, named in the message, cannot both hold, or one alone

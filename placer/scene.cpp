@@ -1,10 +1,11 @@
 #include "placer/scene.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 
 #include <fmt/format.h>
+
+#include "placer/packing/wide_cells.h"
 
 namespace samepage::placer {
 namespace {
@@ -44,12 +45,30 @@ std::string_view to_string(Resource resource) {
   return "unknown";
 }
 
+double Scene::pages(CellSpan cells) const {
+  return pages_of_cells.at(count_both(cells.data(), cells.data(), cells.size()));
+}
+
 double Scene::pages(const PackItem& demand) const {
-  std::size_t cells = 0;
-  for (const std::uint64_t word : demand.cells) {
-    cells += static_cast<std::size_t>(std::popcount(word));
-  }
-  return pages_of_cells.at(cells) + demand.own;
+  return pages(demand.cells) + demand.own;
+}
+
+double Scene::common(CellSpan a, CellSpan b) const {
+  const std::size_t in_a = count_both(a.data(), a.data(), a.size());
+  const std::size_t in_b = count_both(b.data(), b.data(), b.size());
+  const std::size_t added = count_only(a.data(), b.data(), a.size());
+  return std::max(0.0, pages_of_cells[in_a] + pages_of_cells[in_b] - pages_of_cells[in_b + added]);
+}
+
+// One band of fingerprinter/overlap.cpp at beta = 1: what colliding cells and the sample do to
+// n1 + n2 - U, less the pages of the sample themselves, which are certain.
+double Scene::error(double a, double b, double common) const {
+  constexpr double kZ95 = 1.96;
+  if (sampled >= 1 || cells_in_use <= 0) return 0;
+  const auto grown = [&](double pages) { return std::expm1(pages * sampled / cells_in_use); };
+  const double cell = grown(a + b - common) - grown(a) - grown(b) + 2 * grown(common);
+  const double variance = std::max(cell * cells_in_use, 1.0) / (sampled * sampled) - common;
+  return kZ95 * std::sqrt(std::max(variance, 1 / sampled));
 }
 
 std::uint32_t Scene::find_host(std::string_view name) const {

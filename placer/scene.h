@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,7 @@ struct SceneHost {
   bool is_up = true;
   std::string why_closed;  ///< Why nothing may arrive; empty when it may.
   bool leave = false;      ///< Its VMs are to leave: maintenance.
+  double warmth = 0;       ///< From 0 to 1: how much of what VMs about to start read it has cached.
 };
 
 struct SceneVm {
@@ -38,16 +40,28 @@ struct SceneVm {
 
 /// A fleet in numbers, of any size and from any source: what every decision is computed from. Hosts
 /// and VMs go by their positions. Made from agents' reports (live_scene.h) or from a scenario file.
+/// Where cells stand for a sample of the pages, numbers of pages are estimates, and error() says
+/// how far they may be off.
 ///
 /// Invariant (checked by find_scene_fault()): positions are in range, numbers finite and not
 /// negative, bitmaps all of `words` words.
 struct Scene {
   std::size_t words = 0;
   std::vector<double> pages_of_cells;
+  double sampled = 1;       ///< Part of all pages that cells stand for; 1: every page, exactly.
+  double cells_in_use = 0;  ///< Of a sample: cells that pages can fall into.
   std::vector<SceneHost> hosts;
   std::vector<SceneVm> vms;
 
-  double pages(const PackItem& demand) const;            ///< Of one item alone, merged.
+  using CellSpan = std::span<const std::uint64_t>;
+  double pages(const PackItem& demand) const;  ///< Of one item alone, merged.
+  double pages(CellSpan cells) const;
+  double common(CellSpan a, CellSpan b) const;  ///< Pages that both have.
+
+  /// Half of the 95 % interval around `common` pages that sets of `a` and `b` pages are estimated
+  /// to have in common.
+  double error(double a, double b, double common) const;
+
   std::uint32_t find_host(std::string_view name) const;  ///< kNowhere: none.
   std::uint32_t find_vm(std::string_view name_or_id) const;
 

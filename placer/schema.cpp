@@ -100,7 +100,65 @@ CREATE TABLE domains (
 ) WITHOUT ROWID;
 )sql";
 
-constexpr std::array kSchema{kFirst};
+// Moves of one plan may run at the same time, but those of one VM never do. Names in `notes` and
+// `freed_hosts` are one a line.
+constexpr std::string_view kPlansOfAllKinds = R"sql(
+DROP INDEX one_move_runs;
+CREATE UNIQUE INDEX one_move_of_a_vm_runs ON moves (vm) WHERE state = 'running';
+ALTER TABLE plans ADD COLUMN kind TEXT NOT NULL DEFAULT 'asked';
+ALTER TABLE plans ADD COLUMN goal TEXT NOT NULL DEFAULT 'sharing';
+ALTER TABLE plans ADD COLUMN weight_sharing REAL NOT NULL DEFAULT 1;
+ALTER TABLE plans ADD COLUMN weight_hosts REAL NOT NULL DEFAULT 0;
+ALTER TABLE plans ADD COLUMN weight_movement REAL NOT NULL DEFAULT 0;
+ALTER TABLE plans ADD COLUMN weight_balance REAL NOT NULL DEFAULT 0;
+ALTER TABLE plans ADD COLUMN hosts_before INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE plans ADD COLUMN hosts_after INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE plans ADD COLUMN hosts_bound INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE plans ADD COLUMN freed_hosts TEXT NOT NULL DEFAULT '';
+ALTER TABLE plans ADD COLUMN notes TEXT NOT NULL DEFAULT '';
+ALTER TABLE moves ADD COLUMN term_sharing REAL NOT NULL DEFAULT 0;
+ALTER TABLE moves ADD COLUMN term_hosts REAL NOT NULL DEFAULT 0;
+ALTER TABLE moves ADD COLUMN term_movement REAL NOT NULL DEFAULT 0;
+ALTER TABLE moves ADD COLUMN term_balance REAL NOT NULL DEFAULT 0;
+
+CREATE TABLE rules (
+  name TEXT PRIMARY KEY,
+  kind TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE rule_members (
+  rule TEXT NOT NULL REFERENCES rules (name) ON DELETE CASCADE,
+  is_host INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  PRIMARY KEY (rule, is_host, position)
+) WITHOUT ROWID;
+
+CREATE TABLE host_labels (
+  host TEXT NOT NULL REFERENCES hosts (name) ON DELETE CASCADE,
+  label TEXT NOT NULL,
+  value TEXT NOT NULL,
+  PRIMARY KEY (host, label)
+) WITHOUT ROWID;
+
+CREATE TABLE settings (
+  name TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE usage (
+  subject TEXT NOT NULL,
+  at INTEGER NOT NULL,
+  cpu REAL NOT NULL,
+  network REAL NOT NULL,
+  disk REAL NOT NULL,
+  memory REAL NOT NULL,
+  PRIMARY KEY (subject, at)
+) WITHOUT ROWID;
+CREATE INDEX usage_by_age ON usage (at);
+)sql";
+
+constexpr std::array kSchema{kFirst, kPlansOfAllKinds};
 
 }  // namespace
 

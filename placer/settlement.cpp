@@ -3,63 +3,64 @@
 namespace samepage::placer {
 namespace {
 
-Step settle_running_source(std::optional<Presence> target) {
-  if (!target) return Step::kStayedAsk;
+Settling settle_running_source(std::optional<Presence> target) {
+  if (!target) return Settling::kStayedAsk;
   switch (*target) {
     case Presence::kAbsent:
-      return Step::kStayed;
+      return Settling::kStayed;
     case Presence::kPaused:
-      return Step::kDiscardTarget;
+      return Settling::kDiscardTarget;
     case Presence::kRunning:
-      return Step::kTwice;
+      return Settling::kTwice;
     case Presence::kOther:
-      return Step::kLookAgain;
+      return Settling::kLookAgain;
   }
-  return Step::kLookAgain;
+  return Settling::kLookAgain;
 }
 
 // Two paused copies are left alone: libvirt on the source may know that the target's copy is the
 // good one and be about to end its own, and then discarding the target's would lose the VM.
-Step settle_paused_source(std::optional<Presence> target) {
-  if (!target) return Step::kAskAgain;
+Settling settle_paused_source(std::optional<Presence> target) {
+  if (!target) return Settling::kAskAgain;
   switch (*target) {
     case Presence::kAbsent:
-      return Step::kResumeSource;
+      return Settling::kResumeSource;
     case Presence::kPaused:
-      return Step::kLookAgain;
+      return Settling::kLookAgain;
     case Presence::kRunning:
-      return Step::kDiscardSource;
+      return Settling::kDiscardSource;
     case Presence::kOther:
-      return Step::kLookAgain;
+      return Settling::kLookAgain;
   }
-  return Step::kLookAgain;
+  return Settling::kLookAgain;
 }
 
-Step settle_absent_source(std::optional<Presence> target) {
-  if (!target) return Step::kAskAgain;
+Settling settle_absent_source(std::optional<Presence> target) {
+  if (!target) return Settling::kAskAgain;
   switch (*target) {
     case Presence::kAbsent:
-      return Step::kGone;
+      return Settling::kGone;
     case Presence::kPaused:
-      return Step::kResumeTarget;
+      return Settling::kResumeTarget;
     case Presence::kRunning:
-      return Step::kDone;
+      return Settling::kDone;
     case Presence::kOther:
-      return Step::kLookAgain;
+      return Settling::kLookAgain;
   }
-  return Step::kLookAgain;
+  return Settling::kLookAgain;
 }
 
 }  // namespace
 
-Step settle(std::optional<Presence> source, std::optional<Presence> target, bool paused_by_owner) {
+Settling settle(std::optional<Presence> source, std::optional<Presence> target,
+                bool paused_by_owner) {
   if (paused_by_owner && source == Presence::kPaused && target == Presence::kAbsent) {
-    return Step::kStayed;
+    return Settling::kStayed;
   }
   if (paused_by_owner && source == Presence::kAbsent && target == Presence::kPaused) {
-    return Step::kDone;
+    return Settling::kDone;
   }
-  if (!source) return Step::kAskAgain;
+  if (!source) return Settling::kAskAgain;
   switch (*source) {
     case Presence::kRunning:
       return settle_running_source(target);
@@ -68,9 +69,9 @@ Step settle(std::optional<Presence> source, std::optional<Presence> target, bool
     case Presence::kAbsent:
       return settle_absent_source(target);
     case Presence::kOther:
-      return target ? Step::kLookAgain : Step::kAskAgain;
+      return target ? Settling::kLookAgain : Settling::kAskAgain;
   }
-  return Step::kLookAgain;
+  return Settling::kLookAgain;
 }
 
 }  // namespace samepage::placer

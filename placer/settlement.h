@@ -8,7 +8,7 @@
 namespace samepage::placer {
 
 /// What to do next about a move whose end nobody saw.
-enum class Step : std::uint8_t {
+enum class Settling : std::uint8_t {
   kAskAgain,       ///< A host that must be asked did not answer; nothing may be done.
   kLookAgain,      ///< Both answered, but the hosts are still at it, or a person must decide.
   kDone,           ///< The target runs it and the source has let go of it.
@@ -29,7 +29,7 @@ enum class Step : std::uint8_t {
 /// Invariant: a copy is resumed only when the other host said that it has none, and discarded only
 /// when the other host said that it runs the VM. See "Never twice" in docs/design-notes.md.
 /// `paused_by_owner`: the only copy is then left paused, wherever it is.
-Step settle(std::optional<Presence> source, std::optional<Presence> target,
-            bool paused_by_owner = false);
+Settling settle(std::optional<Presence> source, std::optional<Presence> target,
+                bool paused_by_owner = false);
 
 }  // namespace samepage::placer

@@ -101,7 +101,7 @@ std::uint64_t PageUnion::footprint() const {
 
 std::uint64_t own_pages(const Vm& vm) {
   if (vm.fingerprint == nullptr) return vm.memory_pages;
-  return vm.fingerprint->counts().unique + vm.fingerprint->counts().duplicate;
+  return vm.fingerprint->counts().present() - vm.fingerprint->counts().zero;
 }
 
 std::vector<PairSharing> most_alike(const Fleet& fleet, std::size_t count) {

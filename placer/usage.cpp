@@ -96,16 +96,17 @@ std::optional<Hotspot> find_hotspot(const HostUsage& usage, const std::string& h
   if (usage.pressure.memory_stalled > options.memory_stalled_max) {
     return Hotspot{.resource = Resource::kMemory,
                    .why = fmt::format("tasks on {} wait for memory {:.0f} % of the time", host,
-                                      100 * usage.pressure.memory_stalled)};
+                                      100 * usage.pressure.memory_stalled),
+                   .outright = true};
   }
   if (usage.pressure.cpu_stalled > options.cpu_stalled_max) {
     return Hotspot{.resource = Resource::kCpu,
                    .why = fmt::format("tasks on {} wait for a CPU {:.0f} % of the time", host,
-                                      100 * usage.pressure.cpu_stalled)};
+                                      100 * usage.pressure.cpu_stalled),
+                   .outright = true};
   }
-  if (usage.pressure.violated > 0) {
-    return Hotspot{.resource = Resource::kCpu,
-                   .why = "an application on " + host + " says that it misses its target"};
+  if (!usage.pressure.violation.empty()) {
+    return Hotspot{.resource = Resource::kCpu, .why = usage.pressure.violation, .outright = true};
   }
   return std::nullopt;
 }

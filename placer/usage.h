@@ -48,7 +48,7 @@ struct Pressure {
   double cpu_stalled = 0;
   double io_stalled = 0;
   double sharing_lost_pages = 0;  ///< Shared pages that are shared no more, within the window.
-  double violated = 0;            ///< Gray box: an application says that its promise is broken.
+  std::string violation;  ///< Gray box: an application's promise that is broken, as a sentence.
 };
 
 struct HotspotOptions {
@@ -69,9 +69,20 @@ struct HostUsage {
   }
 };
 
+/// What a VM used: cores, and bytes a second of network and disk.
+struct VmUsage {
+  std::array<UsageSeries, kLoads> series;
+
+  explicit VmUsage(std::size_t window = 200)
+      : series{UsageSeries(window), UsageSeries(window), UsageSeries(window)} {}
+};
+
 struct Hotspot {
   Resource resource = Resource::kCpu;
-  std::string why;  ///< "host2 used 81, 84 and 86 % of its CPU and is expected to go on at 85 %"
+  std::string why;  ///< "host2 uses too much of its CPU (86 % now, ...)"
+
+  /// The kernel or an application says so: whatever the utilisation, somebody should leave.
+  bool outright = false;
 };
 
 /// Sandpiper's rule: k of the n newest observations and the forecast above the threshold; else

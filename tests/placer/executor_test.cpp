@@ -276,6 +276,22 @@ TEST_F(ExecutorTest, RefusesAPlanWhenTheFleetHasChanged) {
   EXPECT_EQ(journal_.plan(id)->state, PlanState::kProposed);
 }
 
+TEST_F(ExecutorTest, CarriesOutAVmThatWaitsOnAThirdHost) {
+  Host third = fleet_.hosts.front();
+  third.name = "host3";
+  fleet_.hosts.push_back(third);
+  carrier_.hosts["host3"] = {};
+  PlannedMove first = plan_.moves.front();
+  PlannedMove second = first;
+  first.target = second.source = "host3";
+  plan_.moves = {first, second};
+
+  const PlanId id = begun();
+
+  EXPECT_EQ(*executor().carry_out(id, {}), PlanState::kDone);
+  EXPECT_EQ(carrier_.at("host2", kWeb1), Presence::kRunning);
+}
+
 TEST_F(ExecutorTest, RefusesASecondPlanAndAPlanThatEnded) {
   const PlanId running = begun();
   const PlanId second = *journal_.propose(plan_);

@@ -1,5 +1,6 @@
 // The promise under test: the journal never says anything but the truth about moves in flight: one
-// plan and one move at a time, whichever connection writes, and a reopened file says the same.
+// plan and one move of a VM at a time, whichever connection writes, and a reopened file says the
+// same.
 
 #include "placer/journal.h"
 
@@ -100,8 +101,11 @@ TEST_F(JournalTest, RunsOnePlanAtATime) {
   EXPECT_THAT(refusal(journal_.begin(PlanId{99}), Errc::kNotFound), HasSubstr("no plan 99"));
 }
 
-TEST_F(JournalTest, RunsOneMoveAtATimeAndKeepsItsSession) {
-  const PlanId id = begun();
+TEST_F(JournalTest, RunsOneMoveOfAVmAtATimeAndKeepsItsSession) {
+  Plan back_and_forth = two_moves();
+  back_and_forth.moves[1].vm = back_and_forth.moves[0].vm;
+  const PlanId id = *journal_.propose(back_and_forth);
+  ASSERT_TRUE(journal_.begin(id));
 
   ASSERT_TRUE(journal_.move_started(id, 0, "s1"));
   EXPECT_THAT(refusal(journal_.move_started(id, 1, "s2")), HasSubstr("cannot be started now"));

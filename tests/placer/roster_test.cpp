@@ -241,5 +241,73 @@ TEST_F(RosterTest, FindsVmsByNameOrUuid) {
   EXPECT_EQ(fleet.named("web2").error().code(), Errc::kNotFound);
 }
 
+TEST_F(RosterTest, TurnsCountersIntoUsage) {
+  ReportedVm vm = reported("web1");
+  const auto report = [&](int second) {
+    HostReport made{.vms = {vm}, .memory = {.distinct_frames = 1U << 19U}};
+    made.clock = std::chrono::seconds(second);
+    made.cpu_stalled = 0.25;
+    return *roster_.report("host1", made);
+  };
+  vm.cpu_seconds = 10;
+  report(100);
+  vm.cpu_seconds = 15;
+  vm.network_bytes = 1'000;
+  report(110);
+
+  const Vm* const known = web1();
+  ASSERT_NE(known->usage, nullptr);
+  EXPECT_DOUBLE_EQ(known->usage->series[0].latest(), 0.5);
+  EXPECT_DOUBLE_EQ(known->usage->series[1].latest(), 100);
+  const Host& host = *fleet_.find_host("host1");
+  EXPECT_DOUBLE_EQ(host.usage->series[0].latest(), 0.125);
+  EXPECT_NEAR(host.usage->series[3].latest(), 0.5, 1e-6);
+  EXPECT_DOUBLE_EQ(host.usage->pressure.cpu_stalled, 0.25);
+  EXPECT_EQ(roster_.take_samples().size(), 2U);
+  EXPECT_TRUE(roster_.take_samples().empty());
+}
+
+TEST_F(RosterTest, LeavesOutCountersAndPressureThatCannotBe) {
+  ReportedVm vm = reported("web1");
+  const auto notes_at = [&](int second, double stalled) {
+    HostReport made{.vms = {vm}, .memory = {}};
+    made.clock = std::chrono::seconds(second);
+    made.memory_stalled = stalled;
+    return *roster_.report("host1", made);
+  };
+  notes_at(100, 0);
+  vm.cpu_seconds = 1e6;  // A million cores.
+  EXPECT_THAT(notes_at(101, 0), ElementsAre(HasSubstr("web1 reports counters that cannot be")));
+  vm.cpu_seconds = 1;  // Fell: started anew, or a lie.
+  EXPECT_THAT(notes_at(102, 0), ElementsAre(HasSubstr("web1 reports counters")));
+  EXPECT_EQ(web1()->usage, nullptr);
+  vm.cpu_seconds = 1.5;
+  for (const double lie : {-1.0, 7.0, std::numeric_limits<double>::quiet_NaN()}) {
+    EXPECT_THAT(notes_at(static_cast<int>(200 + vm.cpu_seconds), lie),
+                ElementsAre(HasSubstr("reports a pressure of")));
+    vm.cpu_seconds += 1;
+  }
+}
+
+TEST_F(RosterTest, AnApplicationsFigureCountsWhileItIsFresh) {
+  notes("host1", {reported("web1")});
+  EXPECT_EQ(roster_.tell(VmId{"uuid-none"}, {}).error().code(), Errc::kNotFound);
+  ASSERT_TRUE(roster_.tell(VmId{"uuid-web1"}, {.what = "response_ms", .value = 300, .limit = 200}));
+  web1();
+  EXPECT_EQ(fleet_.find_host("host1")->usage->pressure.violation,
+            "web1 says that its response_ms is 300, above its limit of 200");
+  clock_.advance(std::chrono::minutes(6));
+  web1();
+  EXPECT_EQ(fleet_.find_host("host1")->usage, nullptr);
+}
+
+TEST_F(RosterTest, RestoresWhatWasKnownBeforeARestart) {
+  roster_.restore({{.subject = "host1", .is_host = true, .cpu = 0.4, .memory = 0.7},
+                   {.subject = "uuid-web1", .cpu = 1.5}});
+  notes("host1", {reported("web1")});
+  EXPECT_DOUBLE_EQ(web1()->usage->series[0].latest(), 1.5);
+  EXPECT_NEAR(fleet_.find_host("host1")->usage->series[3].latest(), 0.7, 1e-6);
+}
+
 }  // namespace
 }  // namespace samepage::placer

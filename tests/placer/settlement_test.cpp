@@ -18,18 +18,22 @@ constexpr std::array<Answer, 5> kAnswers{kNoAnswer, Presence::kAbsent, Presence:
                                          Presence::kPaused, Presence::kOther};
 
 // Rows: the source's answer; columns: the target's; both in the order of kAnswers.
-constexpr std::array<std::array<Step, 5>, 5> kTable{{
+constexpr std::array<std::array<Settling, 5>, 5> kTable{{
     // the source did not answer
-    {Step::kAskAgain, Step::kAskAgain, Step::kAskAgain, Step::kAskAgain, Step::kAskAgain},
+    {Settling::kAskAgain, Settling::kAskAgain, Settling::kAskAgain, Settling::kAskAgain,
+     Settling::kAskAgain},
     // the source does not have it
-    {Step::kAskAgain, Step::kGone, Step::kDone, Step::kResumeTarget, Step::kLookAgain},
+    {Settling::kAskAgain, Settling::kGone, Settling::kDone, Settling::kResumeTarget,
+     Settling::kLookAgain},
     // the source runs it
-    {Step::kStayedAsk, Step::kStayed, Step::kTwice, Step::kDiscardTarget, Step::kLookAgain},
+    {Settling::kStayedAsk, Settling::kStayed, Settling::kTwice, Settling::kDiscardTarget,
+     Settling::kLookAgain},
     // the source has it paused
-    {Step::kAskAgain, Step::kResumeSource, Step::kDiscardSource, Step::kLookAgain,
-     Step::kLookAgain},
+    {Settling::kAskAgain, Settling::kResumeSource, Settling::kDiscardSource, Settling::kLookAgain,
+     Settling::kLookAgain},
     // the source has it in another state
-    {Step::kAskAgain, Step::kLookAgain, Step::kLookAgain, Step::kLookAgain, Step::kLookAgain},
+    {Settling::kAskAgain, Settling::kLookAgain, Settling::kLookAgain, Settling::kLookAgain,
+     Settling::kLookAgain},
 }};
 
 TEST(Settlement, DecidesEveryCombination) {
@@ -42,27 +46,27 @@ TEST(Settlement, DecidesEveryCombination) {
 }
 
 TEST(Settlement, LeavesAnOnlyCopyPausedWhenItsOwnerHadPausedIt) {
-  EXPECT_EQ(settle(Presence::kPaused, Presence::kAbsent, true), Step::kStayed);
-  EXPECT_EQ(settle(Presence::kAbsent, Presence::kPaused, true), Step::kDone);
-  EXPECT_EQ(settle(Presence::kPaused, Presence::kPaused, true), Step::kLookAgain);
-  EXPECT_EQ(settle(Presence::kRunning, Presence::kPaused, true), Step::kDiscardTarget);
-  EXPECT_EQ(settle(std::nullopt, Presence::kPaused, true), Step::kAskAgain);
+  EXPECT_EQ(settle(Presence::kPaused, Presence::kAbsent, true), Settling::kStayed);
+  EXPECT_EQ(settle(Presence::kAbsent, Presence::kPaused, true), Settling::kDone);
+  EXPECT_EQ(settle(Presence::kPaused, Presence::kPaused, true), Settling::kLookAgain);
+  EXPECT_EQ(settle(Presence::kRunning, Presence::kPaused, true), Settling::kDiscardTarget);
+  EXPECT_EQ(settle(std::nullopt, Presence::kPaused, true), Settling::kAskAgain);
 }
 
 TEST(Settlement, ResumesOnlyTheOnlyCopyAndDiscardsOnlyBesideARunningOne) {
   for (const Answer& source : kAnswers) {
     for (const Answer& target : kAnswers) {
       switch (settle(source, target)) {
-        case Step::kResumeTarget:
+        case Settling::kResumeTarget:
           EXPECT_EQ(source, Presence::kAbsent);
           break;
-        case Step::kResumeSource:
+        case Settling::kResumeSource:
           EXPECT_EQ(target, Presence::kAbsent);
           break;
-        case Step::kDiscardTarget:
+        case Settling::kDiscardTarget:
           EXPECT_EQ(source, Presence::kRunning);
           break;
-        case Step::kDiscardSource:
+        case Settling::kDiscardSource:
           EXPECT_EQ(target, Presence::kRunning);
           break;
         default:

@@ -23,18 +23,21 @@ _LOG_TAIL = 6_000
 
 
 class FleetCase(unittest.TestCase):
-    """A lab of two hosts for all tests of the class, with the placer and both agents."""
+    """A lab for all tests of the class, of two hosts unless it says otherwise, with Samepage."""
 
     lab: Lab
     fleet: Fleet
+    hosts = 2
     host_memory_mib = 0
+    report_interval_s = 3600
 
     @classmethod
     def setUpClass(cls) -> None:
         require_lab()
         name = f"test-{os.getpid()}-{cls.__name__.lower()[:12]}"
-        cls.lab = cls.enterClassContext(Lab(name, hosts=2))
-        cls.fleet = Fleet(cls.lab, host_memory_mib=cls.host_memory_mib).start()
+        cls.lab = cls.enterClassContext(Lab(name, hosts=cls.hosts))
+        cls.fleet = Fleet(cls.lab, host_memory_mib=cls.host_memory_mib,
+                          report_interval_s=cls.report_interval_s).start()
 
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
         """Shows what the daemons said when a test fails."""

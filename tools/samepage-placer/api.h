@@ -13,6 +13,13 @@ std::vector<http::Route> api_routes(Placer& placer);
 // The parts of the table, one source file each.
 void add_fleet_routes(Placer& placer, std::vector<http::Route>& routes);
 void add_plan_routes(Placer& placer, std::vector<http::Route>& routes);
+void add_policy_routes(Placer& placer, std::vector<http::Route>& routes);
+
+/// The fleet as its hosts say now; one that does not answer soon counts as it was.
+placer::Fleet fleet_of_now(Placer& placer, Deadline deadline);
+
+/// A plan, as it is now. Errors as Journal's.
+Result<http::Response> plan_answer(Ledger& ledger, placer::PlanId id);
 void add_event_routes(Placer& placer, std::vector<http::Route>& routes);
 
 /// The Prometheus text of `/metrics`. Errors as Journal's.

@@ -10,6 +10,7 @@
 
 #include "fingerprinter/fingerprint.h"
 #include "placer/sharing.h"
+#include "placer/usage.h"
 
 namespace samepage::control {
 namespace {
@@ -65,18 +66,89 @@ json figures_json(const std::optional<placer::MoveFigures>& figures) {
           {"downtime_ms", ms(figures->downtime_us)}, {"total_ms", ms(figures->total_us)}};
 }
 
+json terms_json(double sharing, double hosts, double movement, double balance) {
+  return {{"sharing", sharing}, {"hosts", hosts}, {"movement", movement}, {"balance", balance}};
+}
+
+json move_json(std::size_t index, const placer::PlannedMove& planned) {
+  const placer::Terms& terms = planned.terms;
+  return {{"index", index},
+          {"vm", planned.name},
+          {"uuid", planned.vm.uuid},
+          {"source", planned.source},
+          {"target", planned.target},
+          {"reason", planned.reason},
+          {"gain_mib", mib(planned.gain_pages)},
+          {"cost_mib", mib(planned.cost_pages)},
+          {"terms", terms_json(terms.sharing, terms.hosts, terms.movement, terms.balance)}};
+}
+
 json move_json(std::size_t index, const placer::MoveRecord& record) {
   json move = figures_json(record.figures);
-  move["index"] = index;
-  move["vm"] = record.move.name;
-  move["uuid"] = record.move.vm.uuid;
-  move["source"] = record.move.source;
-  move["target"] = record.move.target;
-  move["reason"] = record.move.reason;
-  move["gain_mib"] = mib(record.move.gain_pages);
+  move.update(move_json(index, record.move));
   move["state"] = to_string(record.state);
   move["error"] = text_or_null(record.error);
   return move;
+}
+
+json stays_json(const std::vector<placer::Stay>& stays) {
+  json list = json::array();
+  for (const placer::Stay& stay : stays) {
+    list.push_back({{"vm", stay.name}, {"host", stay.host}, {"reason", stay.reason}});
+  }
+  return list;
+}
+
+/// What a plan and its record have in common.
+template <class Plan>
+json common_json(const Plan& plan) {
+  const double before = mib(plan.shared_before_pages);
+  const double after = mib(plan.shared_after_pages);
+  const placer::Weights& weights = plan.weights;
+  return {
+      {"kind", to_string(plan.kind)},
+      {"goal", to_string(plan.goal)},
+      {"weights", terms_json(weights.sharing, weights.hosts, weights.movement, weights.balance)},
+      {"summary", plan.summary},
+      {"predicted_shared_before_mib", before},
+      {"predicted_shared_after_mib", after},
+      {"gain_mib", after - before},
+      {"hosts_before", plan.hosts_before},
+      {"hosts_after", plan.hosts_after},
+      {"hosts_bound", null_or(plan.hosts_bound > 0, plan.hosts_bound)},
+      {"freed_hosts", plan.freed_hosts},
+      {"notes", plan.notes},
+      {"stays", stays_json(plan.stays)}};
+}
+
+json series_json(const placer::UsageSeries& series) {
+  return {{"now", series.latest()},
+          {"mean", series.mean()},
+          {"p95", series.quantile(0.95)},
+          {"peak", series.peak()},
+          {"forecast", series.forecast()}};
+}
+
+json usage_json(const placer::VmUsage& usage) {
+  return {{"cpu_cores", series_json(usage.series.at(0))},
+          {"network_bytes_s", series_json(usage.series.at(1))},
+          {"disk_bytes_s", series_json(usage.series.at(2))}};
+}
+
+json usage_json(const placer::HostUsage& usage) {
+  return {{"observations", usage.series.back().size()},
+          {"cpu", series_json(usage.series.at(0))},
+          {"network", series_json(usage.series.at(1))},
+          {"memory", series_json(usage.series.at(3))},
+          {"cpu_stalled", usage.pressure.cpu_stalled},
+          {"memory_stalled", usage.pressure.memory_stalled},
+          {"io_stalled", usage.pressure.io_stalled}};
+}
+
+std::string hotspot_of(const placer::Host& host) {
+  if (host.usage == nullptr) return {};
+  const auto hotspot = placer::find_hotspot(*host.usage, host.name, {});
+  return hotspot ? hotspot->why : std::string();
 }
 
 json host_sharing_json(const placer::Host& host, const placer::Fleet& fleet) {
@@ -117,6 +189,10 @@ json to_json(const placer::Host& host, const placer::Fleet& fleet, const std::st
       {"predicted_shared_mib", null_or(counted, mib(placer::predict_sharing(vms).total().pages))},
       {"report_age_s",
        null_or(host.report_age.has_value(), host.report_age ? seconds(*host.report_age) : 0.0)},
+      {"hardware", text_or_null(host.hardware)},
+      {"labels", host.labels},
+      {"usage", host.usage == nullptr ? json(nullptr) : usage_json(*host.usage)},
+      {"hotspot", text_or_null(hotspot_of(host))},
       {"agent_version", text_or_null(host.agent_version)},
       {"hypervisor_version", text_or_null(host.hypervisor_version)}};
 }
@@ -128,6 +204,7 @@ json to_json(const placer::Vm& vm, const placer::Fleet& fleet) {
                  {"state", placer::to_string(vm.state)},
                  {"memory_mib", mib(vm.memory_pages)},
                  {"sharing_domain", vm.sharing_domain},
+                 {"usage", vm.usage == nullptr ? json(nullptr) : usage_json(*vm.usage)},
                  {"shares_most_with", nullptr}};
   const bool scanned = vm.fingerprint != nullptr;
   const auto counts = scanned ? vm.fingerprint->counts() : fingerprinter::PageCounts{};
@@ -157,33 +234,42 @@ json sharing_json(const placer::Fleet& fleet) {
   return {{"hosts", std::move(hosts)}, {"pairs", std::move(pairs)}};
 }
 
+json to_json(const placer::Plan& plan) {
+  json object = common_json(plan);
+  json moves = json::array();
+  for (std::size_t i = 0; i < plan.moves.size(); ++i) {
+    json move = figures_json(std::nullopt);
+    move.update(move_json(i, plan.moves[i]));
+    move["state"] = "planned";
+    move["error"] = nullptr;
+    moves.push_back(std::move(move));
+  }
+  object["id"] = nullptr;
+  object["state"] = "proposed";
+  object["created_at"] = nullptr;
+  object["ended_at"] = nullptr;
+  object["achieved_shared"] = nullptr;
+  object["moves"] = std::move(moves);
+  return object;
+}
+
 json to_json(const placer::PlanRecord& plan) {
+  json object = common_json(plan);
   json moves = json::array();
   for (std::size_t i = 0; i < plan.moves.size(); ++i) {
     moves.push_back(move_json(i, plan.moves[i]));
   }
-  json stays = json::array();
-  for (const placer::Stay& stay : plan.stays) {
-    stays.push_back({{"vm", stay.name}, {"host", stay.host}, {"reason", stay.reason}});
-  }
-  const double before = mib(plan.shared_before_pages);
-  const double after = mib(plan.shared_after_pages);
-  json achieved = nullptr;
+  object["achieved_shared"] = nullptr;
   if (plan.achieved) {
-    achieved = {{"before_mib", mib(plan.achieved->before_pages)},
-                {"after_mib", mib(plan.achieved->after_pages)}};
+    object["achieved_shared"] = {{"before_mib", mib(plan.achieved->before_pages)},
+                                 {"after_mib", mib(plan.achieved->after_pages)}};
   }
-  return {{"id", std::to_string(plan.id.value)},
-          {"state", to_string(plan.state)},
-          {"created_at", rfc3339(plan.created_at)},
-          {"ended_at", plan.ended_at ? json(rfc3339(*plan.ended_at)) : json(nullptr)},
-          {"summary", plan.summary},
-          {"predicted_shared_before_mib", before},
-          {"predicted_shared_after_mib", after},
-          {"gain_mib", after - before},
-          {"achieved_shared", std::move(achieved)},
-          {"moves", std::move(moves)},
-          {"stays", std::move(stays)}};
+  object["id"] = std::to_string(plan.id.value);
+  object["state"] = to_string(plan.state);
+  object["created_at"] = rfc3339(plan.created_at);
+  object["ended_at"] = plan.ended_at ? json(rfc3339(*plan.ended_at)) : json(nullptr);
+  object["moves"] = std::move(moves);
+  return object;
 }
 
 json to_json(const placer::Event& event) {

@@ -21,6 +21,7 @@ nlohmann::json to_json(const placer::Vm& vm, const placer::Fleet& fleet);
 /// The whole fleet's predicted and achieved sharing, host by host and pair by pair.
 nlohmann::json sharing_json(const placer::Fleet& fleet);
 nlohmann::json to_json(const placer::PlanRecord& plan);
+nlohmann::json to_json(const placer::Plan& plan);  ///< One that is not stored: it has no id.
 nlohmann::json to_json(const placer::Event& event);
 
 }  // namespace samepage::control

@@ -21,17 +21,10 @@ using placer::PlanId;
 constexpr std::size_t kPlansListed = 50;
 constexpr double kPagesPerMib = 256;
 
-/// A plan is made of what the hosts say now; one that does not answer soon counts as it was.
 constexpr auto kAskMax = std::chrono::seconds(3);
 
 /// For the agent to learn that its migration is to stop.
 constexpr auto kStopMax = std::chrono::seconds(10);
-
-placer::Fleet fleet_of_now(Placer& placer, Deadline deadline) {
-  placer.ask_hosts(Placer::Freshness::kStates,
-                   std::min(deadline, Deadline::clock::now() + kAskMax));
-  return placer.fleet();
-}
 
 Result<PlanId> plan_id(const std::string& text) {
   PlanId id;
@@ -42,17 +35,12 @@ Result<PlanId> plan_id(const std::string& text) {
   return id;
 }
 
-Result<Response> answer(Ledger& ledger, PlanId id) {
-  const auto plan = TRY(ledger.journal().plan(id));
-  return Response{.body = to_json(plan).dump(), .stream = {}};
-}
-
 /// What contradicts the present state is the client's to resolve: a conflict.
 template <class T>
 Result<Response> answer_after(const Result<T>& done, Ledger& ledger, PlanId id) {
   if (!done && done.error().code() == Errc::kInvalid) return http::conflict(done.error().message());
   if (!done) return tl::unexpected(done.error());
-  return answer(ledger, id);
+  return plan_answer(ledger, id);
 }
 
 Result<Response> list_plans(Placer& placer) {
@@ -64,25 +52,68 @@ Result<Response> list_plans(Placer& placer) {
   return Response{.body = json{{"plans", std::move(plans)}}.dump(), .stream = {}};
 }
 
+std::uint64_t pages_of(double mib) {
+  constexpr double kMibMax = 1e9;
+  return static_cast<std::uint64_t>(std::min(mib, kMibMax) * kPagesPerMib);
+}
+
+Result<std::optional<placer::Weights>> read_weights(const RequestBody& body) {
+  const auto values = TRY(body.quantities("weights"));
+  if (!values) return std::optional<placer::Weights>();
+  placer::Weights weights{.sharing = 0};
+  for (const auto& [name, value] : *values) {
+    if (name == "sharing") {
+      weights.sharing = value;
+    } else if (name == "hosts") {
+      weights.hosts = value;
+    } else if (name == "movement") {
+      weights.movement = value;
+    } else if (name == "balance") {
+      weights.balance = value;
+    } else {
+      return fail(Errc::kInvalid,
+                  "no weight is named " + name + "; there are sharing, hosts, movement, balance");
+    }
+  }
+  return std::optional(weights);
+}
+
+Result<placer::PlanOptions> read_options(const RequestBody& body) {
+  TRY(body.only({"gain_min_mib", "goal", "weights", "search_s", "headroom", "moves_max", "keep"}));
+  placer::PlanOptions options;
+  const std::string goal = TRY(body.text_or_none("goal"));
+  if (!goal.empty()) options.goal = TRY(placer::parse_goal(goal));
+  options.weights = TRY(read_weights(body));
+  const auto gain_min_mib = TRY(body.quantity("gain_min_mib"));
+  if (gain_min_mib) options.gain_pages_min = pages_of(*gain_min_mib);
+  constexpr double kSearchMax = 60;
+  const double search_s = TRY(body.quantity("search_s")).value_or(0);
+  if (search_s > kSearchMax) return fail(Errc::kInvalid, "\"search_s\" may be 60 at most");
+  options.search = std::chrono::milliseconds(static_cast<std::int64_t>(search_s * 1'000));
+  options.headroom = TRY(body.quantity("headroom")).value_or(options.headroom);
+  if (options.headroom >= 1) return fail(Errc::kInvalid, "\"headroom\" must be below 1");
+  constexpr double kMovesMax = 10'000;
+  const auto moves_max = TRY(body.quantity("moves_max"));
+  if (moves_max) options.moves_max = static_cast<std::size_t>(std::min(kMovesMax, *moves_max));
+  return options;
+}
+
 Result<Response> make_plan(Placer& placer, const Request& request) {
   const RequestBody body = TRY(RequestBody::parse(request.body));
-  placer::PlanOptions options;
-  const auto gain_min_mib = TRY(body.quantity("gain_min_mib"));
-  if (gain_min_mib) {
-    constexpr double kMibMax = 1e9;
-    options.gain_pages_min =
-        static_cast<std::uint64_t>(std::min(*gain_min_mib, kMibMax) * kPagesPerMib);
-  }
+  placer::PlanOptions options = TRY(read_options(body));
+  const bool keep = TRY(body.flag("keep", true));
   const auto ledger = TRY(placer.open_ledger());
-  const PlanId id =
-      TRY(ledger->journal().propose(placer::plan(fleet_of_now(placer, request.deadline), options)));
-  return answer(*ledger, id);
+  options.rules = TRY(ledger->policies().rules());
+  const placer::Plan plan = TRY(placer::plan(fleet_of_now(placer, request.deadline), options));
+  if (!keep) return Response{.body = to_json(plan).dump(), .stream = {}};
+  const PlanId id = TRY(ledger->journal().propose(plan));
+  return plan_answer(*ledger, id);
 }
 
 Result<Response> show_plan(Placer& placer, const Request& request) {
   const PlanId id = TRY(plan_id(request.params.at("ID")));
   const auto ledger = TRY(placer.open_ledger());
-  return answer(*ledger, id);
+  return plan_answer(*ledger, id);
 }
 
 Result<Response> apply_plan(Placer& placer, const Request& request) {
@@ -95,7 +126,7 @@ Result<Response> apply_plan(Placer& placer, const Request& request) {
 Result<Response> cancel_plan(Placer& placer, const Request& request) {
   const PlanId id = TRY(plan_id(request.params.at("ID")));
   const RequestBody body = TRY(RequestBody::parse(request.body));
-  const bool at_once = TRY(body.flag("at_once"));
+  const bool at_once = TRY(body.flag("at_once", false));
   const auto ledger = TRY(placer.open_ledger());
   auto asked = ledger->journal().request_cancel(id);
   if (asked && at_once) {
@@ -115,14 +146,28 @@ Result<Response> migrate(Placer& placer, const Request& request) {
   const RequestBody body = TRY(RequestBody::parse(request.body));
   const std::vector<std::string> vms = TRY(vms_named(body));
   const std::string target = TRY(body.text("target"));
-  const auto plan = TRY(placer::plan_gang(fleet_of_now(placer, request.deadline), vms, target, {}));
   const auto ledger = TRY(placer.open_ledger());
+  placer::PlanOptions options;
+  options.rules = TRY(ledger->policies().rules());
+  const auto plan =
+      TRY(placer::plan_gang(fleet_of_now(placer, request.deadline), vms, target, options));
   const PlanId id = TRY(ledger->journal().propose(plan));
-  if (TRY(body.flag("dry_run"))) return answer(*ledger, id);
+  if (TRY(body.flag("dry_run", false))) return plan_answer(*ledger, id);
   return answer_after(placer.begin(id, *ledger), *ledger, id);
 }
 
 }  // namespace
+
+placer::Fleet fleet_of_now(Placer& placer, Deadline deadline) {
+  placer.ask_hosts(Placer::Freshness::kStates,
+                   std::min(deadline, Deadline::clock::now() + kAskMax));
+  return placer.fleet();
+}
+
+Result<Response> plan_answer(Ledger& ledger, PlanId id) {
+  const auto plan = TRY(ledger.journal().plan(id));
+  return Response{.body = to_json(plan).dump(), .stream = {}};
+}
 
 void add_plan_routes(Placer& placer, std::vector<http::Route>& routes) {
   routes.push_back({"GET", "/api/v1/plans", [&](const Request&) { return list_plans(placer); }});

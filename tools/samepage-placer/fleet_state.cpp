@@ -27,7 +27,9 @@ placer::ReportedVm read_vm(const bus::Vm& vm) {
           .cpu_seconds = vm.cpu_seconds(),
           .sharing_domain = vm.sharing_domain(),
           .fingerprint = bytes_of(vm.fingerprint()),
-          .fingerprint_age = age(vm.fingerprint_age_ms())};
+          .fingerprint_age = age(vm.fingerprint_age_ms()),
+          .network_bytes = vm.network_bytes(),
+          .disk_bytes = vm.disk_bytes()};
 }
 
 }  // namespace
@@ -59,7 +61,9 @@ Result<void> FleetState::hello(const std::string& host, const bus::Hello& hello)
                               .hypervisor_version = hello.hypervisor_version(),
                               .memory_bytes = hello.memory_bytes(),
                               .cpus = hello.cpus(),
-                              .address = hello.data_address()});
+                              .address = hello.data_address(),
+                              .hardware = hello.hardware(),
+                              .link_bytes_s = hello.link_bytes_per_s()});
 }
 
 Result<std::vector<std::string>> FleetState::report(const std::string& host,
@@ -72,6 +76,10 @@ Result<std::vector<std::string>> FleetState::report(const std::string& host,
                  .ksm_mapped_pages = report.memory().ksm_mapped_pages(),
                  .ksm_frames = report.memory().ksm_frames(),
                  .free_bytes = report.memory().free_bytes()};
+  read.clock = age(report.clock_ms());
+  read.cpu_stalled = report.cpu_stalled();
+  read.memory_stalled = report.memory_stalled();
+  read.io_stalled = report.io_stalled();
   const MutexLock lock(mutex_);
   return roster_.report(host, read);
 }
@@ -84,6 +92,26 @@ void FleetState::lost(const std::string& host) {
 void FleetState::set_domains(const std::set<std::string>& domains) {
   const MutexLock lock(mutex_);
   roster_.set_domains(domains);
+}
+
+void FleetState::set_labels(placer::PolicyStore::Labels labels) {
+  const MutexLock lock(mutex_);
+  roster_.set_labels(std::move(labels));
+}
+
+std::vector<placer::UsageSample> FleetState::take_samples() {
+  const MutexLock lock(mutex_);
+  return roster_.take_samples();
+}
+
+void FleetState::restore(const std::vector<placer::UsageSample>& samples) {
+  const MutexLock lock(mutex_);
+  roster_.restore(samples);
+}
+
+Result<void> FleetState::tell(const VmId& vm, const placer::AppFigure& figure) {
+  const MutexLock lock(mutex_);
+  return roster_.tell(vm, figure);
 }
 
 placer::Fleet FleetState::fleet() const {

@@ -7,6 +7,7 @@
 #include "core/bus.h"
 #include "core/clock.h"
 #include "core/mutex.h"
+#include "placer/policy_store.h"
 #include "placer/roster.h"
 
 namespace samepage::control {
@@ -26,6 +27,13 @@ class FleetState {
   Result<std::vector<std::string>> report(const std::string& host, const bus::HostReport& report);
   void lost(const std::string& host);
   void set_domains(const std::set<std::string>& domains);
+
+  void set_labels(placer::PolicyStore::Labels labels);
+
+  /// Observations that no report has told before.
+  std::vector<placer::UsageSample> take_samples();
+  void restore(const std::vector<placer::UsageSample>& samples);
+  Result<void> tell(const VmId& vm, const placer::AppFigure& figure);
 
   placer::Fleet fleet() const;
 

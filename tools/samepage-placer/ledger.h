@@ -8,7 +8,9 @@
 #include "core/result.h"
 #include "placer/event_log.h"
 #include "placer/journal.h"
+#include "placer/policy_store.h"
 #include "placer/registry.h"
+#include "placer/usage_store.h"
 
 namespace samepage::control {
 
@@ -22,6 +24,8 @@ class Ledger {
   placer::Journal& journal() { return journal_; }
   placer::EventLog& events() { return events_; }
   placer::Registry& registry() { return registry_; }
+  placer::PolicyStore& policies() { return policies_; }
+  placer::UsageStore& usage() { return usage_; }
 
  private:
   Ledger(Database database, const Clock& clock);
@@ -30,6 +34,8 @@ class Ledger {
   placer::Journal journal_;
   placer::EventLog events_;
   placer::Registry registry_;
+  placer::PolicyStore policies_;
+  placer::UsageStore usage_;
 };
 
 }  // namespace samepage::control

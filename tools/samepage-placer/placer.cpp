@@ -23,6 +23,7 @@ placer::Roster::Options roster_options(const Options& options) {
   placer::Roster::Options roster;
   // A host may miss two reports; its connection is watched by heartbeats in between.
   roster.report_age_max = std::chrono::seconds(30 + 3 * std::int64_t{options.report_interval_s});
+  roster.usage_gap_min = std::chrono::milliseconds(std::int64_t{options.report_interval_s} * 500);
   return roster;
 }
 
@@ -79,6 +80,11 @@ Result<std::unique_ptr<Placer>> Placer::create(const Options& options, const Clo
                                             .carrier = *placer->carrier_,
                                             .bell = placer->bell_,
                                             .clock = clock}));
+  placer->steward_ = TRY(Steward::create({.ledger_path = placer->ledger_path_,
+                                          .fleet = placer->fleet_,
+                                          .runner = *placer->runner_,
+                                          .bell = placer->bell_,
+                                          .clock = clock}));
   // Only now may hosts speak: everything that their messages reach is there.
   TRY(placer->restore());
   log_info("placer started endpoint={} public_key_file={}/placer.pub", placer->bus_->endpoint(),
@@ -88,6 +94,7 @@ Result<std::unique_ptr<Placer>> Placer::create(const Options& options, const Clo
 
 Placer::~Placer() {
   if (inbox_) inbox_->stop();
+  steward_.reset();
   runner_.reset();
   bus_.reset();
 }
@@ -103,7 +110,20 @@ Result<void> Placer::restore() {
     TRY(fleet_.enroll(host.name));
     TRY(bus_->enroll(host.name, host.public_key));
   }
+  fleet_.set_labels(TRY(ledger_->policies().labels()));
+  fleet_.restore(TRY(ledger_->usage().all()));
   return {};
+}
+
+Result<void> Placer::set_label(const std::string& host, const std::string& label,
+                               const std::string& value, Ledger& ledger) {
+  TRY(ledger.policies().set_label(host, label, value));
+  fleet_.set_labels(TRY(ledger.policies().labels()));
+  return {};
+}
+
+Result<void> Placer::keep_usage() {
+  return ledger_->usage().add(fleet_.take_samples());
 }
 
 Result<void> Placer::refresh_domains(Ledger& ledger) {
@@ -232,6 +252,9 @@ void Placer::take_report(const std::string& host, const bus::HostReport& report)
     return;
   }
   for (const std::string& note : *notes) log_warning("report odd host={} what=\"{}\"", host, note);
+  if (const auto kept = keep_usage(); !kept) {
+    log_warning("usage not kept why=\"{}\"", kept.error().message());
+  }
   if (const auto noted = runner_->note_sharing(*ledger_); !noted) {
     log_warning("achieved sharing not kept why=\"{}\"", noted.error().message());
   }

@@ -13,6 +13,7 @@
 #include "tools/samepage-placer/ledger.h"
 #include "tools/samepage-placer/options.h"
 #include "tools/samepage-placer/plan_runner.h"
+#include "tools/samepage-placer/steward.h"
 
 namespace samepage::control {
 
@@ -60,6 +61,18 @@ class Placer {
 
   Result<void> begin(placer::PlanId id, Ledger& ledger) { return runner_->begin(id, ledger); }
 
+  /// A host's label; an empty value takes it away. Errors as PolicyStore::set_label().
+  Result<void> set_label(const std::string& host, const std::string& label,
+                         const std::string& value, Ledger& ledger);
+
+  /// What an application says of itself. Errors as Roster::tell().
+  Result<void> tell(const VmId& vm, const placer::AppFigure& figure) {
+    return fleet_.tell(vm, figure);
+  }
+
+  /// The placer's own looks at the fleet read the policy anew: it has changed.
+  void policy_changed() { steward_->wake(); }
+
   /// Has the agent give up the move that runs, if one does; the plan's cancellation comes first.
   /// kUnavailable, kTimedOut: its host cannot be asked; the move goes on.
   Result<void> stop_move(placer::PlanId id, Ledger& ledger, Deadline deadline);
@@ -75,6 +88,7 @@ class Placer {
   void handle(BusIncoming& incoming);
   Result<bus::Envelope> greet(const std::string& host, const bus::Hello& hello);
   Result<bus::Welcome> welcome(const std::string& host, Ledger& ledger);
+  Result<void> keep_usage();
   void take_report(const std::string& host, const bus::HostReport& report);
   Result<void> make_domains(const std::string& host, const bus::HostReport& report);
 
@@ -88,6 +102,7 @@ class Placer {
   std::unique_ptr<BusServer> bus_;
   std::unique_ptr<BusCarrier> carrier_;
   std::unique_ptr<PlanRunner> runner_;
+  std::unique_ptr<Steward> steward_;
 };
 
 }  // namespace samepage::control

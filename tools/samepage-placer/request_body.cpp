@@ -1,5 +1,6 @@
 #include "tools/samepage-placer/request_body.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -25,28 +26,62 @@ Result<std::string> RequestBody::text(const std::string& member) const {
   return found->get<std::string>();
 }
 
-bool RequestBody::has(const std::string& member) const {
-  return object_->contains(member);
+Result<std::string> RequestBody::text_or_none(const std::string& member) const {
+  const auto found = object_->find(member);
+  if (found == object_->end() || found->is_null()) return std::string();
+  return text(member);
 }
 
 Result<std::vector<std::string>> RequestBody::texts(const std::string& member) const {
+  constexpr std::size_t kTextsMax = 1'000;
   const auto found = object_->find(member);
-  const bool is_list = found != object_->end() && found->is_array();
-  std::vector<std::string> texts;
-  for (const auto& text : is_list ? *found : nlohmann::json::array()) {
-    if (text.is_string()) texts.push_back(text.get<std::string>());
-  }
-  if (!is_list || texts.size() != found->size()) {
-    return fail(Errc::kInvalid, "the request needs \"" + member + "\", a list of texts");
-  }
-  return texts;
+  if (found == object_->end() || found->is_null()) return std::vector<std::string>();
+  const bool sound = found->is_array() && found->size() <= kTextsMax &&
+                     std::all_of(found->begin(), found->end(),
+                                 [](const nlohmann::json& each) { return each.is_string(); });
+  if (!sound) return fail(Errc::kInvalid, "\"" + member + "\" must be a list of texts");
+  return found->get<std::vector<std::string>>();
 }
 
-Result<bool> RequestBody::flag(const std::string& member) const {
+Result<bool> RequestBody::flag(const std::string& member, bool otherwise) const {
   const auto found = object_->find(member);
-  if (found == object_->end()) return false;
-  if (!found->is_boolean()) return fail(Errc::kInvalid, "\"" + member + "\" must be true or false");
+  if (found == object_->end() || found->is_null()) return otherwise;
+  if (!found->is_boolean()) {
+    return fail(Errc::kInvalid, "\"" + member + "\" must be true or false");
+  }
   return found->get<bool>();
+}
+
+Result<std::optional<std::map<std::string, double>>> RequestBody::quantities(
+    const std::string& member) const {
+  const auto found = object_->find(member);
+  if (found == object_->end() || found->is_null()) {
+    return std::optional<std::map<std::string, double>>();
+  }
+  std::map<std::string, double> values;
+  if (!found->is_object()) return fail(Errc::kInvalid, "\"" + member + "\" must be an object");
+  for (const auto& [name, value] : found->items()) {
+    const double number = value.is_number() ? value.get<double>() : -1;
+    if (!std::isfinite(number) || number < 0) {
+      return fail(Errc::kInvalid,
+                  "\"" + name + "\" of \"" + member + "\" must be a number, zero or more");
+    }
+    values[name] = number;
+  }
+  return std::optional(std::move(values));
+}
+
+Result<void> RequestBody::only(std::initializer_list<std::string_view> members) const {
+  for (const auto& [name, value] : object_->items()) {
+    if (std::find(members.begin(), members.end(), name) == members.end()) {
+      return fail(Errc::kInvalid, "the request has \"" + name + "\", which means nothing here");
+    }
+  }
+  return {};
+}
+
+bool RequestBody::has(const std::string& member) const {
+  return object_->contains(member);
 }
 
 Result<std::optional<double>> RequestBody::quantity(const std::string& member) const {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <initializer_list>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -20,13 +22,23 @@ class RequestBody {
 
   bool has(const std::string& member) const;
   Result<std::string> text(const std::string& member) const;
+  /// Absent is an empty text.
+  Result<std::string> text_or_none(const std::string& member) const;
+
+  /// Absent is an empty list; more than 1,000 texts are an error.
   Result<std::vector<std::string>> texts(const std::string& member) const;
 
-  /// Absent is false.
-  Result<bool> flag(const std::string& member) const;
+  /// Absent is `otherwise`.
+  Result<bool> flag(const std::string& member, bool otherwise) const;
 
   /// Absent is nothing; infinite or negative is an error.
   Result<std::optional<double>> quantity(const std::string& member) const;
+
+  /// An object of quantities; absent is nothing.
+  Result<std::optional<std::map<std::string, double>>> quantities(const std::string& member) const;
+
+  /// kInvalid: the object has a member that is not among these: a typo must not be ignored.
+  Result<void> only(std::initializer_list<std::string_view> members) const;
 
  private:
   explicit RequestBody(std::shared_ptr<const nlohmann::json> object);

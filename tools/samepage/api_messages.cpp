@@ -32,6 +32,18 @@ std::optional<double> number(const json& object, const char* key) {
   return found->get<double>();
 }
 
+std::map<std::string, double> numbers(const json& object, const char* key) {
+  const auto found = object.find(key);
+  if (found == object.end() || found->is_null()) return {};
+  return found->get<std::map<std::string, double>>();
+}
+
+std::vector<std::string> texts(const json& object, const char* key) {
+  const auto found = object.find(key);
+  if (found == object.end() || found->is_null()) return {};
+  return found->get<std::vector<std::string>>();
+}
+
 template <class Item, class Read>
 std::vector<Item> list(const json& object, const char* key, Read read) {
   std::vector<Item> items;
@@ -104,11 +116,13 @@ Move read_move(const json& move) {
           .state = move.at("state").get<std::string>(),
           .error = text(move, "error"),
           .gain_mib = number(move, "gain_mib"),
+          .cost_mib = number(move, "cost_mib"),
           .stream_bytes = number(move, "stream_bytes"),
           .wire_bytes = number(move, "wire_bytes"),
           .page_refs = number(move, "page_refs"),
           .downtime_ms = number(move, "downtime_ms"),
-          .total_ms = number(move, "total_ms")};
+          .total_ms = number(move, "total_ms"),
+          .terms = numbers(move, "terms")};
 }
 
 Stay read_stay(const json& stay) {
@@ -118,10 +132,19 @@ Stay read_stay(const json& stay) {
 }
 
 Plan read_plan(const json& plan) {
-  Plan result{.id = plan.at("id").get<std::string>(),
+  Plan result{.id = text(plan, "id"),
               .state = plan.at("state").get<std::string>(),
+              .kind = text(plan, "kind"),
+              .goal = text(plan, "goal"),
               .created_at = text(plan, "created_at"),
+              .ended_at = text(plan, "ended_at"),
               .summary = text(plan, "summary"),
+              .weights = numbers(plan, "weights"),
+              .freed_hosts = texts(plan, "freed_hosts"),
+              .notes = texts(plan, "notes"),
+              .hosts_before = number(plan, "hosts_before"),
+              .hosts_after = number(plan, "hosts_after"),
+              .hosts_bound = number(plan, "hosts_bound"),
               .shared_before_mib = number(plan, "predicted_shared_before_mib"),
               .shared_after_mib = number(plan, "predicted_shared_after_mib"),
               .gain_mib = number(plan, "gain_mib"),
@@ -203,6 +226,28 @@ Result<std::vector<StoredPlan>> parse_plans(std::string_view json_text) {
     return list<StoredPlan>(body, "plans", [](const json& plan) {
       return StoredPlan{.plan = read_plan(plan), .json = plan.dump()};
     });
+  });
+}
+
+Result<std::vector<Rule>> parse_rules(std::string_view json_text) {
+  return parse(json_text, [](const json& body) {
+    return list<Rule>(body, "rules", [](const json& rule) {
+      return Rule{.name = text(rule, "name"),
+                  .kind = text(rule, "kind"),
+                  .vms = texts(rule, "vms"),
+                  .hosts = texts(rule, "hosts")};
+    });
+  });
+}
+
+Result<std::vector<std::pair<std::string, std::string>>> parse_settings(
+    std::string_view json_text) {
+  return parse(json_text, [](const json& body) {
+    std::vector<std::pair<std::string, std::string>> settings;
+    for (const auto& [name, value] : body.items()) {
+      settings.emplace_back(name, value.is_string() ? value.get<std::string>() : value.dump());
+    }
+    return settings;
   });
 }
 

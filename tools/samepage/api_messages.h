@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -71,13 +72,18 @@ struct Move {
   std::string vm, uuid, source, target, reason;
   std::string state;
   std::string error;  ///< Empty when there is none.
-  std::optional<double> gain_mib, stream_bytes, wire_bytes, page_refs, downtime_ms, total_ms;
+  std::optional<double> gain_mib, cost_mib, stream_bytes, wire_bytes, page_refs, downtime_ms,
+      total_ms;
+  std::map<std::string, double> terms;  ///< What spoke for the target, by name.
 };
 struct Stay {
   std::string vm, host, reason;
 };
 struct Plan {
-  std::string id, state, created_at, summary;
+  std::string id, state, kind, goal, created_at, ended_at, summary;
+  std::map<std::string, double> weights;  ///< By the names of terms.
+  std::vector<std::string> freed_hosts, notes;
+  std::optional<double> hosts_before, hosts_after, hosts_bound;
   std::optional<double> shared_before_mib, shared_after_mib, gain_mib;
   std::optional<double> achieved_before_mib, achieved_after_mib;  ///< Of a plan that was applied.
   std::vector<Move> moves;
@@ -90,6 +96,15 @@ struct StoredPlan {
 };
 Result<StoredPlan> parse_plan(std::string_view json);
 Result<std::vector<StoredPlan>> parse_plans(std::string_view json);
+
+struct Rule {
+  std::string name, kind;
+  std::vector<std::string> vms, hosts;
+};
+Result<std::vector<Rule>> parse_rules(std::string_view json);
+
+/// The members of an object of texts and numbers, as text.
+Result<std::vector<std::pair<std::string, std::string>>> parse_settings(std::string_view json);
 
 struct Progress {
   std::string phase;

@@ -16,6 +16,7 @@ struct HostsOptions {
   bool names = false;
   std::string name;
   std::string public_key;
+  std::string label;  ///< KEY=VALUE
 };
 
 void print_hosts(const std::vector<Host>& hosts, Session& session) {
@@ -77,6 +78,20 @@ Result<void> forget(Session& session, const HostsOptions& options) {
   return {};
 }
 
+Result<void> label(Session& session, const HostsOptions& options) {
+  const std::size_t equals = options.label.find('=');
+  if (equals == std::string::npos) {
+    return fail(Errc::kInvalid, "a label is KEY=VALUE, such as rack=a; not " + options.label);
+  }
+  const std::string body =
+      TRY(session.placer.send("POST", "/hosts/" + http::url_encoded(options.name) + "/labels",
+                              text_object({{"label", options.label.substr(0, equals)},
+                                           {"value", options.label.substr(equals + 1)}}),
+                              answer_deadline()));
+  if (session.json) session.out << body << '\n';
+  return {};
+}
+
 }  // namespace
 
 void add_hosts(CLI::App& root, Subcommands& subcommands) {
@@ -103,6 +118,14 @@ void add_hosts(CLI::App& root, Subcommands& subcommands) {
       subcommands.add(hosts, "forget", "Revoke a host that holds no VM",
                       [options](Session& session) { return forget(session, *options); });
   forgotten.add_option("name", options->name, "The host")->required()->type_name(kHostName);
+
+  CLI::App& labelled =
+      subcommands.add(hosts, "label", "Give a host a label, for rules",
+                      [options](Session& session) { return label(session, *options); });
+  labelled.add_option("name", options->name, "The host")->required()->type_name(kHostName);
+  labelled.add_option("label", options->label, "The label; without a value it is taken away")
+      ->required()
+      ->type_name("KEY=VALUE");
 }
 
 }  // namespace samepage::cli

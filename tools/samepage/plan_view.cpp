@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include <fmt/format.h>
+
 #include "tools/samepage/quantity.h"
 #include "tools/samepage/table.h"
 
@@ -27,6 +29,41 @@ void print_moves(const Plan& plan, Session& session) {
                    move.reason});
   }
   table.print(session.out, session.out_width);
+}
+
+std::string term_text(const std::map<std::string, double>& terms, const char* name) {
+  const auto found = terms.find(name);
+  return found == terms.end() ? "-" : fmt::format("{:.2f}", found->second);
+}
+
+void print_terms(const Plan& plan, Session& session) {
+  session.out << "\nWeights of the terms, which are from 0 to 1:";
+  for (const auto& [name, weight] : plan.weights) {
+    session.out << fmt::format(" {} {:.2g}", printable(name), weight);
+  }
+  session.out << '\n';
+  Table table({{"MOVE"},
+               {"SHARING", Align::kRight},
+               {"HOSTS", Align::kRight},
+               {"MOVEMENT", Align::kRight},
+               {"BALANCE", Align::kRight},
+               {"COST", Align::kRight}});
+  for (const Move& move : plan.moves) {
+    table.add_row({move.vm, term_text(move.terms, "sharing"), term_text(move.terms, "hosts"),
+                   term_text(move.terms, "movement"), term_text(move.terms, "balance"),
+                   show_mib(move.cost_mib)});
+  }
+  table.print(session.out, session.out_width);
+}
+
+void print_hosts(const Plan& plan, Session& session) {
+  if (!plan.hosts_before || !plan.hosts_after || plan.hosts_before == plan.hosts_after) return;
+  session.out << "Hosts in use " << show_count(plan.hosts_before) << " now, "
+              << show_count(plan.hosts_after) << " afterwards";
+  if (plan.hosts_bound) {
+    session.out << "; no placement needs fewer than " << show_count(plan.hosts_bound);
+  }
+  session.out << '\n';
 }
 
 void print_stays(const Plan& plan, Session& session) {
@@ -86,28 +123,31 @@ void explain_failures(const Plan& plan, Session& session) {
 
 }  // namespace
 
-void print_plan(const StoredPlan& stored, Session& session) {
+void print_plan(const StoredPlan& stored, Session& session, PlanDetail detail) {
   if (session.json) {
     session.out << stored.json << '\n';
     return;
   }
   const Plan& plan = stored.plan;
-  session.out << "Plan " << printable(plan.id) << " (" << printable(plan.state)
-              << "): " << counted(plan.moves.size(), "move") << ", "
+  session.out << "Plan " << (plan.id.empty() ? "" : printable(plan.id) + " ") << "("
+              << printable(plan.state) << "): " << counted(plan.moves.size(), "move") << ", "
               << counted(plan.stays.size(), "VM") << " left alone\n"
               << "Predicted sharing " << show_mib(plan.shared_before_mib) << " now, "
               << show_mib(plan.shared_after_mib) << " afterwards ("
               << show_mib_change(plan.gain_mib) << ")\n";
   print_achieved(plan, session);
+  print_hosts(plan, session);
   if (!plan.summary.empty()) session.out << printable(plan.summary) << '\n';
   if (!plan.moves.empty()) {
     session.out << '\n';
     print_moves(plan, session);
+    if (detail == PlanDetail::kTerms) print_terms(plan, session);
   }
   if (!plan.stays.empty()) {
     session.out << '\n';
     print_stays(plan, session);
   }
+  for (const std::string& note : plan.notes) session.out << printable(note) << '\n';
 }
 
 Result<void> report_outcome(const StoredPlan& stored, Session& session) {

@@ -50,14 +50,20 @@ class Subcommands {
 // One source file each.
 void add_apply(CLI::App& root, Subcommands& subcommands);
 void add_completion(CLI::App& root, Subcommands& subcommands);
+void add_drain(CLI::App& root, Subcommands& subcommands);  // and `undrain`
 void add_doctor(CLI::App& root, Subcommands& subcommands);
 void add_events(CLI::App& root, Subcommands& subcommands);
+void add_figure(CLI::App& root, Subcommands& subcommands);
 void add_hosts(CLI::App& root, Subcommands& subcommands);
 void add_image(CLI::App& root, Subcommands& subcommands);
 void add_migrate(CLI::App& root, Subcommands& subcommands);
+void add_model(CLI::App& root, Subcommands& subcommands);
 void add_plan(CLI::App& root, Subcommands& subcommands);
+void add_policy(CLI::App& root, Subcommands& subcommands);
+void add_rules(CLI::App& root, Subcommands& subcommands);
 void add_scan(CLI::App& root, Subcommands& subcommands);
 void add_sharing(CLI::App& root, Subcommands& subcommands);
+void add_simulate(CLI::App& root, Subcommands& subcommands);
 void add_vms(CLI::App& root, Subcommands& subcommands);
 
 // Option values that shell completion knows how to complete: the type names of options.

@@ -8,6 +8,7 @@
 
 #include "core/log.h"
 #include "core/version.h"
+#include "tools/samepaged/host_pressure.h"
 
 namespace samepage::agent {
 namespace {
@@ -47,7 +48,10 @@ std::uint64_t offered_bytes(const Options& options, const HypervisorFacts& facts
 }  // namespace
 
 Agent::Agent(const Options& options, Hypervisor& hypervisor, const Clock& clock)
-    : options_(options), hypervisor_(hypervisor), clock_(clock), reporter_(hypervisor, clock) {
+    : options_(options),
+      hypervisor_(hypervisor),
+      clock_(clock),
+      reporter_(hypervisor, clock, pressure_folder(options.pressure_dir)) {
   add_report_requests();
   add_migration_requests();
 }
@@ -157,6 +161,9 @@ Result<void> Agent::say_hello() {
   hello.set_memory_bytes(offered_bytes(options_, facts));
   hello.set_cpus(static_cast<std::uint32_t>(facts.cpus));
   hello.set_data_address(options_.data_address);
+  hello.set_hardware(options_.hardware.empty() ? processor_model() : options_.hardware);
+  constexpr std::uint64_t kBytesPerMbit = 125'000;
+  hello.set_link_bytes_per_s(options_.link_mbit * kBytesPerMbit);
   const auto reply = TRY(bus_->request(std::move(envelope), clock_.now() + kHelloAnswerMax));
   take_welcome(reply.welcome());
   log_info("placer greeted host={} report_interval_ms={}", reply.welcome().host(),

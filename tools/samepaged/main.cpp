@@ -27,6 +27,13 @@ void add_flags(CLI::App& flags, Options& options) {
                    "The IP address at which other hosts' agents reach this one");
   flags.add_option("--memory-mib", options.memory_mib,
                    "The memory offered to guests, in MiB; 0 takes all of it");
+  flags.add_option("--link-mbit", options.link_mbit,
+                   "The speed of the guests' network, in Mbit/s; 0 when it does not matter");
+  flags.add_option("--hardware", options.hardware,
+                   "The class of this host's hardware; the processor's model when it is left out");
+  flags.add_option("--pressure", options.pressure_dir,
+                   "The folder of the guests' pressure files (PSI), or `none`; found when it is "
+                   "left out");
   flags.add_option("--libvirt", options.libvirt_uri, "The hypervisor's URI");
   flags.add_option("--libvirt-socket", options.libvirt_socket, "libvirt's UNIX socket");
   flags.add_option("--store-dir", options.store_dir,

@@ -12,6 +12,9 @@ struct Options {
   std::string placer_key_file = "/etc/samepage/placer.pub";
   std::string data_address;
   std::uint64_t memory_mib = 0;
+  std::uint64_t link_mbit = 0;
+  std::string hardware;
+  std::string pressure_dir;
   std::string libvirt_uri = "qemu:///system";
   std::string libvirt_socket = "/run/libvirt/libvirt-sock";
   std::string run_dir = "/run/samepage";

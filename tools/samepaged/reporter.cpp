@@ -8,6 +8,7 @@
 #include "fingerprinter/guest_memory.h"
 #include "fingerprinter/page_scanner.h"
 #include "tools/samepaged/host_memory.h"
+#include "tools/samepaged/host_pressure.h"
 
 namespace samepage::agent {
 namespace {
@@ -32,6 +33,8 @@ void describe(const VmInfo& vm, bus::Vm& message) {
   message.set_vcpus(static_cast<std::uint32_t>(vm.vcpus));
   message.set_cpu_seconds(vm.cpu_seconds);
   message.set_sharing_domain(vm.sharing_domain);
+  message.set_network_bytes(vm.network_bytes);
+  message.set_disk_bytes(vm.disk_bytes);
 }
 
 Result<std::vector<std::byte>> fingerprint(const VmInfo& vm, HashSeed seed) {
@@ -62,7 +65,14 @@ Result<bus::HostReport> Reporter::report(const Domains& domains, Effort effort) 
     return std::none_of(vms.begin(), vms.end(),
                         [&](const VmInfo& vm) { return vm.id == entry.first; });
   });
-  if (effort == Effort::kScan) put_host_memory(vms, memory_);
+  if (effort == Effort::kScan) {
+    put_host_memory(vms, memory_);
+    put_pressure(pressure_folder_, report);
+    // Of the moment when libvirt was asked: what the counters stand for.
+    const auto uptime =
+        std::chrono::duration_cast<std::chrono::milliseconds>(started.time_since_epoch());
+    report.set_clock_ms(static_cast<std::uint64_t>(std::max<std::int64_t>(uptime.count(), 1)));
+  }
   *report.mutable_memory() = memory_;
   report.set_scan_seconds(std::chrono::duration<double>(clock_.now() - started).count());
   return report;

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/bus.h"
@@ -23,7 +24,9 @@ using Domains = std::map<std::string, SharingDomain>;
 /// Threads: one at a time; list() from any thread.
 class Reporter {
  public:
-  Reporter(Hypervisor& hypervisor, const Clock& clock) : hypervisor_(hypervisor), clock_(clock) {}
+  /// `pressure_folder`: as host_pressure.h's; empty: pressure is not known.
+  Reporter(Hypervisor& hypervisor, const Clock& clock, std::string pressure_folder)
+      : hypervisor_(hypervisor), clock_(clock), pressure_folder_(std::move(pressure_folder)) {}
 
   enum class Effort : std::uint8_t {
     kScan,    ///< Scan every guest whose sharing domain is known, and count the guests' frames.
@@ -46,6 +49,7 @@ class Reporter {
 
   Hypervisor& hypervisor_;
   const Clock& clock_;
+  const std::string pressure_folder_;
   std::map<VmId, Scanned> scanned_;
   bus::HostMemory memory_;  // As counted last.
 };

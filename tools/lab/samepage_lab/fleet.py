@@ -94,6 +94,8 @@ class Fleet:
         self._launch(host.name, host, [
             "samepaged", "--placer", _BUS, "--data-address", host.address,
             "--memory-mib", str(self._host_memory_mib),
+            # Lab hosts share the machine's processors, and so its pressure.
+            "--pressure", "none",
         ])
 
     def wait_hosts(self, timeout_s: float = 30.0) -> None:
