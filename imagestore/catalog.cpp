@@ -291,6 +291,16 @@ Result<void> Catalog::release(const VersionId& version, std::string_view holder)
   return impl_->database_.flush();
 }
 
+Result<std::vector<std::string>> Catalog::holders(const VersionId& version,
+                                                  std::chrono::sys_seconds now) {
+  auto query = TRY(impl_->database_.prepare(
+      "SELECT holder FROM holds WHERE version = ? AND until > ? ORDER BY holder"));
+  TRY(query.bind({std::span<const std::byte>(version.bytes), seconds(now)}));
+  std::vector<std::string> holders;
+  while (TRY(query.step())) holders.push_back(query.text(0));
+  return holders;
+}
+
 Result<std::vector<VersionId>> Catalog::roots(std::chrono::sys_seconds now) {
   auto query = TRY(impl_->database_.prepare(
       "SELECT id FROM versions UNION SELECT version FROM holds WHERE until > ?"));

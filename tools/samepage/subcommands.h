@@ -65,6 +65,7 @@ inline constexpr const char* kHostName = "HOST";
 inline constexpr const char* kVmName = "VM";
 inline constexpr const char* kPlanId = "PLAN-ID";
 inline constexpr const char* kFilePath = "FILE";
+inline constexpr const char* kImageName = "IMAGE";
 
 /// By when the placer answers what it knows already.
 inline Deadline answer_deadline() {
