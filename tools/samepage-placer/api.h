@@ -14,6 +14,7 @@ std::vector<http::Route> api_routes(Placer& placer);
 void add_fleet_routes(Placer& placer, std::vector<http::Route>& routes);
 void add_plan_routes(Placer& placer, std::vector<http::Route>& routes);
 void add_event_routes(Placer& placer, std::vector<http::Route>& routes);
+void add_store_routes(Placer& placer, std::vector<http::Route>& routes);
 
 /// The Prometheus text of `/metrics`. Errors as Journal's.
 Result<std::string> metrics_text(Placer& placer);

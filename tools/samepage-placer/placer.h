@@ -13,6 +13,8 @@
 #include "tools/samepage-placer/ledger.h"
 #include "tools/samepage-placer/options.h"
 #include "tools/samepage-placer/plan_runner.h"
+#include "tools/samepage-placer/store_directory.h"
+#include "tools/samepage-placer/store_relay.h"
 
 namespace samepage::control {
 
@@ -62,6 +64,12 @@ class Placer {
 
   EventBell& bell() { return bell_; }
 
+  StoreDirectory& stores() { return *stores_; }
+
+  /// Errors as StoreDirectory's. Every agent is told of the new ring.
+  Result<void> join_store(const imagestore::RingMember& member);
+  Result<void> leave_store(const std::string& node);
+
  private:
   Placer(const Options& options, const Clock& clock);
 
@@ -72,6 +80,8 @@ class Placer {
   Result<bus::Envelope> greet(const std::string& host, const bus::Hello& hello);
   Result<bus::Welcome> welcome(const std::string& host, Ledger& ledger);
   void take_report(const std::string& host, const bus::HostReport& report);
+  void send_ring(const std::string& host);
+  void send_ring_to_all();
   Result<void> make_domains(const std::string& host, const bus::HostReport& report);
 
   const Options options_;
@@ -84,6 +94,8 @@ class Placer {
   std::unique_ptr<BusServer> bus_;
   std::unique_ptr<BusCarrier> carrier_;
   std::unique_ptr<PlanRunner> runner_;
+  std::unique_ptr<StoreDirectory> stores_;
+  std::unique_ptr<StoreRelay> store_relay_;
 };
 
 }  // namespace samepage::control

@@ -58,6 +58,7 @@ void add_migrate(CLI::App& root, Subcommands& subcommands);
 void add_plan(CLI::App& root, Subcommands& subcommands);
 void add_scan(CLI::App& root, Subcommands& subcommands);
 void add_sharing(CLI::App& root, Subcommands& subcommands);
+void add_store(CLI::App& root, Subcommands& subcommands);
 void add_vms(CLI::App& root, Subcommands& subcommands);
 
 // Option values that shell completion knows how to complete: the type names of options.
