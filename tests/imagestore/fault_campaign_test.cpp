@@ -26,8 +26,6 @@
 namespace samepage::imagestore {
 namespace {
 
-using std::chrono_literals::operator""us;
-
 constexpr std::size_t kPages = 600;
 constexpr std::size_t kChanged = 24;
 
@@ -84,6 +82,24 @@ class FaultCampaign : public ::testing::Test {
     return std::chrono::microseconds(random_() % below_us);
   }
 
+  /// Twice what `work` takes, in microseconds: kills fall into that, whatever the machine's load.
+  template <class Work>
+  std::uint64_t twice(Work work) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    const auto took = std::chrono::steady_clock::now() - start;
+    return 1'000 + 2 * static_cast<std::uint64_t>(
+                           std::chrono::duration_cast<std::chrono::microseconds>(took).count());
+  }
+
+  void commit_next(ImageStore& store) {
+    const auto head = store.catalog().find("disk").value().head;
+    const std::uint64_t number = head.number + 1;
+    auto commit = Commit::begin(store, {.image = "disk", .base = head.id}).value();
+    if (!commit->put(first_page(number), content(number))) ::_exit(1);
+    if (!commit->finish(SystemClock())) ::_exit(2);
+  }
+
   /// What version `number` has at pages that its number chooses.
   static std::vector<std::byte> content(std::uint64_t number) {
     return random_bytes(kChanged * kPageSize, number);
@@ -104,18 +120,15 @@ class FaultCampaign : public ::testing::Test {
 
 TEST_F(FaultCampaign, NoAcknowledgedCommitIsLost) {
   const Shared told;
-  told->done = 1;
+  const std::uint64_t span_us = twice([&] { commit_next(*open_store(scratch_ / "store")); });
+  told->done = 2;
   const std::uint64_t kills = rounds(15);
   for (std::uint64_t round = 0; round < kills; ++round) {
-    kill_in(told, moment(30'000), [&] {
+    kill_in(told, moment(span_us), [&] {
       const auto store = open_store(scratch_ / "store");
       told->ready = true;
-      while (true) {
-        const auto head = store->catalog().find("disk").value().head;
-        const std::uint64_t number = head.number + 1;
-        auto commit = Commit::begin(*store, {.image = "disk", .base = head.id}).value();
-        if (!commit->put(first_page(number), content(number))) ::_exit(1);
-        if (!commit->finish(SystemClock())) ::_exit(2);
+      for (std::uint64_t number = told->done + 1;; ++number) {
+        commit_next(*store);
         told->done = number;
       }
     });
@@ -123,7 +136,6 @@ TEST_F(FaultCampaign, NoAcknowledgedCommitIsLost) {
     const auto head = store->catalog().find("disk").value().head.number;
     ASSERT_GE(head, told->done);
     ASSERT_LE(head, told->done + 1) << "one may be durable and not acknowledged yet";
-    if (head == 1) continue;
     auto reader = ImageReader::open(*store, "disk", head).value();
     std::vector<std::byte> bytes(kChanged * kPageSize);
     ASSERT_TRUE(reader->read(first_page(head) * kPageSize, bytes));
@@ -140,7 +152,7 @@ TEST_F(FaultCampaign, NoAcknowledgedCommitIsLost) {
     ASSERT_EQ(bytes, content(number)) << number;
   }
   std::cout << kills << " kills, " << told->done << " versions\n";
-  EXPECT_GT(told->done, kills / 2);
+  EXPECT_GT(told->done, 2U) << "no commit returned before its kill";
 }
 
 TEST_F(FaultCampaign, TheCollectorCanBeKilledAtAnyMoment) {
@@ -148,6 +160,8 @@ TEST_F(FaultCampaign, TheCollectorCanBeKilledAtAnyMoment) {
   const std::uint64_t kills = rounds(15);
   std::uint64_t next = 0;
   ::samepage::fakes::FakeClock clock;
+  const std::uint64_t span_us =
+      twice([&] { ASSERT_TRUE(collect_garbage(*open_store(scratch_ / "store"), {}, clock)); });
   for (std::uint64_t round = 0; round < kills; ++round) {
     {
       const auto store = open_store(scratch_ / "store");
@@ -157,7 +171,7 @@ TEST_F(FaultCampaign, TheCollectorCanBeKilledAtAnyMoment) {
       ASSERT_TRUE(store->catalog().remove(name, {}));
     }
     clock.advance(std::chrono::hours(25));
-    kill_in(told, moment(12'000), [&] {
+    kill_in(told, moment(span_us), [&] {
       const auto store = open_store(scratch_ / "store");
       told->ready = true;
       while (true) {
@@ -236,7 +250,7 @@ TEST_F(NodeCampaign, ANodeThatIsKilledInMidReadCostsNoRead) {
   std::atomic<bool> stop = false;
   std::jthread killer([&] {
     for (std::uint64_t round = 0; round < kills; ++round) {
-      kill_in(told, std::chrono::microseconds(random_() % 30'000), [&] {
+      kill_in(told, std::chrono::microseconds(random_() % 250'000), [&] {
         const auto node = StoreNode::create(small_node(), {extents_.keys}, clock_).value();
         const auto listener = StoreListener::create({.path = socket()}, *node).value();
         told->ready = true;
@@ -252,7 +266,8 @@ TEST_F(NodeCampaign, ANodeThatIsKilledInMidReadCostsNoRead) {
   }
   std::cout << kills << " kills, " << reads << " reads, " << client.counts().own
             << " from the node\n";
-  EXPECT_GT(reads, 0U);
+  EXPECT_GT(client.counts().own, 0U);
+  EXPECT_GT(client.counts().origin, 0U);
 }
 
 /// Flips a bit in some of what is read through it.
