@@ -57,7 +57,8 @@ struct ImportReport {
 /// was stored in earlier rounds waits for a next import of the same pages or for collect_garbage().
 ///
 /// Errors: those of open_image_source() and ImageSource. kInvalid also: the name is taken or not a
-/// name, or an extent cannot have so many pages. kUnavailable also: cancelled. kIo also: the store's disk is full, or the file changed.
+/// name, or an extent cannot have so many pages. kUnavailable also: cancelled. kIo also: the
+/// store's disk is full, or the file changed.
 Result<ImportReport> import_image(ImageStore& store, const ImportOptions& options,
                                   const Clock& clock);
 
