@@ -51,6 +51,7 @@ nlohmann::json to_json(Row row) {
           {"seconds", row.seconds},
           {"boots_per_s", static_cast<double>(row.clients) / seconds},
           {"bytes_fetched", row.bytes},
+          {"cpu_s", row.cpu_s},
           {"server_cpu_s", row.server_cpu_s},
           {"p50_us", percentile(row.latencies_us, 0.5)},
           {"p99_us", percentile(row.latencies_us, 0.99)},
@@ -69,12 +70,14 @@ Row run_clients(const ClientsOptions& options, const MakeReader& make,
   std::atomic<std::uint64_t> next = 0;
   SteadyClock::time_point start;
   double cpu_before = 0;
+  double own_before = 0;
   const auto server_cpu = [&] {
     return std::accumulate(options.servers.begin(), options.servers.end(), 0.0,
                            [](double sum, pid_t pid) { return sum + cpu_seconds(pid); });
   };
   std::barrier opened(static_cast<std::ptrdiff_t>(threads), [&]() noexcept {
     cpu_before = server_cpu();
+    own_before = cpu_seconds(::getpid());
     start = SteadyClock::now();
   });
   const auto run = [&] {
@@ -110,6 +113,7 @@ Row run_clients(const ClientsOptions& options, const MakeReader& make,
     for (std::uint64_t i = 0; i < threads; ++i) all.emplace_back(run);
   }
   row.server_cpu_s = server_cpu() - cpu_before;
+  row.cpu_s = cpu_seconds(::getpid()) - own_before + row.server_cpu_s;
   return row;
 }
 

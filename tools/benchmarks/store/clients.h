@@ -18,6 +18,7 @@ struct Row {
   std::uint64_t clients = 0;
   double seconds = 0;
   std::uint64_t bytes = 0;
+  double cpu_s = 0;  ///< Of clients and servers: what is left of it on a machine that is busy.
   double server_cpu_s = 0;
   std::vector<double> latencies_us = {};
   std::uint64_t failed = 0;
