@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
+#include <memory>
+#include <mutex>
 #include <utility>
 
 #include "core/database.h"
@@ -62,6 +65,22 @@ Result<Image> read_image(const Statement& row) {
   return image;
 }
 
+/// Whose turn it is among this process's connections to one catalog on another file system. Such a
+/// file has one lock for readers and writers, in the cluster, and who does not get it asks again
+/// and again: threads that queue here instead do not wait for each other's pauses.
+using Turn = std::recursive_mutex;
+
+std::shared_ptr<Turn> turn_of(const Database::Options& options) {
+  if (options.vfs.empty()) return std::make_shared<Turn>();
+  static std::mutex mutex;
+  static std::map<std::string, std::weak_ptr<Turn>> turns;
+  const std::lock_guard lock(mutex);
+  auto& known = turns[options.path];
+  auto turn = known.lock();
+  if (turn == nullptr) known = turn = std::make_shared<Turn>();
+  return turn;
+}
+
 std::string images_query(std::string_view condition) {
   return "SELECT " + std::string(kVersionColumns) +
          ", i.name, i.domain, (SELECT count(*) FROM versions WHERE image = i.name)"
@@ -73,7 +92,8 @@ std::string images_query(std::string_view condition) {
 
 class Catalog::Impl {
  public:
-  explicit Impl(Database database) : database_(std::move(database)) {}
+  Impl(Database database, std::shared_ptr<Turn> turn)
+      : turn_(std::move(turn)), database_(std::move(database)) {}
 
   Result<void> prepare();
 
@@ -83,6 +103,9 @@ class Catalog::Impl {
                              std::chrono::sys_seconds now);
   Result<void> finish(Transaction& transaction);
 
+  std::lock_guard<Turn> take_turn() { return std::lock_guard(*turn_); }
+
+  const std::shared_ptr<Turn> turn_;
   Database database_;
   // What CLONE and COMMIT run, prepared once.
   std::optional<Statement> find_;
@@ -124,12 +147,15 @@ Catalog::Catalog(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Catalog::~Catalog() = default;
 
 Result<std::unique_ptr<Catalog>> Catalog::open(const Database::Options& options) {
-  auto impl = std::make_unique<Impl>(TRY(Database::open(options)));
+  auto turn = turn_of(options);
+  const std::lock_guard lock(*turn);
+  auto impl = std::make_unique<Impl>(TRY(Database::open(options)), turn);
   TRY(impl->prepare());
   return std::unique_ptr<Catalog>(new Catalog(std::move(impl)));
 }
 
 Result<void> Catalog::expect_domain(std::string_view domain, std::uint64_t key_id) {
+  const auto turn = impl_->take_turn();
   auto known = TRY(impl_->database_.prepare("SELECT key_id FROM domains WHERE name = ?"));
   TRY(known.bind({domain}));
   if (!TRY(known.step()) || known.integer(0) == static_cast<std::int64_t>(key_id)) return {};
@@ -139,6 +165,7 @@ Result<void> Catalog::expect_domain(std::string_view domain, std::uint64_t key_i
 }
 
 Result<void> Catalog::remember_domain(std::string_view domain, std::uint64_t key_id) {
+  const auto turn = impl_->take_turn();
   auto insert =
       TRY(impl_->database_.prepare("INSERT OR IGNORE INTO domains (name, key_id) VALUES (?, ?)"));
   TRY(insert.bind({domain, static_cast<std::int64_t>(key_id)}));
@@ -147,6 +174,7 @@ Result<void> Catalog::remember_domain(std::string_view domain, std::uint64_t key
 
 Result<void> Catalog::add(std::string_view name, std::string_view sharing_domain,
                           const ImageVersion& version) {
+  const auto turn = impl_->take_turn();
   TRY(check_image_name(name));
   ImageVersion first = version;
   first.number = 1;
@@ -163,6 +191,7 @@ Result<void> Catalog::add(std::string_view name, std::string_view sharing_domain
 
 Result<std::optional<std::uint64_t>> Catalog::advance(std::string_view name, std::uint64_t head,
                                                       const ImageVersion& version) {
+  const auto turn = impl_->take_turn();
   ImageVersion next = version;
   Transaction transaction = TRY(impl_->database_.begin());
   Statement& advance = *impl_->advance_;
@@ -179,6 +208,7 @@ Result<std::optional<std::uint64_t>> Catalog::advance(std::string_view name, std
 }
 
 Result<Image> Catalog::find(std::string_view name) {
+  const auto turn = impl_->take_turn();
   Statement& query = *impl_->find_;
   TRY(query.bind({name}));
   if (!TRY(query.step())) {
@@ -191,6 +221,7 @@ Result<Image> Catalog::find(std::string_view name) {
 }
 
 Result<std::vector<Image>> Catalog::list() {
+  const auto turn = impl_->take_turn();
   auto query = TRY(impl_->database_.prepare(images_query("ORDER BY i.name")));
   std::vector<Image> images;
   while (TRY(query.step())) images.push_back(TRY(read_image(query)));
@@ -198,6 +229,7 @@ Result<std::vector<Image>> Catalog::list() {
 }
 
 Result<std::vector<ImageVersion>> Catalog::versions(std::string_view name) {
+  const auto turn = impl_->take_turn();
   auto query = TRY(impl_->database_.prepare("SELECT " + std::string(kVersionColumns) +
                                             " FROM versions v WHERE v.image = ? ORDER BY number"));
   TRY(query.bind({name}));
@@ -207,6 +239,7 @@ Result<std::vector<ImageVersion>> Catalog::versions(std::string_view name) {
 }
 
 Result<ImageVersion> Catalog::version(std::string_view name, std::uint64_t number) {
+  const auto turn = impl_->take_turn();
   const Image image = TRY(find(name));
   if (number == 0) return image.head;
   auto query = TRY(impl_->database_.prepare("SELECT " + std::string(kVersionColumns) +
@@ -232,6 +265,7 @@ Result<void> Catalog::Impl::expect_unheld(std::string_view name, std::uint64_t n
 }
 
 Result<void> Catalog::remove(std::string_view name, std::chrono::sys_seconds now) {
+  const auto turn = impl_->take_turn();
   Transaction transaction = TRY(impl_->database_.begin());
   TRY(find(name));
   TRY(impl_->expect_unheld(name, 0, now));
@@ -246,6 +280,7 @@ Result<void> Catalog::remove(std::string_view name, std::chrono::sys_seconds now
 
 Result<void> Catalog::remove_version(std::string_view name, std::uint64_t number,
                                      std::chrono::sys_seconds now) {
+  const auto turn = impl_->take_turn();
   Transaction transaction = TRY(impl_->database_.begin());
   const Image image = TRY(find(name));
   TRY(version(name, number));
@@ -263,6 +298,7 @@ Result<void> Catalog::remove_version(std::string_view name, std::uint64_t number
 }
 
 Result<void> Catalog::hold(const VersionId& version, std::string_view holder, const Lease& lease) {
+  const auto turn = impl_->take_turn();
   if (holder.empty() || holder.size() > kHolderMax) {
     return fail(Errc::kInvalid, "a holder's name has 1 to 256 bytes");
   }
@@ -284,6 +320,7 @@ Result<void> Catalog::hold(const VersionId& version, std::string_view holder, co
 }
 
 Result<void> Catalog::release(const VersionId& version, std::string_view holder) {
+  const auto turn = impl_->take_turn();
   auto release =
       TRY(impl_->database_.prepare("DELETE FROM holds WHERE version = ? AND holder = ?"));
   TRY(release.bind({std::span<const std::byte>(version.bytes), holder}));
@@ -291,7 +328,19 @@ Result<void> Catalog::release(const VersionId& version, std::string_view holder)
   return impl_->database_.flush();
 }
 
+Result<std::vector<std::string>> Catalog::holders(const VersionId& version,
+                                                  std::chrono::sys_seconds now) {
+  const auto turn = impl_->take_turn();
+  auto query = TRY(impl_->database_.prepare(
+      "SELECT holder FROM holds WHERE version = ? AND until > ? ORDER BY holder"));
+  TRY(query.bind({std::span<const std::byte>(version.bytes), seconds(now)}));
+  std::vector<std::string> holders;
+  while (TRY(query.step())) holders.push_back(query.text(0));
+  return holders;
+}
+
 Result<std::vector<VersionId>> Catalog::roots(std::chrono::sys_seconds now) {
+  const auto turn = impl_->take_turn();
   auto query = TRY(impl_->database_.prepare(
       "SELECT id FROM versions UNION SELECT version FROM holds WHERE until > ?"));
   TRY(query.bind({seconds(now)}));

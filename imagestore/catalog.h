@@ -102,6 +102,9 @@ class Catalog final {
   Result<void> hold(const VersionId& version, std::string_view holder, const Lease& lease);
   Result<void> release(const VersionId& version, std::string_view holder);
 
+  /// Who holds a version at `now`, by name.
+  Result<std::vector<std::string>> holders(const VersionId& version, std::chrono::sys_seconds now);
+
   /// Every version that an image has or that is held at `now`, each once.
   Result<std::vector<VersionId>> roots(std::chrono::sys_seconds now);
 

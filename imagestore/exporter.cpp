@@ -84,10 +84,10 @@ class Draft {
 
 }  // namespace
 
-Result<void> export_image(ImageStore& store, const std::string& image,
+Result<void> export_image(ImageStore& store, const std::string& image, std::uint64_t number,
                           const std::filesystem::path& path,
                           const std::function<bool(const ImportProgress&)>& on_progress) {
-  const auto reader = TRY(ImageReader::open(store, image));
+  const auto reader = TRY(ImageReader::open(store, image, number));
   std::error_code error;
   if (std::filesystem::exists(std::filesystem::symlink_status(path, error))) {
     return fail(Errc::kInvalid, path.string() + " exists already");

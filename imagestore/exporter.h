@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -10,13 +11,13 @@
 
 namespace samepage::imagestore {
 
-/// Writes the newest version of `image` as a sparse raw file, verified page by page. The file
-/// appears under its name when it is whole and flushed, or not at all.
+/// Writes version `number` of `image`, 0 for the newest, as a sparse raw file, verified page by
+/// page. The file appears under its name when it is whole and flushed, or not at all.
 ///
-/// `on_progress` as in ImportOptions. kNotFound: no such image. kInvalid: `path` exists and is left
-/// alone. kCorrupt: the store's copy is damaged. kUnavailable: cancelled. kIo: the disk refused or
-/// is full.
-Result<void> export_image(ImageStore& store, const std::string& image,
+/// `on_progress` as in ImportOptions. kNotFound: no such image or version. kInvalid: `path` exists
+/// and is left alone. kCorrupt: the store's copy is damaged. kUnavailable: cancelled. kIo: the disk
+/// refused or is full.
+Result<void> export_image(ImageStore& store, const std::string& image, std::uint64_t number,
                           const std::filesystem::path& path,
                           const std::function<bool(const ImportProgress&)>& on_progress);
 

@@ -7,9 +7,71 @@
 #include "imagestore/domain_key.h"
 #include "imagestore/extent.h"
 #include "imagestore/manifest.h"
+#include "imagestore/rados_origin.h"
+#include "imagestore/rados_pool.h"
 
 namespace samepage::imagestore {
 namespace {
+
+constexpr std::string_view kRados = "rados:";
+constexpr std::string_view kNameSpace = "samepage";
+
+/// An origin with the catalog that lies beside it.
+struct OpenedOrigin {
+  std::unique_ptr<Origin> origin;
+  DirOrigin::Repairs repairs;
+  Database::Options catalog;
+  bool has_catalog = false;
+};
+
+Result<OpenedOrigin> open_folder(const ImageStore::Options& options) {
+  auto origin = TRY(DirOrigin::open({.folder = options.folder / "packs",
+                                     .access = options.access,
+                                     .pack_bytes_max = options.pack_bytes_max}));
+  OpenedOrigin opened;
+  opened.repairs = origin->repairs();
+  opened.origin = std::move(origin);
+  const auto catalog = options.folder / "catalog.db";
+  std::error_code error;
+  opened.has_catalog = std::filesystem::exists(catalog, error);
+  opened.catalog = {.path = catalog, .synchronous_full = false};
+  return opened;
+}
+
+/// `place` is POOL or POOL/NAMESPACE.
+Result<OpenedOrigin> open_pool(const ImageStore::Options& options, std::string_view place) {
+  const auto slash = place.find('/');
+  const std::string pool(place.substr(0, slash));
+  const std::string name_space(slash == place.npos ? kNameSpace : place.substr(slash + 1));
+  if (pool.empty() || name_space.empty()) {
+    return fail(Errc::kInvalid, "\"" + options.origin + "\" names no pool; say rados:POOL");
+  }
+  std::error_code error;
+  std::filesystem::create_directories(options.folder, error);
+  if (error) return fail(Errc::kIo, "create " + options.folder.string() + ": " + error.message());
+  OpenedOrigin opened;
+  opened.origin = TRY(RadosOrigin::open({.pool = pool,
+                                         .name_space = name_space,
+                                         .conf = options.ceph_conf,
+                                         .access = options.access}));
+  const auto objects =
+      TRY(RadosPool::open({.conf = options.ceph_conf, .pool = pool, .name_space = name_space}));
+  // As libcephsqlite calls a file's first piece.
+  opened.has_catalog = objects->size("catalog.db.0000000000000000").has_value();
+  opened.catalog = {.path = "file:///" + pool + ":" + name_space + "/catalog.db?vfs=ceph",
+                    .vfs = "ceph",
+                    .busy_timeout = std::chrono::seconds(30)};
+  return opened;
+}
+
+Result<OpenedOrigin> open_origin(const ImageStore::Options& options) {
+  if (options.origin == "dir:") return open_folder(options);
+  if (options.origin.starts_with(kRados)) {
+    return open_pool(options, std::string_view(options.origin).substr(kRados.size()));
+  }
+  return fail(Errc::kInvalid, "\"" + options.origin + "\" is no origin; there are dir: and " +
+                                  "rados:POOL[/NAMESPACE]");
+}
 
 /// The store's own key. One that is lost is not made anew while a catalog is there: its images
 /// could never be verified again, and the message of the mismatch would hide why.
@@ -35,24 +97,22 @@ ImageStore::ImageStore(std::string domain, const DomainKeys& keys, std::unique_p
       catalog_(std::move(catalog)) {}
 
 Result<std::unique_ptr<ImageStore>> ImageStore::open(const Options& options) {
-  auto origin = TRY(DirOrigin::open({.folder = options.folder / "packs",
-                                     .access = options.access,
-                                     .pack_bytes_max = options.pack_bytes_max}));
-  const auto repairs = origin->repairs();
-  const auto catalog_path = options.folder / "catalog.db";
-  std::error_code error;
-  const bool has_catalog = std::filesystem::exists(catalog_path, error);
+  OpenedOrigin opened = TRY(open_origin(options));
   const bool writable = options.access == DirOrigin::Access::kWrite;
-  if (!has_catalog && !writable) {
-    return fail(Errc::kNotFound, options.folder.string() + ": no image store is here");
+  if (!opened.has_catalog && !writable) {
+    return fail(Errc::kNotFound,
+                (options.origin == "dir:" ? options.folder.string() : options.origin) +
+                    ": no image store is here");
   }
-  const DigestKey key = options.domain ? options.domain->key : TRY(local_key(options, has_catalog));
+  const DigestKey key =
+      options.domain ? options.domain->key : TRY(local_key(options, opened.has_catalog));
   std::string domain = options.domain ? options.domain->name : "default";
-  auto catalog = TRY(Catalog::open({.path = catalog_path, .synchronous_full = false}));
+  auto catalog = TRY(Catalog::open(opened.catalog));
   auto pages = TRY(PageIndex::open(options.folder / "pages.db"));
-  std::unique_ptr<ImageStore> store(new ImageStore(
-      std::move(domain), DomainKeys(key), std::move(origin), std::move(pages), std::move(catalog)));
-  store->repairs_ = repairs;
+  std::unique_ptr<ImageStore> store(new ImageStore(std::move(domain), DomainKeys(key),
+                                                   std::move(opened.origin), std::move(pages),
+                                                   std::move(catalog)));
+  store->repairs_ = opened.repairs;
   TRY(store->catalog_->expect_domain(store->domain_, store->keys_.id));
   if (!writable) return store;
   TRY(store->catalog_->remember_domain(store->domain_, store->keys_.id));

@@ -93,7 +93,7 @@ class Import {
         options_(options),
         clock_(clock),
         workers_("import", std::max(1U, options.threads)),
-        packer_(store, &workers_) {}
+        packer_(store, &workers_, options.extent_pages) {}
 
   /// Stores everything and returns what to name. The image is not visible yet.
   Result<ImportReport> run();
@@ -243,6 +243,9 @@ Result<std::string> image_name(const ImportOptions& options) {
 Result<ImportReport> import_image(ImageStore& store, const ImportOptions& options,
                                   const Clock& clock) {
   const std::string name = TRY(image_name(options));
+  if (options.extent_pages == 0 || options.extent_pages > kExtentPagesMax) {
+    return fail(Errc::kInvalid, "an extent has 1 to " + std::to_string(kExtentPagesMax) + " pages");
+  }
   // Known before hours of reading; Catalog::add() decides.
   const auto taken = store.catalog().find(name);
   if (taken) {

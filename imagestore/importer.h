@@ -9,6 +9,7 @@
 #include "core/clock.h"
 #include "core/result.h"
 #include "imagestore/catalog.h"
+#include "imagestore/extent.h"
 #include "imagestore/image_store.h"
 
 namespace samepage::imagestore {
@@ -29,6 +30,10 @@ struct ImportOptions {
   /// trace. Those that the image does not have, or the store already, are passed over. The file is
   /// read twice then.
   std::vector<PageDigest> order = {};
+
+  /// Pages that are stored and fetched as one: 1 to kExtentPagesMax. Fewer make reading of single
+  /// pages cheaper, more make packing and long reads cheaper.
+  std::size_t extent_pages = kExtentPagesMax;
 
   /// Called a few times a second at most, and at the end; false cancels the import.
   std::function<bool(const ImportProgress&)> on_progress = {};
@@ -52,7 +57,8 @@ struct ImportReport {
 /// was stored in earlier rounds waits for a next import of the same pages or for collect_garbage().
 ///
 /// Errors: those of open_image_source() and ImageSource. kInvalid also: the name is taken or not a
-/// name. kUnavailable also: cancelled. kIo also: the store's disk is full, or the file changed.
+/// name, or an extent cannot have so many pages. kUnavailable also: cancelled. kIo also: the
+/// store's disk is full, or the file changed.
 Result<ImportReport> import_image(ImageStore& store, const ImportOptions& options,
                                   const Clock& clock);
 

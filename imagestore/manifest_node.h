@@ -76,7 +76,8 @@ class ManifestNode {
 
   std::vector<std::byte> encode(const DomainKeys& keys) const;
 
-  /// kCorrupt: not a node of `level`, not in its canonical form, or its seal is broken.
+  /// kCorrupt: not a node of `level`, not in its canonical form, or its seal is broken. kInvalid:
+  /// of a newer format.
   static Result<ManifestNode> decode(std::span<const std::byte> bytes, const DomainKeys& keys,
                                      unsigned level);
 

@@ -13,7 +13,7 @@ constexpr std::size_t kPackingMax = 16;  // Extents that are being compressed.
 
 void PagePacker::lay_out(std::span<const PageDigest> order) {
   while (!order.empty()) {
-    const auto digests = order.first(std::min(order.size(), kExtentPagesMax));
+    const auto digests = order.first(std::min(order.size(), extent_pages_));
     order = order.subspan(digests.size());
     const ObjectName name = extent_name(digests, store_.keys());
     std::uint32_t slot = 0;
@@ -44,7 +44,7 @@ Result<void> PagePacker::add(const PageDigest& digest, PageView page) {
   ++new_pages_;
   open_.digests.push_back(digest);
   open_.pages.insert(open_.pages.end(), page.begin(), page.end());
-  if (open_.digests.size() < kExtentPagesMax) return {};
+  if (open_.digests.size() < extent_pages_) return {};
   pack(std::exchange(open_, {}));
   return store_packed(kPackingMax);
 }

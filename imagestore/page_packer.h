@@ -29,8 +29,9 @@ namespace samepage::imagestore {
 /// Lifetime: borrows store and pool.
 class PagePacker {
  public:
-  /// Without a pool, what compresses is the caller's thread.
-  PagePacker(ImageStore& store, WorkerPool* workers) : store_(store), workers_(workers) {}
+  /// Without a pool, what compresses is the caller's thread. `extent_pages`: 1 to kExtentPagesMax.
+  PagePacker(ImageStore& store, WorkerPool* workers, std::size_t extent_pages = kExtentPagesMax)
+      : store_(store), workers_(workers), extent_pages_(extent_pages) {}
 
   /// Pages that shall lie together, in this order. Only of pages that will be added; each once.
   void lay_out(std::span<const PageDigest> order);
@@ -72,6 +73,7 @@ class PagePacker {
 
   ImageStore& store_;
   WorkerPool* workers_;
+  const std::size_t extent_pages_;
   Extent open_;
   std::unordered_map<PageDigest, std::optional<PagePlace>> places_;  ///< None: in the open extent.
   std::unordered_map<PageDigest, PagePlace> layout_;  ///< Of pages that have not come yet.

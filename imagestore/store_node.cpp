@@ -298,9 +298,13 @@ void StoreNode::forget(const StoreCaller& caller) {
 }
 
 void StoreNode::revoke(const std::string& caller) {
+  revoke_if([&](const std::string& other) { return other == caller; });
+}
+
+void StoreNode::revoke_if(const std::function<bool(const std::string& caller)>& is_out) {
   const MutexLock lock(mutex_);
   for (auto lease = leases_.begin(); lease != leases_.end();) {
-    lease = lease->second.caller == caller ? end_lease(lease) : std::next(lease);
+    lease = is_out(lease->second.caller) ? end_lease(lease) : std::next(lease);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -52,6 +53,9 @@ class StoreNode final : public StoreService {
 
   /// Ends every lease of a caller, at once.
   void revoke(const std::string& caller);
+
+  /// Ends the leases of all callers of whom `is_out` says so, at once.
+  void revoke_if(const std::function<bool(const std::string& caller)>& is_out);
 
   /// Ends every lease, and begins another epoch.
   void revoke_all();

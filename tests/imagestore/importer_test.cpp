@@ -102,7 +102,7 @@ TEST_F(ImporterTest, HolesAreSkippedAndExportedAsHoles) {
   const auto store = open_store(scratch_ / "store");
 
   const auto report = import_file(*store, path, "sparse").value();
-  ASSERT_TRUE(export_image(*store, "sparse", scratch_ / "back.img", {}));
+  ASSERT_TRUE(export_image(*store, "sparse", 0, scratch_ / "back.img", {}));
 
   EXPECT_EQ(report.new_pages, 3U);
   struct stat about {};
@@ -111,7 +111,7 @@ TEST_F(ImporterTest, HolesAreSkippedAndExportedAsHoles) {
   EXPECT_LT(about.st_blocks * 512, 1 << 20);
   const std::string compare = "cmp " + path.string() + " " + (scratch_ / "back.img").string();
   EXPECT_EQ(std::system(compare.c_str()), 0);  // NOLINT(concurrency-mt-unsafe)
-  EXPECT_EQ(export_image(*store, "sparse", scratch_ / "back.img", {}).error().code(),
+  EXPECT_EQ(export_image(*store, "sparse", 0, scratch_ / "back.img", {}).error().code(),
             Errc::kInvalid)
       << "an existing file is left alone";
 }

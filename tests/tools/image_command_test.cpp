@@ -138,5 +138,64 @@ TEST_F(ImageCommandTest, CtrlCLeavesNoHalfImage) {
   EXPECT_EQ(image({"verify"}).exit_code, 0);
 }
 
+TEST_F(ImageCommandTest, VersionsAreCommittedClonedComparedAndRemoved) {
+  ASSERT_EQ(image({"import", disk(), "--name", "web"}).exit_code, 0);
+  std::string bytes = folder_.read("disk.img");
+  bytes.replace(5 * 4096, 4096, std::string(4096, '\0'));
+  bytes.replace(95 * 4096, 4096, std::string(4096, 'x'));
+  const std::string changed = folder_.write("changed.img", bytes);
+
+  const Output dry = image({"commit", "web", changed, "--dry-run", "--json"});
+  const Output committed = image({"commit", "web", changed, "--json"});
+  const Output shown = image({"show", "web", "--json"});
+  const Output compared = image({"diff", "web@1", "web"});
+  const Output cloned = image({"clone", "web@1", "old"});
+  const Output names = image({"list", "--names"});
+  const Output same = image({"diff", "web@1", "old", "--json"});
+  const Output head_kept = image({"rm", "web@2"});
+  const Output removed = image({"rm", "web@1"});
+  const Output exported = image({"export", "old@1", folder_.file("old.img")});
+
+  EXPECT_EQ(json::parse(dry.out).at("changed_pages"), 2) << dry.err;
+  EXPECT_EQ(json::parse(committed.out).at("number"), 2) << committed.err;
+  EXPECT_EQ(json::parse(committed.out).at("zeroed_pages"), 1);
+  EXPECT_EQ(json::parse(shown.out).at("versions").size(), 2U) << "a dry run commits nothing";
+  EXPECT_EQ(compared.out, "5 1\n95 1\n") << compared.err;
+  EXPECT_EQ(cloned.exit_code, 0) << cloned.err;
+  EXPECT_EQ(names.out, "old\nweb\n");
+  EXPECT_EQ(json::parse(same.out).at("pages"), 0);
+  EXPECT_EQ(head_kept.exit_code, 1);
+  EXPECT_THAT(head_kept.err, HasSubstr("is the head of image web"));
+  EXPECT_EQ(removed.exit_code, 0) << removed.err;
+  EXPECT_EQ(exported.exit_code, 0) << exported.err;
+  EXPECT_EQ(folder_.read("old.img"), folder_.read("disk.img"));
+  EXPECT_THAT(image({"show", "web@x"}).err, HasSubstr("no image named"));
+  EXPECT_THAT(image({"rm", "web@x"}).err, HasSubstr("a version's number"));
+}
+
+TEST_F(ImageCommandTest, GarbageIsMarkedFirst) {
+  ASSERT_EQ(image({"import", disk(), "--name", "web"}).exit_code, 0);
+  ASSERT_EQ(image({"rm", "web"}).exit_code, 0);
+
+  const Output dry = image({"gc", "--dry-run", "--json"});
+  const Output collected = image({"gc", "--json"});
+  const Output again = image({"gc"});
+  const Output hasty = image({"gc", "--grace-hours", "0.1"});
+
+  EXPECT_GT(json::parse(dry.out).at("buried_objects"), 0) << dry.err;
+  EXPECT_EQ(json::parse(collected.out).at("buried_objects"),
+            json::parse(dry.out).at("buried_objects"));
+  EXPECT_EQ(json::parse(collected.out).at("swept_objects"), 0);
+  EXPECT_THAT(again.out, HasSubstr("were marked before"));
+  EXPECT_EQ(hasty.exit_code, 2);
+  EXPECT_EQ(image({"verify"}).exit_code, 0);
+}
+
+TEST_F(ImageCommandTest, AnOriginThatIsNoneIsSaid) {
+  const Output listed = image({"list", "--origin", "ftp:there"});
+  EXPECT_EQ(listed.exit_code, 1);
+  EXPECT_THAT(listed.err, HasSubstr("rados:POOL"));
+}
+
 }  // namespace
 }  // namespace samepage::cli

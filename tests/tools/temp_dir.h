@@ -28,6 +28,11 @@ class TempDir {
     return file(name);
   }
 
+  std::string read(const std::string& name) const {
+    std::ifstream stream(file(name), std::ios::binary);
+    return {std::istreambuf_iterator<char>(stream), {}};
+  }
+
  private:
   std::string path_;
 };

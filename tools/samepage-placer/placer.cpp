@@ -64,6 +64,10 @@ Result<std::unique_ptr<Placer>> Placer::create(const Options& options, const Clo
   TRY(publish_key(options.state_dir + "/placer.pub", bus.keys.public_key));
   bus.on_message = [self = placer.get()](BusIncoming incoming) {
     auto shared = std::make_shared<BusIncoming>(std::move(incoming));
+    if (shared->envelope().has_store_request()) {
+      self->store_relay_->pass_on(std::move(shared));
+      return;
+    }
     if (!self->inbox_->post([self, shared] { self->handle(*shared); })) {
       shared->answer(fail(Errc::kUnavailable, "the placer has too much to do; try again"));
     }
@@ -74,6 +78,8 @@ Result<std::unique_ptr<Placer>> Placer::create(const Options& options, const Clo
   };
   placer->inbox_ = std::make_unique<TaskQueue>("inbox", kInboxMax);
   placer->bus_ = TRY(BusServer::create(std::move(bus)));
+  placer->stores_ = TRY(StoreDirectory::open(options.state_dir + "/store.db", clock));
+  placer->store_relay_ = std::make_unique<StoreRelay>(*placer->bus_, clock);
   placer->carrier_ = std::make_unique<BusCarrier>(*placer->bus_);
   placer->runner_ = TRY(PlanRunner::create({.ledger_path = placer->ledger_path_,
                                             .fleet = placer->fleet_,
@@ -96,6 +102,8 @@ Placer::~Placer() {
   if (inbox_) inbox_->stop();
   steward_.reset();
   runner_.reset();
+  if (bus_) bus_->close();  // The relay's threads wait for it, and its own reach the relay.
+  store_relay_.reset();
   bus_.reset();
 }
 
@@ -147,6 +155,8 @@ Result<void> Placer::forget(const std::string& host) {
   TRY(fleet_.forget(host));
   TRY(ledger->registry().forget(host));
   TRY(bus_->forget(host));
+  TRY(stores_->forget(host));
+  send_ring_to_all();
   log_info("host forgotten host={}", host);
   return {};
 }
@@ -218,6 +228,16 @@ void Placer::handle(BusIncoming& incoming) {
     case bus::Envelope::kMigrationOutcome:
       carrier_->on_outcome(message.migration_outcome());
       return;
+    case bus::Envelope::kStoreReport:
+      if (stores_->take_report(incoming.host(), message.store_report())) send_ring_to_all();
+      return;
+    case bus::Envelope::kWarmQuery: {
+      bus::Envelope reply;
+      *reply.mutable_warm_hosts() =
+          stores_->warm_hosts(message.warm_query().version(), incoming.host());
+      incoming.answer(std::move(reply));
+      return;
+    }
     default:
       log_warning("message of an unknown kind left out host={}", incoming.host());
   }
@@ -229,6 +249,7 @@ Result<bus::Envelope> Placer::greet(const std::string& host, const bus::Hello& h
   *reply.mutable_welcome() = TRY(welcome(host, *ledger_));
   log_info("host greeted host={} agent=\"{}\" hypervisor=\"{}\" address={}", host,
            hello.agent_version(), hello.hypervisor_version(), hello.data_address());
+  send_ring(host);
   return reply;
 }
 
@@ -280,6 +301,39 @@ Result<void> Placer::make_domains(const std::string& host, const bus::HostReport
     if (!sent) log_debug("welcome left out host={}", other.name);
   }
   return {};
+}
+
+Result<void> Placer::join_store(const imagestore::RingMember& member) {
+  const auto before = stores_->ring();
+  const auto ring = TRY(stores_->join(member));
+  log_info("store node joined node={} weight={} rack=\"{}\" slots_moved={}", member.node,
+           member.weight, member.rack, ring.moved_from(before));
+  send_ring_to_all();
+  return {};
+}
+
+Result<void> Placer::leave_store(const std::string& node) {
+  const auto before = stores_->ring();
+  const auto ring = TRY(stores_->leave(node));
+  log_info("store node left node={} slots_moved={}", node, ring.moved_from(before));
+  send_ring_to_all();
+  return {};
+}
+
+void Placer::send_ring(const std::string& host) {
+  bus::Envelope envelope;
+  *envelope.mutable_store_ring() = stores_->message();
+  for (const placer::Host& known : fleet_.fleet().hosts) {
+    envelope.mutable_store_ring()->add_hosts(known.name);
+  }
+  // A host that is away is told when it greets again.
+  if (const auto sent = bus_->send(host, std::move(envelope)); !sent) {
+    log_debug("ring left out host={}", host);
+  }
+}
+
+void Placer::send_ring_to_all() {
+  for (const placer::Host& host : fleet_.fleet().hosts) send_ring(host.name);
 }
 
 }  // namespace samepage::control

@@ -14,6 +14,8 @@
 #include "tools/samepage-placer/options.h"
 #include "tools/samepage-placer/plan_runner.h"
 #include "tools/samepage-placer/steward.h"
+#include "tools/samepage-placer/store_directory.h"
+#include "tools/samepage-placer/store_relay.h"
 
 namespace samepage::control {
 
@@ -79,6 +81,12 @@ class Placer {
 
   EventBell& bell() { return bell_; }
 
+  StoreDirectory& stores() { return *stores_; }
+
+  /// Errors as StoreDirectory's. Every agent is told of the new ring.
+  Result<void> join_store(const imagestore::RingMember& member);
+  Result<void> leave_store(const std::string& node);
+
  private:
   Placer(const Options& options, const Clock& clock);
 
@@ -90,6 +98,8 @@ class Placer {
   Result<bus::Welcome> welcome(const std::string& host, Ledger& ledger);
   Result<void> keep_usage();
   void take_report(const std::string& host, const bus::HostReport& report);
+  void send_ring(const std::string& host);
+  void send_ring_to_all();
   Result<void> make_domains(const std::string& host, const bus::HostReport& report);
 
   const Options options_;
@@ -103,6 +113,8 @@ class Placer {
   std::unique_ptr<BusCarrier> carrier_;
   std::unique_ptr<PlanRunner> runner_;
   std::unique_ptr<Steward> steward_;
+  std::unique_ptr<StoreDirectory> stores_;
+  std::unique_ptr<StoreRelay> store_relay_;
 };
 
 }  // namespace samepage::control

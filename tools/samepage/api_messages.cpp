@@ -266,4 +266,25 @@ Result<ScanOutcome> parse_scan(std::string_view json_text) {
   });
 }
 
+Result<StoreStatus> parse_store(std::string_view body) {
+  return parse(body, [](const json& status) {
+    const auto read = [](const json& node) {
+      return StoreNodeStatus{.name = node.at("node").get<std::string>(),
+                             .state = text(node, "state"),
+                             .rack = text(node, "rack"),
+                             .is_member = node.at("member").get<bool>(),
+                             .share = number(node, "share"),
+                             .capacity_bytes = number(node, "capacity_bytes"),
+                             .extents = number(node, "extents"),
+                             .extent_bytes = number(node, "extent_bytes"),
+                             .evicted = number(node, "evicted"),
+                             .leases = number(node, "leases"),
+                             .refused = number(node, "refused"),
+                             .warm_versions = number(node, "warm_versions"),
+                             .report_age_s = number(node, "report_age_s")};
+    };
+    return StoreStatus{.nodes = list<StoreNodeStatus>(status, "nodes", read)};
+  });
+}
+
 }  // namespace samepage::cli

@@ -126,4 +126,15 @@ struct ScanOutcome {
 };
 Result<ScanOutcome> parse_scan(std::string_view json);
 
+struct StoreNodeStatus {
+  std::string name, state, rack;
+  bool is_member = false;
+  std::optional<double> share, capacity_bytes, extents, extent_bytes, evicted, leases, refused,
+      warm_versions, report_age_s;
+};
+struct StoreStatus {
+  std::vector<StoreNodeStatus> nodes;
+};
+Result<StoreStatus> parse_store(std::string_view json);
+
 }  // namespace samepage::cli

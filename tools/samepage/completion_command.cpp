@@ -5,8 +5,8 @@
 #include "tools/samepage/subcommands.h"
 
 // The script is made from the very options that the program parses, so the two cannot differ. It
-// holds, for each subcommand, the words that can follow; names of hosts, VMs and plans are asked
-// for at the moment of completion.
+// holds, for each subcommand, the words that can follow; names of hosts, VMs, plans and
+// images are asked for at the moment of completion.
 
 namespace samepage::cli {
 namespace {
@@ -15,13 +15,15 @@ namespace {
 // of value that an option ("PATH --to") or the Nth argument ("PATH 0") takes.
 constexpr const char* kFrame = R"sh(# bash completion for samepage; see samepage(1).
 _samepage_ask() {
-  local args=() i
+  local args=() store=() i
   for ((i = 1; i < COMP_CWORD; i++)); do
     case ${COMP_WORDS[i]} in
       --socket|--url|--token-file|--config) args+=("${COMP_WORDS[i]}" "${COMP_WORDS[i + 1]}") ;;
+      --store|--origin|--ceph-conf) store+=("${COMP_WORDS[i]}" "${COMP_WORDS[i + 1]}") ;;
     esac
   done
-  "${COMP_WORDS[0]}" "${args[@]}" "$@" 2>/dev/null
+  [ "$1" = image ] || store=()
+  "${COMP_WORDS[0]}" "${args[@]}" "$@" "${store[@]}" 2>/dev/null
 }
 
 _samepage_words() {
@@ -39,6 +41,7 @@ _samepage_names() {
     HOST) _samepage_ask hosts --names ;;
     VM) _samepage_ask vms --names ;;
     PLAN-ID) _samepage_ask plan list --ids ;;
+    IMAGE) _samepage_ask image list --names ;;
   esac
 }
 

@@ -1,3 +1,7 @@
+#include "tools/samepage/image_command.h"
+
+#include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <memory>
 
@@ -5,42 +9,160 @@
 #include <fmt/chrono.h>
 #include <nlohmann/json.hpp>
 
-#include "core/clock.h"
-#include "imagestore/exporter.h"
-#include "imagestore/image_store.h"
-#include "imagestore/importer.h"
-#include "imagestore/verifier.h"
-#include "tools/samepage/interrupts.h"
-#include "tools/samepage/progress_bar.h"
 #include "tools/samepage/quantity.h"
-#include "tools/samepage/subcommands.h"
-#include "tools/samepage/table.h"
 
 namespace samepage::cli {
 namespace {
 
-using Access = imagestore::DirOrigin::Access;
-using Align = Table::Align;
-using imagestore::Image;
-using imagestore::ImageStore;
-using imagestore::ImageVersion;
-using imagestore::ImportProgress;
-using nlohmann::json;
-
-struct ImageOptions {
-  std::string store = "/var/lib/samepage/store";
-  std::string file;
-  std::string name;
-  std::string format;
-  bool follow_backing = false;
-};
-
-Result<std::unique_ptr<ImageStore>> open_store(const ImageOptions& options, Access access) {
-  return ImageStore::open({.folder = options.store, .access = access});
-}
-
 double as_double(std::uint64_t count) {
   return static_cast<double>(count);
+}
+
+/// Adds subcommands of `samepage image` that all say where the store is.
+class ImageSubcommands {
+ public:
+  ImageSubcommands(CLI::App& image, Subcommands& subcommands)
+      : image_(image), subcommands_(subcommands) {}
+
+  using Does = Result<void> (*)(Session&, const ImageOptions&);
+
+  CLI::App& add(const char* name, const char* about, Does does) {
+    CLI::App& added = subcommands_.add(
+        image_, name, about,
+        [options = options_, does](Session& session) { return does(session, *options); });
+    added.add_option("--store", options_->store, "The store's folder")
+        ->type_name(kFilePath)
+        ->capture_default_str();
+    added
+        .add_option("--origin", options_->origin,
+                    "Where images are durable: dir: for the store's folder, or "
+                    "rados:POOL[/NAMESPACE]")
+        ->type_name("ORIGIN")
+        ->capture_default_str();
+    added.add_option("--ceph-conf", options_->ceph_conf, "The Ceph cluster's configuration")
+        ->type_name(kFilePath)
+        ->capture_default_str();
+    return added;
+  }
+
+  void add_source(CLI::App& to, const char* about) {
+    to.add_option("file", options_->file, about)->required()->type_name(kFilePath);
+    to.add_option("--format", options_->format, "Take the file as this format (raw, qcow2, ...)")
+        ->type_name("FORMAT");
+    to.add_flag("--follow-backing", options_->follow_backing,
+                "Read the image's backing files too: only if you trust its maker");
+  }
+
+  ImageOptions& options() { return *options_; }
+
+ private:
+  CLI::App& image_;
+  Subcommands& subcommands_;
+  std::shared_ptr<ImageOptions> options_ = std::make_shared<ImageOptions>();
+};
+
+void add_files(ImageSubcommands& image) {
+  ImageOptions& options = image.options();
+  CLI::App& imported =
+      image.add("import", "Add an image file of any format that QEMU knows", import_file);
+  image.add_source(imported, "The image; its format is told by its content");
+  imported.add_option("--name", options.name, "The image's name; the file's when not given")
+      ->type_name("NAME");
+
+  CLI::App& exported = image.add("export", "Write an image as a sparse raw file", export_file);
+  exported.add_option("name", options.name, "The image, or IMAGE@VERSION")
+      ->required()
+      ->type_name(kImageName);
+  exported.add_option("file", options.file, "The file to make; one that exists is left alone")
+      ->required()
+      ->type_name(kFilePath);
+
+  CLI::App& committed =
+      image.add("commit", "Make a file's content the next version of an image", commit_file);
+  committed
+      .add_option("name", options.name,
+                  "The image, or IMAGE@VERSION: the version that the file was made from")
+      ->required()
+      ->type_name(kImageName);
+  image.add_source(committed, "The file; what differs is stored");
+  committed.add_flag("--dry-run", options.dry_run, "Say what differs and commit nothing");
+}
+
+void add_versions(ImageSubcommands& image) {
+  ImageOptions& options = image.options();
+  const auto add_name = [&](CLI::App& to, const char* about) {
+    to.add_option("name", options.name, about)->required()->type_name(kImageName);
+  };
+  image.add("list", "List the images", list_images)
+      .add_flag("--names", options.names, "Print the names only, one a line");
+  add_name(image.add("show", "List an image's versions, and who uses them", show_image),
+           "The image");
+
+  CLI::App& cloned =
+      image.add("clone", "Give a version another name, in constant time", clone_version);
+  add_name(cloned, "The image, or IMAGE@VERSION");
+  cloned.add_option("new", options.other, "The new image's name")->required()->type_name("NAME");
+
+  CLI::App& compared =
+      image.add("diff", "List the runs of pages in which two versions differ: first page, pages",
+                diff_images);
+  add_name(compared, "The image before, or IMAGE@VERSION");
+  compared.add_option("other", options.other, "The image after, or IMAGE@VERSION")
+      ->required()
+      ->type_name(kImageName);
+
+  add_name(image.add("rm", "Remove an image, or one version that is not the newest", remove_image),
+           "The image, or IMAGE@VERSION");
+}
+
+void add_upkeep(ImageSubcommands& image) {
+  ImageOptions& options = image.options();
+  image.add("verify", "Check every page, manifest and record against its digest", verify_images)
+      .add_option("name", options.name, "One image instead of the whole store")
+      ->type_name(kImageName);
+  CLI::App& collected =
+      image.add("gc", "Free what no image uses: mark it, and remove it a grace time later",
+                collect_image_garbage);
+  collected
+      .add_option("--grace-hours", options.grace_hours,
+                  "How long marked objects stay; longer than any VM's lease on a version")
+      ->check(CLI::Range(0.25, 8'760.0))
+      ->type_name("HOURS")
+      ->capture_default_str();
+  collected.add_flag("--dry-run", options.dry_run, "Say what would go and change nothing");
+}
+
+}  // namespace
+
+Result<VersionName> parse_version_name(const std::string& text) {
+  const auto at = text.find('@');
+  VersionName name{.image = text.substr(0, at)};
+  if (at == text.npos) return name;
+  const char* const begin = text.data() + at + 1;
+  const char* const end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(begin, end, name.number);
+  if (error == std::errc() && rest == end && name.number > 0) return name;
+  return fail(Errc::kInvalid,
+              "\"" + text + "\": after the @ comes a version's number, as `samepage image show " +
+                  name.image + "` lists them");
+}
+
+Result<std::unique_ptr<imagestore::ImageStore>> open_store(const ImageOptions& options,
+                                                           imagestore::DirOrigin::Access access) {
+  return imagestore::ImageStore::open({.folder = options.store,
+                                       .access = access,
+                                       .origin = options.origin,
+                                       .ceph_conf = options.ceph_conf});
+}
+
+nlohmann::json version_json(const imagestore::ImageVersion& version) {
+  return {{"version", to_hex(version.id)},
+          {"size_bytes", version.size_bytes},
+          {"data_bytes", version.data_bytes},
+          {"new_bytes", version.new_bytes},
+          {"stored_bytes", version.stored_bytes},
+          {"source_format", version.source_format},
+          {"imported_at", show_time(version.imported_at)}};
 }
 
 std::string show_bytes(std::uint64_t bytes) {
@@ -56,230 +178,26 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-/// A bar with the pace, for as long as nobody presses Ctrl-C.
-class ProgressReport {
- public:
-  ProgressReport(Session& session, std::string label)
-      : bar_(session.talk, session.talk_width), label_(std::move(label)) {}
+ProgressReport::ProgressReport(Session& session, std::string label)
+    : bar_(session.talk, session.talk_width), label_(std::move(label)) {}
 
-  bool operator()(const ImportProgress& progress) {
-    const double total = as_double(progress.bytes_total);
-    const double done = as_double(progress.bytes_done);
-    const double pace = done / std::max(seconds_since(start_), 0.001);
-    bar_.show(label_, total > 0 ? done / total : 1,
-              show_bytes(progress.bytes_done) + ", " + show_bytes_as_mib(pace) + "/s");
-    return interrupts_.count() == 0;
-  }
-
- private:
-  ProgressBar bar_;
-  std::string label_;
-  Interrupts interrupts_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
-
-json version_json(const ImageVersion& version) {
-  return {{"version", to_hex(version.id)},
-          {"size_bytes", version.size_bytes},
-          {"data_bytes", version.data_bytes},
-          {"new_bytes", version.new_bytes},
-          {"stored_bytes", version.stored_bytes},
-          {"source_format", version.source_format},
-          {"imported_at", show_time(version.imported_at)}};
+bool ProgressReport::operator()(const imagestore::ImportProgress& progress) {
+  const double total = as_double(progress.bytes_total);
+  const double done = as_double(progress.bytes_done);
+  const double pace = done / std::max(seconds_since(start_), 0.001);
+  bar_.show(label_, total > 0 ? done / total : 1,
+            show_bytes(progress.bytes_done) + ", " + show_bytes_as_mib(pace) + "/s");
+  return interrupts_.count() == 0;
 }
-
-Result<void> import(Session& session, const ImageOptions& options) {
-  const auto start = std::chrono::steady_clock::now();
-  const auto store = TRY(open_store(options, Access::kWrite));
-  const SystemClock clock;
-  Result<imagestore::ImportReport> imported = fail(Errc::kInvalid, "not run");
-  {
-    ProgressReport progress(session, "import");
-    imported = import_image(*store,
-                            {.path = options.file,
-                             .name = options.name,
-                             .format = options.format,
-                             .follow_backing = options.follow_backing,
-                             .on_progress = std::ref(progress)},
-                            clock);
-  }
-  const auto report = TRY(std::move(imported));
-  const ImageVersion& version = report.version;
-  if (session.json) {
-    json body = version_json(version);
-    body.update({{"name", report.name},
-                 {"pages", report.pages},
-                 {"zero_pages", report.zero_pages},
-                 {"duplicate_pages", report.duplicate_pages},
-                 {"new_pages", report.new_pages},
-                 {"extents", report.extents},
-                 {"seconds", seconds_since(start)}});
-    session.out << body.dump() << '\n';
-    return {};
-  }
-  session.talk << fmt::format(
-      "imported {} ({}, {}) in {:.1f} s: {} data, of which {} new, stored in {}\n", report.name,
-      version.source_format, show_bytes(version.size_bytes), seconds_since(start),
-      show_bytes(version.data_bytes), show_bytes(version.new_bytes),
-      show_bytes(version.stored_bytes));
-  return {};
-}
-
-Result<void> list(Session& session, const ImageOptions& options) {
-  const auto store = TRY(open_store(options, Access::kRead));
-  const std::vector<Image> images = TRY(store->catalog().list());
-  if (session.json) {
-    json rows = json::array();
-    for (const Image& image : images) {
-      json row = version_json(image.head);
-      row.update({{"name", image.name},
-                  {"sharing_domain", image.sharing_domain},
-                  {"versions", image.versions}});
-      rows.push_back(std::move(row));
-    }
-    session.out << json{{"images", std::move(rows)}}.dump() << '\n';
-    return {};
-  }
-  if (images.empty()) {
-    session.talk << "the store is empty; `samepage image import FILE` fills it\n";
-    return {};
-  }
-  Table table({{"IMAGE"},
-               {"SIZE", Align::kRight},
-               {"DATA", Align::kRight},
-               {"NEW", Align::kRight},
-               {"STORED", Align::kRight},
-               {"FORMAT"},
-               {"DOMAIN"},
-               {"IMPORTED"},
-               {"VERSION"}});
-  for (const Image& image : images) {
-    const ImageVersion& head = image.head;
-    table.add_row({image.name, show_bytes(head.size_bytes), show_bytes(head.data_bytes),
-                   show_bytes(head.new_bytes), show_bytes(head.stored_bytes), head.source_format,
-                   image.sharing_domain, show_time(head.imported_at),
-                   to_hex(head.id).substr(0, 12)});
-  }
-  table.print(session.out, session.out_width);
-  return {};
-}
-
-void print_verified(const imagestore::VerifyReport& report, Session& session) {
-  for (const std::string& problem : report.descriptions) session.out << printable(problem) << '\n';
-  if (report.descriptions.size() < report.problems) {
-    session.out << report.problems - report.descriptions.size() << " more like these\n";
-  }
-  session.out << fmt::format("{} images, {} versions, {} manifest nodes, {} pages read\n",
-                             report.images, report.versions, report.nodes, report.pages);
-  if (report.objects > 0) {
-    session.out << fmt::format("{} objects, {}, {} stored pages digested\n", report.objects,
-                               show_bytes(report.object_bytes), report.stored_pages);
-  }
-  if (report.reclaimable_objects > 0) {
-    session.out << fmt::format("{} objects, {}, belong to no image: an import runs or was killed\n",
-                               report.reclaimable_objects, show_bytes(report.reclaimable_bytes));
-  }
-  if (report.images_unchecked > 0 || report.objects_unchecked > 0) {
-    session.out << fmt::format(
-        "not checked, for they belong to other sharing domains: {} images, "
-        "{} objects\n",
-        report.images_unchecked, report.objects_unchecked);
-  }
-}
-
-json verified_json(const imagestore::VerifyReport& report) {
-  return {{"clean", report.clean()},
-          {"problems", report.problems},
-          {"descriptions", report.descriptions},
-          {"images", report.images},
-          {"versions", report.versions},
-          {"nodes", report.nodes},
-          {"pages", report.pages},
-          {"objects", report.objects},
-          {"object_bytes", report.object_bytes},
-          {"stored_pages", report.stored_pages},
-          {"reclaimable_objects", report.reclaimable_objects},
-          {"reclaimable_bytes", report.reclaimable_bytes},
-          {"images_unchecked", report.images_unchecked},
-          {"objects_unchecked", report.objects_unchecked}};
-}
-
-Result<void> verify(Session& session, const ImageOptions& options) {
-  const auto store = TRY(open_store(options, Access::kRead));
-  Result<imagestore::VerifyReport> verified = fail(Errc::kInvalid, "not run");
-  {
-    ProgressReport progress(session, "verify");
-    verified = verify_store(*store, {.image = options.name, .on_progress = std::ref(progress)});
-  }
-  const auto report = TRY(std::move(verified));
-  if (session.json) {
-    session.out << verified_json(report).dump() << '\n';
-  } else {
-    print_verified(report, session);
-  }
-  session.out.flush();
-  if (!report.clean()) {
-    return fail(Errc::kCorrupt, fmt::format("the store is damaged: {} problems", report.problems));
-  }
-  if (report.images_unchecked > 0) {
-    return fail(Errc::kInvalid, "not everything could be checked");
-  }
-  if (!session.json) session.talk << "clean\n";
-  return {};
-}
-
-Result<void> export_raw(Session& session, const ImageOptions& options) {
-  const auto store = TRY(open_store(options, Access::kRead));
-  {
-    ProgressReport progress(session, "export");
-    TRY(export_image(*store, options.name, options.file, std::ref(progress)));
-  }
-  if (!session.json) session.talk << "exported " << options.name << " as raw\n";
-  return {};
-}
-
-}  // namespace
 
 void add_image(CLI::App& root, Subcommands& subcommands) {
-  const auto options = std::make_shared<ImageOptions>();
-  CLI::App& image =
-      subcommands.add(root, "image", "Keep disk images, each page of them once",
-                      [options](Session& session) { return list(session, *options); });
-  image.require_subcommand(1);
-  const auto add = [&](const char* name, const char* about, auto action) -> CLI::App& {
-    CLI::App& added = subcommands.add(image, name, about, [options, action](Session& session) {
-      return action(session, *options);
-    });
-    added.add_option("--store", options->store, "The store's folder")
-        ->type_name(kFilePath)
-        ->capture_default_str();
-    return added;
-  };
-
-  CLI::App& imported = add("import", "Add an image file of any format that QEMU knows", import);
-  imported.add_option("file", options->file, "The image; its format is told by its content")
-      ->required()
-      ->type_name(kFilePath);
-  imported.add_option("--name", options->name, "The image's name; the file's when not given")
-      ->type_name("NAME");
-  imported
-      .add_option("--format", options->format, "Take the file as this format (raw, qcow2, ...)")
-      ->type_name("FORMAT");
-  imported.add_flag("--follow-backing", options->follow_backing,
-                    "Read the image's backing files too: only if you trust its maker");
-
-  add("list", "List the images", list);
-
-  CLI::App& verified =
-      add("verify", "Check every page, manifest and record against its digest", verify);
-  verified.add_option("name", options->name, "One image instead of the whole store")
-      ->type_name("NAME");
-
-  CLI::App& exported = add("export", "Write an image as a sparse raw file", export_raw);
-  exported.add_option("name", options->name, "The image")->required()->type_name("NAME");
-  exported.add_option("file", options->file, "The file to make; one that exists is left alone")
-      ->required()
-      ->type_name(kFilePath);
+  CLI::App& app = subcommands.add(root, "image", "Keep disk images, each page of them once",
+                                  [](Session&) { return Result<void>(); });
+  app.require_subcommand(1);
+  ImageSubcommands image(app, subcommands);
+  add_files(image);
+  add_versions(image);
+  add_upkeep(image);
 }
 
 }  // namespace samepage::cli

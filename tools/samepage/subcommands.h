@@ -64,6 +64,7 @@ void add_rules(CLI::App& root, Subcommands& subcommands);
 void add_scan(CLI::App& root, Subcommands& subcommands);
 void add_sharing(CLI::App& root, Subcommands& subcommands);
 void add_simulate(CLI::App& root, Subcommands& subcommands);
+void add_store(CLI::App& root, Subcommands& subcommands);
 void add_vms(CLI::App& root, Subcommands& subcommands);
 
 // Option values that shell completion knows how to complete: the type names of options.
@@ -71,6 +72,7 @@ inline constexpr const char* kHostName = "HOST";
 inline constexpr const char* kVmName = "VM";
 inline constexpr const char* kPlanId = "PLAN-ID";
 inline constexpr const char* kFilePath = "FILE";
+inline constexpr const char* kImageName = "IMAGE";
 
 /// By when the placer answers what it knows already.
 inline Deadline answer_deadline() {

@@ -1,6 +1,7 @@
 #include "tools/samepaged/agent.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <utility>
 
@@ -54,6 +55,7 @@ Agent::Agent(const Options& options, Hypervisor& hypervisor, const Clock& clock)
       reporter_(hypervisor, clock, pressure_folder(options.pressure_dir)) {
   add_report_requests();
   add_migration_requests();
+  add_store_requests();
 }
 
 Result<std::unique_ptr<Agent>> Agent::create(const Options& options, Hypervisor& hypervisor,
@@ -62,8 +64,10 @@ Result<std::unique_ptr<Agent>> Agent::create(const Options& options, Hypervisor&
   agent->desk_ = std::make_unique<TaskQueue>("desk", kTasksMax);
   agent->scanner_ = std::make_unique<TaskQueue>("scanner", kTasksMax);
   agent->make_migrations();
+  TRY(agent->make_store());
   TRY(agent->observe_guests());
   TRY(agent->open_bus());
+  TRY(agent->store_->listen());
   return agent;
 }
 
@@ -88,6 +92,23 @@ void Agent::make_migrations() {
   };
   migrations_ =
       std::make_unique<Migrations>(std::move(migrations), hypervisor_, std::move(notices));
+}
+
+Result<void> Agent::make_store() {
+  HostStore::Options store;
+  store.socket_path =
+      options_.store_socket.empty() ? options_.run_dir + "/store.sock" : options_.store_socket;
+  store.node_mib = options_.store_mib;
+  store.provider = options_.store_provider;
+  store.address = options_.data_address;
+  std::error_code ignored;  // A folder that cannot be made is said when the socket is opened.
+  std::filesystem::create_directories(std::filesystem::path(store.socket_path).parent_path(),
+                                      ignored);
+  const auto ask = [this](bus::Envelope envelope, Deadline deadline) {
+    return bus_->request(std::move(envelope), deadline);
+  };
+  store_ = TRY(HostStore::create(store, ask, clock_));
+  return {};
 }
 
 Result<void> Agent::observe_guests() {
@@ -124,9 +145,11 @@ Agent::~Agent() {
   if (const auto ended = hypervisor_.observe({}); !ended) {
     log_warning("events go on why=\"{}\"", ended.error().message());
   }
-  desk_->stop();
-  scanner_->stop();
+  if (desk_) desk_->stop();
+  if (scanner_) scanner_->stop();
   migrations_.reset();
+  if (bus_) bus_->close();  // Whoever waits for the placer in the store's name waits no longer.
+  store_.reset();
   bus_.reset();
 }
 
@@ -182,6 +205,7 @@ void Agent::take_welcome(const bus::Welcome& welcome) {
     }
     domains.emplace(domain->name, *domain);
   }
+  store_->set_welcome(welcome.host(), domains);
   std::vector<SharingDomain> known;
   for (const auto& [name, domain] : domains) known.push_back(domain);
   migrations_->learn_images(known);
@@ -257,6 +281,17 @@ void Agent::add_migration_requests() {
   });
 }
 
+void Agent::add_store_requests() {
+  using Body = bus::Envelope::BodyCase;
+  requests_.add(Body::kStoreRequest, [this](const bus::Envelope& request) {
+    return store_->serve_host(request.store_request());
+  });
+  requests_.add(Body::kStoreRing, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+    store_->set_ring(request.store_ring());
+    return done();
+  });
+}
+
 Result<bus::Envelope> Agent::answer_report(Effort effort) {
   Domains domains;
   {
@@ -293,6 +328,9 @@ void Agent::report_soon(Effort effort) {
       return;
     }
     notify(*std::move(report));
+    bus::Envelope store;
+    *store.mutable_store_report() = store_->take_report();
+    notify(std::move(store));
   });
   if (!posted) {
     waits = false;

@@ -10,6 +10,7 @@
 #include "core/hypervisor.h"
 #include "core/mutex.h"
 #include "core/task_queue.h"
+#include "tools/samepaged/host_store.h"
 #include "tools/samepaged/migrations.h"
 #include "tools/samepaged/options.h"
 #include "tools/samepaged/reporter.h"
@@ -41,7 +42,9 @@ class Agent {
 
   void add_report_requests();
   void add_migration_requests();
+  void add_store_requests();
   void make_migrations();
+  Result<void> make_store();
   Result<void> observe_guests();
   Result<void> open_bus();
 
@@ -69,6 +72,7 @@ class Agent {
       report_posted_{};  // By effort: one waits, others would repeat it.
   std::unique_ptr<BusClient> bus_;
   std::unique_ptr<Migrations> migrations_;
+  std::unique_ptr<HostStore> store_;
   std::unique_ptr<TaskQueue> desk_;
   std::unique_ptr<TaskQueue> scanner_;
 };

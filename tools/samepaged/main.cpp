@@ -44,6 +44,13 @@ void add_flags(CLI::App& flags, Options& options) {
                    "How much of them is kept, in MiB; 0 keeps nothing");
   flags.add_option("--run-dir", options.run_dir,
                    "Where the sockets of migrations live; the same on all hosts");
+  flags.add_option("--store-mib", options.store_mib,
+                   "The memory lent to the fleet's image store, in MiB; 0 lends none");
+  flags.add_option(
+      "--store-socket", options.store_socket,
+      "Where this host's disks reach the store; store.sock in the run folder when empty");
+  flags.add_option("--store-provider", options.store_provider,
+                   "libfabric's provider between hosts; verbs;ofi_rxm where there is RDMA");
 }
 
 Result<void> init(const Options& options) {

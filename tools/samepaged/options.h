@@ -18,6 +18,9 @@ struct Options {
   std::string libvirt_uri = "qemu:///system";
   std::string libvirt_socket = "/run/libvirt/libvirt-sock";
   std::string run_dir = "/run/samepage";
+  std::uint64_t store_mib = 0;
+  std::string store_socket;
+  std::string store_provider = "tcp;ofi_rxm";
   std::string store_dir = "/var/lib/samepage/store";
   std::string checkpoint_dir = "/var/lib/samepage/checkpoints";
   std::uint64_t checkpoint_mib = 4096;

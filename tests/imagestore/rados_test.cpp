@@ -1,0 +1,108 @@
+// The promises of every origin (origin_conformance.h), held to by RadosOrigin on a real Ceph, which
+// with_ceph.py starts; and what is its own: an answer, not a hang, when the cluster goes away.
+
+#include <atomic>
+#include <csignal>
+#include <cstdlib>
+
+#include <unistd.h>
+
+#include "imagestore/pack_file.h"
+#include "imagestore/rados_origin.h"
+#include "imagestore/rados_pool.h"
+#include "tests/imagestore/origin_conformance.h"
+
+namespace samepage::imagestore {
+namespace {
+
+std::string from_environment(const char* name) {
+  const char* const value = std::getenv(name);  // NOLINT(concurrency-mt-unsafe)
+  if (value == nullptr)
+    throw std::runtime_error(std::string(name) + " is not set: see with_ceph.py");
+  return value;
+}
+
+class Pool final : public StorePlace {
+ public:
+  Pool() : name_space_("test-" + std::to_string(next_++)) {}
+
+  Result<std::unique_ptr<Origin>> open_origin(DirOrigin::Access access) override {
+    return TRY(RadosOrigin::open(
+        {.pool = "chunks", .name_space = name_space_, .conf = conf_, .access = access}));
+  }
+
+  void damage(const ObjectName& name, std::size_t at) override {
+    auto pool =
+        RadosPool::open({.conf = conf_, .pool = "chunks", .name_space = name_space_}).value();
+    const auto facts = pool->describe(std::vector{to_hex(name)}, "buried").value();
+    auto bytes = pool->read(to_hex(name), 2 * kObjectBytesMax).value();
+    bytes[at % bytes.size()] ^= static_cast<std::byte>(1U << (at % 8));
+    RadosChange change = pool->change();
+    change.write(bytes);
+    ASSERT_EQ(pool->start(to_hex(name), std::move(change)).wait(), 0);
+  }
+
+  ImageStore::Options store_options() override {
+    return {
+        .folder = scratch_ / "store", .origin = "rados:chunks/" + name_space_, .ceph_conf = conf_};
+  }
+
+ private:
+  static inline std::atomic<int> next_ = 1;
+  const std::string name_space_;
+  const std::string conf_ = from_environment("SAMEPAGE_CEPH_CONF");
+  Scratch scratch_;
+};
+
+std::unique_ptr<StorePlace> make_pool() {
+  return std::make_unique<Pool>();
+}
+
+const auto kName = [](const auto& kind) { return kind.param.name; };
+
+INSTANTIATE_TEST_SUITE_P(Rados, OriginConformance,
+                         ::testing::Values(StorePlaceKind{"rados", make_pool}), kName);
+INSTANTIATE_TEST_SUITE_P(Rados, StoreConformance,
+                         ::testing::Values(StorePlaceKind{"rados", make_pool}), kName);
+
+TEST(RadosOriginTest, SaysWhatIsWrongWithThePlace) {
+  const std::string conf = from_environment("SAMEPAGE_CEPH_CONF");
+  EXPECT_EQ(RadosOrigin::open({.pool = "no-such-pool", .conf = conf}).error().code(),
+            Errc::kNotFound);
+  EXPECT_EQ(RadosOrigin::open({.pool = "chunks", .conf = "/no/such/ceph.conf"}).error().code(),
+            Errc::kInvalid);
+  for (const char* origin : {"rados:", "rados:chunks/", "ftp:chunks"}) {
+    Scratch scratch;
+    EXPECT_EQ(ImageStore::open({.folder = scratch / "store", .origin = origin, .ceph_conf = conf})
+                  .error()
+                  .code(),
+              Errc::kInvalid)
+        << origin;
+  }
+}
+
+TEST(RadosOutage, EndsInAnErrorAndGoesOnAfterwards) {
+  const auto osd = static_cast<pid_t>(std::stol(from_environment("SAMEPAGE_CEPH_OSD")));
+  auto origin = RadosOrigin::open({.pool = "chunks",
+                                   .name_space = "outage",
+                                   .conf = from_environment("SAMEPAGE_CEPH_CONF"),
+                                   .access = DirOrigin::Access::kWrite,
+                                   .operation_seconds_max = 2})
+                    .value();
+  const auto bytes = random_bytes(1000, 1);
+  ASSERT_TRUE(origin->put(numbered_name(1), bytes));
+  ASSERT_TRUE(origin->sync());
+  ASSERT_EQ(::kill(osd, SIGSTOP), 0);
+  EXPECT_EQ(origin->get(numbered_name(1)).error().code(), Errc::kUnavailable);
+  ASSERT_TRUE(origin->put(numbered_name(2), bytes)) << "which is under way";
+  EXPECT_EQ(origin->sync().error().code(), Errc::kUnavailable);
+  ASSERT_EQ(::kill(osd, SIGCONT), 0);
+  ASSERT_TRUE(origin->discard());
+  EXPECT_EQ(origin->get(numbered_name(1)).value(), bytes);
+  ASSERT_TRUE(origin->put(numbered_name(2), bytes));
+  ASSERT_TRUE(origin->sync());
+  EXPECT_EQ(origin->get(numbered_name(2)).value(), bytes);
+}
+
+}  // namespace
+}  // namespace samepage::imagestore

@@ -1,0 +1,261 @@
+// The image store in a fleet, over the real bus, sockets and fabrics: hosts that lend memory join
+// and leave the ring, which survives the placer; disks reach every node through their own agent;
+// what one host has read, others are sent to; and a host that is thrown out reads no more.
+
+#include <atomic>
+#include <csignal>
+#include <cstdlib>
+#include <map>
+
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "imagestore/extent_source.h"
+#include "imagestore/store_client.h"
+#include "imagestore/store_control.h"
+#include "tests/imagestore/store_harness.h"
+#include "tests/tools/services_harness.h"
+
+namespace samepage {
+namespace {
+
+using imagestore::Ring;
+using imagestore::SocketControl;
+using imagestore::StoreClient;
+
+class StoreFleetTest : public ServicesTest {
+ protected:
+  std::unique_ptr<HostUnderTest> lender(const std::string& name) {
+    auto host = enrolled_host(name);
+    host->options().store_mib = 64;
+    host->join();
+    wait_until([&] { return node(name).has_value(); }, name + " lends memory");
+    return host;
+  }
+
+  Result<void> join(const std::string& name, const std::string& rack) {
+    return placer_->join_store({.node = name, .weight = 1, .host = name, .rack = rack});
+  }
+
+  static std::string socket_of(HostUnderTest& host) {
+    return host.options().run_dir + "/store.sock";
+  }
+
+  std::optional<control::StoreDirectory::Node> node(const std::string& name) {
+    for (const auto& known : placer_->stores().status().nodes) {
+      if (known.name == name && known.report) return known;
+    }
+    return std::nullopt;
+  }
+
+  static bus::StoreReply ask(HostUnderTest& host, const bus::StoreRequest& request) {
+    SocketControl control(socket_of(host));
+    auto answer = control.call(request, imagestore::soon());
+    EXPECT_TRUE(answer) << answer.error().message();
+    return answer ? answer->reply : bus::StoreReply();
+  }
+
+  static Ring ring_at(HostUnderTest& host) {
+    bus::StoreRequest request;
+    request.mutable_ask_ring();
+    return Ring::from_message(ask(host, request).ring()).value();
+  }
+
+  static void wait_until(const std::function<bool()>& true_now, const std::string& what) {
+    const auto give_up = std::chrono::steady_clock::now() + kPatience;
+    while (!true_now()) {
+      ASSERT_LT(std::chrono::steady_clock::now(), give_up) << what << " did not come";
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  }
+
+  imagestore::DomainKeys keys() {
+    const auto ledger = placer_->open_ledger().value();
+    return imagestore::DomainKeys(ledger->registry().domain("default").value().key);
+  }
+};
+
+TEST_F(StoreFleetTest, NodesJoinAndLeaveAndThePlacerRemembers) {
+  const auto host1 = lender("host1");
+  const auto host2 = lender("host2");
+  const auto idle = enrolled_host("idle");
+  idle->join();
+  seen("idle", placer::HostState::kUp);
+
+  EXPECT_EQ(join("idle", "").error().code(), Errc::kInvalid);
+  ASSERT_TRUE(join("host1", "r1"));
+  ASSERT_TRUE(join("host2", "r2"));
+  EXPECT_EQ(join("host2", "").error().code(), Errc::kInvalid);
+  wait_until([&] { return ring_at(*idle).members().size() == 2; }, "the ring");
+  EXPECT_EQ(ring_at(*host1).shares(), (std::vector<std::size_t>{2048, 2048}));
+
+  placer_.reset();
+  start_placer();
+  EXPECT_EQ(placer_->stores().ring().members().size(), 2U);
+  seen("host1", placer::HostState::kUp);
+
+  ASSERT_TRUE(placer_->leave_store("host1"));
+  wait_until([&] { return ring_at(*host2).members().size() == 1; }, "the next ring");
+  EXPECT_EQ(placer_->leave_store("host1").error().code(), Errc::kNotFound);
+  EXPECT_TRUE(placer_->forget("host2"));
+  EXPECT_TRUE(placer_->stores().ring().members().empty());
+}
+
+TEST_F(StoreFleetTest, DisksOfAnyHostReadAndFillEveryNode) {
+  const auto host1 = lender("host1");
+  const auto host2 = lender("host2");
+  const auto reader = enrolled_host("reader");
+  reader->join();
+  ASSERT_TRUE(join("host1", ""));
+  ASSERT_TRUE(join("host2", ""));
+  wait_until([&] { return ring_at(*reader).members().size() == 2; }, "the ring");
+  imagestore::Extents extents(40, 7);
+  const imagestore::DomainKeys fleet_keys = keys();
+  std::vector<imagestore::ObjectName> names;
+  imagestore::fakes::FakeOrigin origin;
+  for (auto& pages : extents.truth) {
+    imagestore::Extent extent;
+    extent.pages = pages;
+    extent.digests.resize(pages.size() / kPageSize);
+    digest_pages(extent.pages, fleet_keys.pages, extent.digests);
+    const auto encoded = encode_extent(extent, fleet_keys);
+    ASSERT_TRUE(origin.put(encoded.name, encoded.bytes));
+    names.push_back(encoded.name);
+  }
+  extents.names = names;
+  imagestore::OriginExtents from_origin(origin, fleet_keys);
+  SocketControl control(socket_of(*reader));
+  StoreClient client({.keys = fleet_keys, .has_own_node = false}, control, &from_origin, clock_);
+  client.set_ring(ring_at(*reader));
+  ASSERT_TRUE(client.wait_for_node(imagestore::soon()));
+  wait_until(
+      [&] {
+        EXPECT_EQ(fetch_all(client, extents, 0, names.size()).right, names.size());
+        EXPECT_TRUE(client.drain(imagestore::soon()));
+        bus::StoreRequest request;
+        request.mutable_ask_status();
+        return ask(*host1, request).status().extents() > 0 &&
+               ask(*host2, request).status().extents() > 0;
+      },
+      "extents in both nodes");
+  const auto before = client.counts().homes;
+  const auto fetched = fetch_all(client, extents, 0, names.size());
+  EXPECT_EQ(fetched.right, names.size());
+  EXPECT_GT(client.counts().homes, before);
+
+  // Thrown out: no lease of it is of use within a second.
+  ASSERT_TRUE(placer_->forget("reader"));
+  const auto out_at = std::chrono::steady_clock::now();
+  bus::StoreRequest request;
+  request.mutable_ask_status();
+  wait_until([&] { return ask(*host1, request).status().leases() == 0; }, "no lease");
+  wait_until([&] { return ask(*host2, request).status().leases() == 0; }, "no lease");
+  EXPECT_LT(std::chrono::steady_clock::now() - out_at, std::chrono::seconds(1));
+  const auto homes = client.counts().homes;
+  EXPECT_EQ(fetch_all(client, extents, 0, names.size()).right, names.size()) << "by the origin";
+  EXPECT_EQ(client.counts().homes, homes);
+}
+
+/// A placer that is killed in mid-change has told nobody of a ring that it does not remember.
+TEST(StoreDirectoryTest, TheLastAcknowledgedRingSurvivesKills) {
+  const char* const given = std::getenv("SAMEPAGE_FAULTS");  // NOLINT(concurrency-mt-unsafe)
+  const int kills = given == nullptr ? 10 : std::atoi(given);
+  TemporaryFolder folder;
+  const std::string path = folder.file("store.db");
+  const SystemClock clock;
+  auto* const told =
+      new (::mmap(nullptr, sizeof(std::atomic<std::uint64_t>), PROT_READ | PROT_WRITE,
+                  MAP_SHARED | MAP_ANONYMOUS, -1, 0)) std::atomic<std::uint64_t>(0);
+  for (int round = 0; round < kills; ++round) {
+    const std::uint64_t before = *told;
+    const pid_t child = ::fork();
+    if (child == 0) {
+      auto directory = control::StoreDirectory::open(path, clock).value();
+      bus::StoreReport report;
+      report.set_is_node(true);
+      for (int i = 0;; i = (i + 1) % 8) {
+        const std::string node = "node" + std::to_string(i);
+        directory->take_report(node, report);
+        auto ring = directory->join({.node = node, .weight = 1, .host = node, .rack = ""});
+        if (!ring) ring = directory->leave(node);
+        if (!ring) ::_exit(1);
+        *told = ring->version();
+      }
+    }
+    while (*told <= before + static_cast<std::uint64_t>(round % 7)) ::sched_yield();
+    ::kill(child, SIGKILL);
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status));
+    const auto ring = control::StoreDirectory::open(path, clock).value()->ring();
+    ASSERT_GE(ring.version(), *told);
+    ASSERT_LE(ring.version(), *told + 1);
+    *told = ring.version();
+  }
+  ::munmap(told, sizeof(std::atomic<std::uint64_t>));
+}
+
+TEST_F(StoreFleetTest, NeighboursAreNamedByWhatTheyRead) {
+  const auto host1 = lender("host1");
+  const auto host2 = lender("host2");
+  const auto host3 = lender("host3");
+  bus::StoreRequest warm;
+  warm.mutable_ask_warm()->set_version(std::string(64, 'a'));
+
+  EXPECT_EQ(ask(*host1, warm).warm().hosts_size(), 0);
+  const auto second = ask(*host2, warm).warm();
+  const auto third = ask(*host3, warm).warm();
+  const auto other = [&] {
+    bus::StoreRequest cold;
+    cold.mutable_ask_warm()->set_version(std::string(64, 'b'));
+    return ask(*host3, cold).warm();
+  }();
+
+  ASSERT_EQ(second.hosts_size(), 1);
+  EXPECT_EQ(second.hosts(0), "host1");
+  ASSERT_EQ(third.hosts_size(), 2);
+  EXPECT_EQ(third.hosts(0), "host2") << "who was named less often comes first";
+  EXPECT_EQ(other.hosts_size(), 0);
+}
+
+TEST_F(StoreFleetTest, WhatIsReadMostGetsMoreHomes) {
+  const auto host1 = lender("host1");
+  ASSERT_TRUE(join("host1", ""));
+  bus::StoreReport report;
+  report.set_is_node(true);
+  for (int i = 0; i < 40; ++i) {
+    auto& extent = *report.add_hot();
+    extent.set_name(std::string(32, static_cast<char>('A' + i)));
+    extent.set_reads(i == 3 ? 10'000 : 5);
+  }
+  EXPECT_TRUE(placer_->stores().take_report("host1", report));
+  EXPECT_FALSE(placer_->stores().take_report("host1", report)) << "nothing new";
+  const auto message = placer_->stores().message();
+  ASSERT_EQ(message.hot_size(), 1);
+  EXPECT_EQ(message.hot(0), std::string(32, 'D'));
+}
+
+TEST_F(StoreFleetTest, StrangeRequestsAreRefusedAndTheConnectionClosed) {
+  const auto host1 = lender("host1");
+  SocketControl control(socket_of(*host1));
+  bus::StoreRequest open;
+  open.mutable_open_lease()->set_fabric("shm");
+  const auto lease = control.call(open, imagestore::soon());
+  ASSERT_TRUE(lease);
+  bus::StoreRequest bogus;
+  bogus.mutable_renew_lease()->set_lease(lease->reply.lease().lease() ^ 1U);
+  bogus.mutable_renew_lease()->set_epoch(lease->reply.lease().epoch());
+
+  EXPECT_EQ(control.call(bogus, imagestore::soon()).error().code(), Errc::kNotFound);
+  EXPECT_EQ(control.call(open, imagestore::soon()).error().code(), Errc::kUnavailable)
+      << "the connection was closed";
+  bus::StoreRequest status;
+  status.mutable_ask_status();
+  EXPECT_EQ(ask(*host1, status).status().refused(), 1U);
+  EXPECT_EQ(ask(*host1, status).status().leases(), 0U) << "and its lease with it";
+}
+
+}  // namespace
+}  // namespace samepage
