@@ -25,6 +25,11 @@ Result<std::string> RequestBody::text(const std::string& member) const {
   return found->get<std::string>();
 }
 
+Result<std::string> RequestBody::text_or(const std::string& member,
+                                         const std::string& fallback) const {
+  return object_->contains(member) ? text(member) : fallback;
+}
+
 Result<std::optional<double>> RequestBody::quantity(const std::string& member) const {
   const auto found = object_->find(member);
   if (found == object_->end() || found->is_null()) return std::optional<double>();

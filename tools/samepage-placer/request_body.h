@@ -19,6 +19,9 @@ class RequestBody {
 
   Result<std::string> text(const std::string& member) const;
 
+  /// `fallback` when the member is absent.
+  Result<std::string> text_or(const std::string& member, const std::string& fallback) const;
+
   /// Absent is nothing; infinite or negative is an error.
   Result<std::optional<double>> quantity(const std::string& member) const;
 

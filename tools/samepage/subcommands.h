@@ -50,6 +50,7 @@ class Subcommands {
 // One source file each.
 void add_apply(CLI::App& root, Subcommands& subcommands);
 void add_completion(CLI::App& root, Subcommands& subcommands);
+void add_disk(CLI::App& root, Subcommands& subcommands);
 void add_doctor(CLI::App& root, Subcommands& subcommands);
 void add_events(CLI::App& root, Subcommands& subcommands);
 void add_hosts(CLI::App& root, Subcommands& subcommands);

@@ -1,7 +1,10 @@
 #include "tools/samepaged/agent.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
+#include <functional>
+#include <system_error>
 #include <utility>
 
 #include <poll.h>
@@ -39,6 +42,14 @@ Result<SharingDomain> read_domain(const bus::DomainSecret& secret) {
   return domain;
 }
 
+/// The plugin that was built with this program, else the one that nbdkit has installed.
+std::string own_plugin() {
+  std::error_code error;
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
+  const auto beside = program.parent_path() / "nbdkit-samepage-plugin.so";
+  return !error && std::filesystem::exists(beside, error) ? beside.string() : "samepage";
+}
+
 std::uint64_t offered_bytes(const Options& options, const HypervisorFacts& facts) {
   const std::uint64_t limit = options.memory_mib << 20U;
   return limit == 0 ? facts.memory_bytes : std::min(limit, facts.memory_bytes);
@@ -50,6 +61,7 @@ Agent::Agent(const Options& options, Hypervisor& hypervisor, const Clock& clock)
     : options_(options), hypervisor_(hypervisor), clock_(clock), reporter_(hypervisor, clock) {
   add_report_requests();
   add_migration_requests();
+  add_disk_requests();
 }
 
 Result<std::unique_ptr<Agent>> Agent::create(const Options& options, Hypervisor& hypervisor,
@@ -57,7 +69,9 @@ Result<std::unique_ptr<Agent>> Agent::create(const Options& options, Hypervisor&
   std::unique_ptr<Agent> agent(new Agent(options, hypervisor, clock));
   agent->desk_ = std::make_unique<TaskQueue>("desk", kTasksMax);
   agent->scanner_ = std::make_unique<TaskQueue>("scanner", kTasksMax);
+  for (auto& queue : agent->disk_queues_) queue = std::make_unique<TaskQueue>("disk", kTasksMax);
   agent->make_migrations();
+  TRY(agent->make_disks());
   TRY(agent->observe_guests());
   TRY(agent->open_bus());
   return agent;
@@ -81,6 +95,19 @@ void Agent::make_migrations() {
   };
   migrations_ =
       std::make_unique<Migrations>(std::move(migrations), hypervisor_, std::move(notices));
+}
+
+Result<void> Agent::make_disks() {
+  Disks::Options disks;
+  disks.folder = options_.disks_dir;
+  disks.mirrors = options_.mirrors_dir;
+  disks.run_dir = options_.run_dir + "/disks";
+  disks.store.folder = options_.store_dir;
+  disks.plugin = options_.nbdkit_plugin.empty() ? own_plugin() : options_.nbdkit_plugin;
+  disks.host = options_.data_address;
+  disks.mirror_bytes_max = options_.mirrors_mib << 20U;
+  disks_ = TRY(Disks::create(std::move(disks), hypervisor_, clock_));
+  return {};
 }
 
 Result<void> Agent::observe_guests() {
@@ -119,6 +146,7 @@ Agent::~Agent() {
   }
   desk_->stop();
   scanner_->stop();
+  for (const auto& queue : disk_queues_) queue->stop();
   migrations_.reset();
   bus_.reset();
 }
@@ -179,13 +207,26 @@ void Agent::take_welcome(const bus::Welcome& welcome) {
 }
 
 void Agent::dispatch(BusIncoming incoming) {
-  const bool scans = requests_.queue_of(incoming.envelope()) == RequestTable::Queue::kScanner;
-  TaskQueue& queue = scans ? *scanner_ : *desk_;
+  TaskQueue& queue = queue_for(incoming.envelope());
   // std::function wants copies; the message itself is moved only once.
   auto shared = std::make_shared<BusIncoming>(std::move(incoming));
   const bool posted =
       queue.post([this, shared] { shared->answer(requests_.answer(shared->envelope())); });
   if (!posted) shared->answer(fail(Errc::kUnavailable, "the agent has too much to do"));
+}
+
+TaskQueue& Agent::queue_for(const bus::Envelope& request) {
+  switch (requests_.queue_of(request)) {
+    case RequestTable::Queue::kScanner:
+      return *scanner_;
+    case RequestTable::Queue::kDisks: {
+      const std::size_t hash = std::hash<std::string>()(request.disk_request().name());
+      return *disk_queues_.at(hash % disk_queues_.size());
+    }
+    case RequestTable::Queue::kDesk:
+      break;
+  }
+  return *desk_;
 }
 
 void Agent::add_report_requests() {
@@ -242,6 +283,17 @@ void Agent::add_migration_requests() {
   requests_.add(Body::kSettleVm, [this](const bus::Envelope& request) {
     return answer_settle(request.settle_vm());
   });
+}
+
+void Agent::add_disk_requests() {
+  requests_.add(
+      bus::Envelope::kDiskRequest,
+      [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+        bus::Envelope reply;
+        *reply.mutable_disk_reply() = TRY(disks_->answer(request.disk_request()));
+        return reply;
+      },
+      RequestTable::Queue::kDisks);
 }
 
 Result<bus::Envelope> Agent::answer_report(Effort effort) {

@@ -10,6 +10,7 @@
 #include "core/hypervisor.h"
 #include "core/mutex.h"
 #include "core/task_queue.h"
+#include "tools/samepaged/disks.h"
 #include "tools/samepaged/migrations.h"
 #include "tools/samepaged/options.h"
 #include "tools/samepaged/reporter.h"
@@ -20,7 +21,7 @@ namespace samepage::agent {
 /// One host's part of the fleet: answers the placer, reports to it, carries out migrations.
 ///
 /// Threads: the bus's thread only hands work on; `desk_` answers what is quick, `scanner_` looks at
-/// guests, and every migration has a thread of its own.
+/// guests, `disk_queues_` work on disks, and every migration has a thread of its own.
 /// Lifetime: `hypervisor` and `clock` are borrowed and outlive it.
 class Agent {
  public:
@@ -41,7 +42,9 @@ class Agent {
 
   void add_report_requests();
   void add_migration_requests();
+  void add_disk_requests();
   void make_migrations();
+  Result<void> make_disks();
   Result<void> observe_guests();
   Result<void> open_bus();
 
@@ -49,6 +52,7 @@ class Agent {
   Result<void> say_hello();
   void take_welcome(const bus::Welcome& welcome);
   void dispatch(BusIncoming incoming);
+  TaskQueue& queue_for(const bus::Envelope& request);
   Result<bus::Envelope> answer_report(Reporter::Effort effort);
   Result<bus::Envelope> answer_settle(const bus::SettleVm& request);
   void report_soon(Reporter::Effort effort);
@@ -69,8 +73,10 @@ class Agent {
       report_posted_{};  // By effort: one waits, others would repeat it.
   std::unique_ptr<BusClient> bus_;
   std::unique_ptr<Migrations> migrations_;
+  std::unique_ptr<Disks> disks_;
   std::unique_ptr<TaskQueue> desk_;
   std::unique_ptr<TaskQueue> scanner_;
+  std::array<std::unique_ptr<TaskQueue>, 4> disk_queues_;
 };
 
 }  // namespace samepage::agent

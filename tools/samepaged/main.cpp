@@ -30,7 +30,17 @@ void add_flags(CLI::App& flags, Options& options) {
   flags.add_option("--libvirt", options.libvirt_uri, "The hypervisor's URI");
   flags.add_option("--libvirt-socket", options.libvirt_socket, "libvirt's UNIX socket");
   flags.add_option("--run-dir", options.run_dir,
-                   "Where the sockets of migrations live; the same on all hosts");
+                   "Where the sockets of migrations and disks live; the same on all hosts");
+  flags.add_option("--store", options.store_dir, "The image store's folder");
+  flags.add_option("--disks-dir", options.disks_dir,
+                   "Where what VMs write to their disks is kept");
+  flags.add_option("--mirrors-dir", options.mirrors_dir,
+                   "Where what this host has read of images is kept");
+  flags.add_option("--mirrors-mib", options.mirrors_mib,
+                   "How much of images that no disk stands on is kept, in MiB");
+  flags.add_option("--nbdkit-plugin", options.nbdkit_plugin,
+                   "The nbdkit plugin that serves disks; empty takes the one beside this program, "
+                   "or nbdkit's own");
 }
 
 Result<void> init(const Options& options) {

@@ -15,6 +15,11 @@ struct Options {
   std::string libvirt_uri = "qemu:///system";
   std::string libvirt_socket = "/run/libvirt/libvirt-sock";
   std::string run_dir = "/run/samepage";
+  std::string store_dir = "/var/lib/samepage/store";
+  std::string disks_dir = "/var/lib/samepage/disks";
+  std::string mirrors_dir = "/var/lib/samepage/mirrors";
+  std::uint64_t mirrors_mib = 20'480;
+  std::string nbdkit_plugin;
   bool init = false;
 };
 
