@@ -103,8 +103,7 @@ class BaseReader::Lane {
 
   bool drain(Deadline deadline) {
     std::unique_lock lock(mutex_);
-    return changed_.wait_until(lock, deadline,
-                               [&] { return prefetches_.empty() && !is_busy_; });
+    return changed_.wait_until(lock, deadline, [&] { return prefetches_.empty() && !is_busy_; });
   }
 
   Counts counts() {

@@ -17,8 +17,8 @@
 namespace samepage::imagestore {
 
 /// Reads a version through its mirror: what is not there yet is fetched as whole extents, verified,
-/// and kept. Requests for the same extent wait for one fetch. Prefetches go on in the background and
-/// let every waiting read pass first.
+/// and kept. Requests for the same extent wait for one fetch. Prefetches go on in the background
+/// and let every waiting read pass first.
 ///
 /// A read waits for as long as nobody who could have the page answers: while one home or the origin
 /// is left to come back, it is late, never wrong and never an error.
@@ -35,8 +35,8 @@ class BaseReader final {
   struct Options {
     OpenSource open;
     unsigned threads = 2;
-    std::size_t prefetches_max = 4;   ///< Of each thread, under way at once.
-    std::size_t extents_kept = 32;    ///< Of each thread, for pages that are not asked for yet.
+    std::size_t prefetches_max = 4;  ///< Of each thread, under way at once.
+    std::size_t extents_kept = 32;   ///< Of each thread, for pages that are not asked for yet.
     std::chrono::milliseconds pause_min{100};  ///< Before a failed fetch is tried again.
     std::chrono::milliseconds pause_max{2'000};
   };

@@ -301,12 +301,12 @@ Result<void> Catalog::put_trace(const VersionId& version, std::uint64_t pages,
         "INSERT INTO traces (version, pages, body) VALUES (?, ?, ?) ON CONFLICT (version)"
         " DO UPDATE SET pages = excluded.pages, body = excluded.body"
         " WHERE excluded.pages > traces.pages"));
-    TRY(put.bind({std::span<const std::byte>(version.bytes), static_cast<std::int64_t>(pages),
-                  body}));
+    TRY(put.bind(
+        {std::span<const std::byte>(version.bytes), static_cast<std::int64_t>(pages), body}));
     TRY(put.run());
-    TRY(impl_->database_.execute(
-        "DELETE FROM traces WHERE version NOT IN"
-        " (SELECT id FROM versions UNION SELECT version FROM holds)"));
+    TRY(
+        impl_->database_.execute("DELETE FROM traces WHERE version NOT IN"
+                                 " (SELECT id FROM versions UNION SELECT version FROM holds)"));
   }
   return impl_->finish(transaction);
 }
@@ -315,8 +315,8 @@ Result<std::optional<std::vector<std::byte>>> Catalog::trace(const VersionId& ve
                                                              std::uint64_t pages_above) {
   auto query =
       TRY(impl_->database_.prepare("SELECT body FROM traces WHERE version = ? AND pages > ?"));
-  TRY(query.bind({std::span<const std::byte>(version.bytes),
-                  static_cast<std::int64_t>(pages_above)}));
+  TRY(query.bind(
+      {std::span<const std::byte>(version.bytes), static_cast<std::int64_t>(pages_above)}));
   if (!TRY(query.step())) return std::nullopt;
   return query.blob(0);
 }

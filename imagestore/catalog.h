@@ -102,8 +102,8 @@ class Catalog final {
   Result<void> hold(const VersionId& version, std::string_view holder, const Lease& lease);
   Result<void> release(const VersionId& version, std::string_view holder);
 
-  /// Keeps a version's boot trace (imagestore/boot_trace.h), of `pages` pages, unless one that is as
-  /// long is there. Traces go with the last version of their name.
+  /// Keeps a version's boot trace (imagestore/boot_trace.h), of `pages` pages, unless one that is
+  /// as long is there. Traces go with the last version of their name.
   Result<void> put_trace(const VersionId& version, std::uint64_t pages,
                          std::span<const std::byte> body);
 

@@ -25,8 +25,9 @@ namespace samepage::imagestore {
 ///
 /// Reading: written pages from the overlay, others from the host's mirror of the version, and what
 /// that does not have is fetched. Writing is local, and never reads more than the page that it
-/// writes in part. While the guest boots, the disk takes down which pages it reads (the boot trace),
-/// shares that through the catalog as it grows, and fetches ahead what traces of other boots say.
+/// writes in part. While the guest boots, the disk takes down which pages it reads (the boot
+/// trace), shares that through the catalog as it grows, and fetches ahead what traces of other
+/// boots say.
 ///
 /// Invariant: Overlay's and BaseReader's. A version that was committed is the disk as it was when
 /// begin_commit() returned.

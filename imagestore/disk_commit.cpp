@@ -56,8 +56,7 @@ Result<void> make_image(ImageStore& store, const OverlayRoot& root,
                         const DiskCommitOptions& options, const Clock& clock) {
   ImageVersion version;
   version.id = root.base;
-  version.size_bytes =
-      TRY(Manifest::open(store.origin(), store.keys(), root.base)).size_bytes();
+  version.size_bytes = TRY(Manifest::open(store.origin(), store.keys(), root.base)).size_bytes();
   version.source_format = "disk";
   if (!options.source_image.empty()) {
     const auto versions = TRY(store.catalog().versions(options.source_image));

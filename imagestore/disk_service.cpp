@@ -91,8 +91,8 @@ void DiskService::Impl::accept(const std::stop_token& stop) {
     Fd accepted(::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (!accepted) continue;
     Connection& connection = connections_.emplace_back();
-    connection.thread = std::jthread(
-        [this, &connection, fd = std::move(accepted)](const std::stop_token& ends) {
+    connection.thread =
+        std::jthread([this, &connection, fd = std::move(accepted)](const std::stop_token& ends) {
           serve(fd, ends);
           connection.is_over = true;
         });

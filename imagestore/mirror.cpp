@@ -60,8 +60,7 @@ StateRun Mirror::run_at(std::uint64_t first, std::uint64_t end) const {
 
 Result<void> Mirror::read(std::uint64_t offset, std::span<std::byte> bytes) const {
   while (!bytes.empty()) {
-    const auto got =
-        ::pread(data_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    const auto got = ::pread(data_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) return io_error("read what was fetched before");
     bytes = bytes.subspan(static_cast<std::size_t>(got));

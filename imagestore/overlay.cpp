@@ -24,7 +24,6 @@ constexpr std::uint8_t kHandedOut = 16;  // a commit has it, and it has not been
 constexpr std::uint8_t kUnlogged = 128;  // the log has another state.
 
 constexpr std::uint64_t kMapMark = 0x79616c7265766f01;
-constexpr std::uint64_t kLogBytesSmall = 1U << 20U;
 
 PageState state_of(std::uint8_t byte) {
   return static_cast<PageState>(byte & kStateMask);
@@ -46,8 +45,7 @@ Result<void> flush_folder(const std::filesystem::path& folder) {
 
 Result<void> write_all(int fd, std::uint64_t offset, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
-    const auto written =
-        ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    const auto written = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (written < 0 && errno == EINTR) continue;
     if (written <= 0) return io_error("write to the overlay");
     bytes = bytes.subspan(static_cast<std::size_t>(written));
@@ -141,7 +139,8 @@ Result<void> Overlay::create(const std::filesystem::path& folder, const OverlayR
   return replace_file(folder / "log", encode_overlay_header(root));
 }
 
-Result<std::unique_ptr<Overlay>> Overlay::open(const std::filesystem::path& folder) {
+Result<std::unique_ptr<Overlay>> Overlay::open(const std::filesystem::path& folder,
+                                               std::uint64_t log_bytes_small) {
   Fd lock(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   Fd log(::open((folder / "log").c_str(), O_RDWR | O_CLOEXEC));
   if (!lock || !log) return fail(Errc::kNotFound, folder.string() + ": no overlay is here");
@@ -155,8 +154,9 @@ Result<std::unique_ptr<Overlay>> Overlay::open(const std::filesystem::path& fold
   if (!data) return io_error("open " + (folder / "data").string());
   // One byte more says that the map is complete.
   PageMap map = TRY(PageMap::open(folder / "map", root.pages() + 1, kMapMark));
-  std::unique_ptr<Overlay> overlay(new Overlay(folder, root, std::move(lock), std::move(data),
-                                               std::move(log), std::move(map)));
+  std::unique_ptr<Overlay> overlay(
+      new Overlay(folder, root, std::move(lock), std::move(data), std::move(log), std::move(map)));
+  overlay->log_bytes_small_ = log_bytes_small;
   TRY(overlay->replay_log());
   return overlay;
 }
@@ -397,7 +397,7 @@ Result<void> Overlay::flush() {
     return flushed;
   }
   settle_logged(runs);
-  if (log_bytes_ > std::max(kLogBytesSmall, 2 * log_bytes_compact_)) return compact_log();
+  if (log_bytes_ > std::max(log_bytes_small_, 2 * log_bytes_compact_)) return compact_log();
   return {};
 }
 
@@ -482,8 +482,7 @@ Result<std::vector<StateRun>> Overlay::take_frozen(std::uint64_t first, std::uin
     const std::lock_guard lock(saved_mutex_);
     const auto found = saved_.find(page);
     if (found == saved_.end()) continue;
-    const auto into =
-        add(page, found->second.empty() ? PageState::kZero : PageState::kWritten);
+    const auto into = add(page, found->second.empty() ? PageState::kZero : PageState::kWritten);
     std::copy(found->second.begin(), found->second.end(), into.begin());
     saved_.erase(found);
     saved_changed_.notify_all();

@@ -46,7 +46,10 @@ class Overlay final {
 
   /// kNotFound: no overlay is there. kUnavailable: another process has it open. kCorrupt: its
   /// header is damaged.
-  static Result<std::unique_ptr<Overlay>> open(const std::filesystem::path& folder);
+  /// The log is written anew, without what later records replaced, when it is larger than
+  /// `log_bytes_small` and twice what it was then.
+  static Result<std::unique_ptr<Overlay>> open(const std::filesystem::path& folder,
+                                               std::uint64_t log_bytes_small = 1U << 20U);
 
   ~Overlay();
   Overlay(const Overlay&) = delete;
@@ -149,6 +152,7 @@ class Overlay final {
   mutable std::mutex log_mutex_;  ///< Of what follows.
   Fd log_;
   std::uint64_t log_bytes_ = 0;
+  std::uint64_t log_bytes_small_ = 0;
   std::uint64_t log_bytes_compact_ = 0;  ///< After the last compaction.
   VersionId committed_;
 

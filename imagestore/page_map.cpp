@@ -100,7 +100,10 @@ Result<PageMap> PageMap::open(const std::filesystem::path& path, std::uint64_t p
   void* mapped =
       ::mmap(nullptr, mapped_bytes(pages), PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
   if (mapped == MAP_FAILED) return io_error(path);
-  return PageMap(mapped, pages, was_kept);
+  PageMap map(mapped, pages, was_kept);
+  // The mapping would keep the lock with the file open.
+  if (::flock(fd.get(), LOCK_UN) != 0) return io_error(path);
+  return map;
 }
 
 }  // namespace samepage::imagestore

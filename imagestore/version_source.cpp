@@ -11,8 +11,7 @@ VersionSource::VersionSource(std::unique_ptr<ImageStore> store)
 
 Result<std::unique_ptr<VersionSource>> VersionSource::open(const Options& options,
                                                            const VersionId& version) {
-  std::unique_ptr<VersionSource> source(
-      new VersionSource(TRY(ImageStore::open(options.store))));
+  std::unique_ptr<VersionSource> source(new VersionSource(TRY(ImageStore::open(options.store))));
   source->manifest_ = std::make_unique<Manifest>(
       TRY(Manifest::open(source->origin_, source->store_->keys(), version)));
   if (options.agent_socket.empty()) return source;

@@ -28,12 +28,12 @@ class VersionSource final {
 
   /// What was read from elsewhere: not from this host's own store node.
   struct Counts {
-    std::uint64_t origin_bytes = 0;     ///< Objects out of the origin.
-    std::uint64_t node_bytes = 0;       ///< Of these: manifest nodes.
-    std::uint64_t own_extents = 0;      ///< Out of this host's store node.
-    std::uint64_t remote_extents = 0;   ///< Out of other hosts'.
+    std::uint64_t origin_bytes = 0;    ///< Objects out of the origin.
+    std::uint64_t node_bytes = 0;      ///< Of these: manifest nodes.
+    std::uint64_t own_extents = 0;     ///< Out of this host's store node.
+    std::uint64_t remote_extents = 0;  ///< Out of other hosts'.
     std::uint64_t origin_extents = 0;
-    std::uint64_t failed_checks = 0;    ///< Copies that were not what they are called.
+    std::uint64_t failed_checks = 0;  ///< Copies that were not what they are called.
   };
 
   /// Errors: ImageStore::open()'s and Manifest::open()'s.

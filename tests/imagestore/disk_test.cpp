@@ -1,12 +1,13 @@
-// A disk is its image plus what was written: read whole against a reference in memory, over commits,
-// reopenings, a store that is away, and boots that follow each other's traces.
+// A disk is its image plus what was written: read whole against a reference in memory, over
+// commits, reopenings, a store that is away, and boots that follow each other's traces.
+#include "imagestore/disk.h"
+
 #include <filesystem>
 #include <thread>
 
 #include <gtest/gtest.h>
 
 #include "imagestore/clone.h"
-#include "imagestore/disk.h"
 #include "imagestore/image_reader.h"
 #include "imagestore/verifier.h"
 #include "tests/imagestore/scratch.h"
@@ -67,7 +68,8 @@ class DiskTest : public ::testing::Test {
                             int count) {
     for (int i = 0; i < count; ++i) {
       const std::uint64_t offset = random() % reference.size();
-      const std::size_t size = 1 + random() % std::min<std::size_t>(reference.size() - offset, 20'000);
+      const std::size_t size =
+          1 + random() % std::min<std::size_t>(reference.size() - offset, 20'000);
       if (random() % 4 == 0) {
         ASSERT_TRUE(disk.zero(offset, size));
         std::fill_n(reference.begin() + static_cast<long>(offset), size, std::byte{0});
@@ -113,11 +115,11 @@ TEST_F(DiskTest, ReadsAndWritesAnyRange) {
     random_writes(*disk, reference, random, 50);
     for (int i = 0; i < 50; ++i) {
       const std::uint64_t offset = random() % reference.size();
-      std::vector<std::byte> bytes(1 +
-                                   random() % std::min<std::size_t>(reference.size() - offset, 99'999));
+      std::vector<std::byte> bytes(
+          1 + random() % std::min<std::size_t>(reference.size() - offset, 99'999));
       ASSERT_TRUE(disk->read(offset, bytes));
-      ASSERT_TRUE(std::equal(bytes.begin(), bytes.end(),
-                             reference.begin() + static_cast<long>(offset)));
+      ASSERT_TRUE(
+          std::equal(bytes.begin(), bytes.end(), reference.begin() + static_cast<long>(offset)));
     }
     if (round % 3 == 2) {
       ASSERT_TRUE(disk->flush());
@@ -285,8 +287,8 @@ TEST_F(DiskTest, WaitsForAStoreThatIsAway) {
   std::filesystem::rename(scratch_ / "away", scratch_ / "store");
   reader.join();
 
-  EXPECT_TRUE(std::equal(page.begin(), page.end(),
-                         bytes_.begin() + static_cast<long>(700 * kPageSize)));
+  EXPECT_TRUE(
+      std::equal(page.begin(), page.end(), bytes_.begin() + static_cast<long>(700 * kPageSize)));
 }
 
 TEST_F(DiskTest, ReportsDamageAndServesNothingFalse) {
@@ -366,15 +368,16 @@ TEST_F(BootTest, RecordsWhatWasReadAndTheNextBootFollows) {
   const auto first = open(booting("first"));
   boot(*first);
   const auto pages = boot_pages();
-  ASSERT_TRUE(eventually(*first, [&](const auto& now) { return now.traced_pages == pages.size(); }));
+  ASSERT_TRUE(
+      eventually(*first, [&](const auto& now) { return now.traced_pages == pages.size(); }));
   const auto trace = trace_of(base_);
   ASSERT_TRUE(trace);
   EXPECT_EQ(trace->numbers(), pages);
 
   create("second", base_);
   const auto second = open(booting("second"));
-  ASSERT_TRUE(eventually(
-      *second, [&](const auto& now) { return now.followed_pages == pages.size(); }));
+  ASSERT_TRUE(
+      eventually(*second, [&](const auto& now) { return now.followed_pages == pages.size(); }));
   ASSERT_TRUE(second->drain(std::chrono::steady_clock::now() + std::chrono::seconds(30)));
   boot(*second);
 

@@ -1,5 +1,7 @@
 // The disks of a host, served by real nbdkit processes: made, read and written over NBD, committed,
 // cloned, found again by the next agent, started again when they are killed, and removed.
+#include "tools/samepaged/disks.h"
+
 #include <csignal>
 #include <thread>
 
@@ -13,7 +15,6 @@
 #include "imagestore/verifier.h"
 #include "tests/fakes/fake_hypervisor.h"
 #include "tests/imagestore/scratch.h"
-#include "tools/samepaged/disks.h"
 
 namespace samepage::agent {
 namespace {
@@ -38,7 +39,8 @@ class DisksTest : public ::testing::Test {
   }
   ~DisksTest() override {
     if (disks_ == nullptr) start_agent();
-    for (const auto& disk : disks_->list().disks()) EXPECT_TRUE(disks_->remove(disk.name()));
+    const bus::DiskReply left = disks_->list();
+    for (const auto& disk : left.disks()) EXPECT_TRUE(disks_->remove(disk.name()));
   }
 
   void start_agent() {

@@ -132,19 +132,29 @@ void cleanup() {
   served().disk.reset();
 }
 
-void* open_export(int) { return served().disk.get(); }
+void* open_export(int) {
+  return served().disk.get();
+}
 
-Disk& disk_of(void* handle) { return *static_cast<Disk*>(handle); }
+Disk& disk_of(void* handle) {
+  return *static_cast<Disk*>(handle);
+}
 
 std::int64_t get_size(void* handle) {
   return static_cast<std::int64_t>(disk_of(handle).size_bytes());
 }
 
-int always(void*) { return 1; }
+int always(void*) {
+  return 1;
+}
 
-int can_fua(void*) { return NBDKIT_FUA_NATIVE; }
+int can_fua(void*) {
+  return NBDKIT_FUA_NATIVE;
+}
 
-int can_cache(void*) { return NBDKIT_CACHE_NATIVE; }
+int can_cache(void*) {
+  return NBDKIT_CACHE_NATIVE;
+}
 
 int block_size(void*, std::uint32_t* minimum, std::uint32_t* preferred, std::uint32_t* maximum) {
   *minimum = 1;
@@ -169,7 +179,9 @@ int pwrite_disk(void* handle, const void* bytes, std::uint32_t count, std::uint6
   return done != 0 ? done : flush_if(handle, flags);
 }
 
-int flush_disk(void* handle, std::uint32_t) { return report(disk_of(handle).flush()); }
+int flush_disk(void* handle, std::uint32_t) {
+  return report(disk_of(handle).flush());
+}
 
 int zero_disk(void* handle, std::uint32_t count, std::uint64_t offset, std::uint32_t flags) {
   const int done = report(disk_of(handle).zero(offset, count));

@@ -142,8 +142,9 @@ Result<Response> clone_disk(Placer& placer, const Request& request) {
 
 void add_disk_routes(Placer& placer, std::vector<http::Route>& routes) {
   const auto add = [&](const char* method, const char* path, auto action) {
-    routes.push_back(
-        {method, path, [&placer, action](const Request& request) { return action(placer, request); }});
+    routes.push_back({method, path, [&placer, action](const Request& request) {
+                        return action(placer, request);
+                      }});
   };
   add("GET", "/api/v1/disks", list_disks);
   add("POST", "/api/v1/disks", create_disk);

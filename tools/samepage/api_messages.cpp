@@ -220,8 +220,7 @@ Result<DiskCommit> parse_disk_commit(std::string_view text_of_commit) {
 }
 
 std::string disk_object(const NewDisk& disk) {
-  json object{
-      {"name", disk.name}, {"host", disk.host}, {"image", disk.image}, {"vm", disk.vm}};
+  json object{{"name", disk.name}, {"host", disk.host}, {"image", disk.image}, {"vm", disk.vm}};
   if (disk.number != 0) object["number"] = disk.number;
   if (disk.size_bytes != 0) object["size_bytes"] = disk.size_bytes;
   return object.dump();

@@ -103,8 +103,7 @@ Result<void> print_disk(const std::string& body, const char* done, Session& sess
 Result<void> create(Session& session, const DiskOptions& options) {
   const auto at = options.image.rfind('@');
   const std::string image = options.image.substr(0, at);
-  const std::string number =
-      at == std::string::npos ? std::string() : options.image.substr(at + 1);
+  const std::string number = at == std::string::npos ? std::string() : options.image.substr(at + 1);
   if (number.find_first_not_of("0123456789") != std::string::npos || number.size() > 9) {
     return fail(Errc::kInvalid, "an image's version is a number: IMAGE@3");
   }

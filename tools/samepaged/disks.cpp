@@ -33,8 +33,8 @@ extern char** environ;
 namespace samepage::agent {
 namespace {
 
-using imagestore::DiskConnection;
 using imagestore::DirOrigin;
+using imagestore::DiskConnection;
 using imagestore::ImageStore;
 using imagestore::Overlay;
 using std::chrono::milliseconds;
@@ -67,10 +67,17 @@ std::string escape(const std::string& text) {
   std::string escaped;
   for (const char c : text) {
     switch (c) {
-      case '&': escaped += "&amp;"; break;
-      case '<': escaped += "&lt;"; break;
-      case '\'': escaped += "&apos;"; break;
-      default: escaped += c;
+      case '&':
+        escaped += "&amp;";
+        break;
+      case '<':
+        escaped += "&lt;";
+        break;
+      case '\'':
+        escaped += "&apos;";
+        break;
+      default:
+        escaped += c;
     }
   }
   return escaped;
@@ -211,10 +218,9 @@ Result<bus::DiskState> Disks::create(const Wanted& wanted) {
     if (root.size_bytes < version.size_bytes || root.size_bytes > imagestore::kImageBytesMax) {
       return fail(Errc::kInvalid, "a disk is at least as large as its image");
     }
-    TRY(store->catalog().hold(
-        version.id, holder_of(wanted.name),
-        {.from = std::chrono::floor<std::chrono::seconds>(clock_.today()),
-         .lasts = options_.lease}));
+    TRY(store->catalog().hold(version.id, holder_of(wanted.name),
+                              {.from = std::chrono::floor<std::chrono::seconds>(clock_.today()),
+                               .lasts = options_.lease}));
     TRY(Overlay::create(made->folder, root));
     TRY(write_record(made->folder, made->record));
     return start(*made);
@@ -249,12 +255,19 @@ Result<Fd> Disks::find_process(const Entry& entry) const {
 Result<pid_t> Disks::spawn(const Entry& entry) {
   const std::string& name = entry.record.name;
   const std::string log = (options_.run_dir / (name + ".log")).string();
-  std::vector<std::string> words{
-      options_.nbdkit, "--foreground", "--unix", socket_of(name), "--threads",
-      std::to_string(options_.nbd_threads), options_.plugin, "folder=" + entry.folder.string(),
-      "mirrors=" + options_.mirrors.string(), "store=" + options_.store.folder.string(),
-      "origin=" + options_.store.origin, "image=" + entry.record.image,
-      "control=" + control_of(name)};
+  std::vector<std::string> words{options_.nbdkit,
+                                 "--foreground",
+                                 "--unix",
+                                 socket_of(name),
+                                 "--threads",
+                                 std::to_string(options_.nbd_threads),
+                                 options_.plugin,
+                                 "folder=" + entry.folder.string(),
+                                 "mirrors=" + options_.mirrors.string(),
+                                 "store=" + options_.store.folder.string(),
+                                 "origin=" + options_.store.origin,
+                                 "image=" + entry.record.image,
+                                 "control=" + control_of(name)};
   if (!options_.store_socket.empty()) words.push_back("agent=" + options_.store_socket);
   if (options_.store.domain) {
     words.push_back("domain=" + options_.store.domain->name);
@@ -540,8 +553,8 @@ class FrozenGuest {
       note_ = vms.error().message();
       return;
     }
-    const auto found = std::find_if(vms->begin(), vms->end(),
-                                    [&](const VmInfo& vm) { return vm.name == name; });
+    const auto found =
+        std::find_if(vms->begin(), vms->end(), [&](const VmInfo& vm) { return vm.name == name; });
     if (found == vms->end()) {
       note_ = "the VM is not active";
     } else if (const auto frozen = hypervisor.freeze_filesystems(found->id); frozen) {

@@ -20,12 +20,13 @@
 
 namespace samepage::agent {
 
-/// The disks of this host's VMs. Each is an overlay in a folder of its own and an nbdkit process that
-/// serves it on a UNIX socket, which QEMU opens as an ordinary libvirt network disk.
+/// The disks of this host's VMs. Each is an overlay in a folder of its own and an nbdkit process
+/// that serves it on a UNIX socket, which QEMU opens as an ordinary libvirt network disk.
 ///
 /// Invariant: every disk that is here is served: a process that died is started again, and VMs that
 /// were paused for the I/O error meanwhile go on. The processes outlive the agent: the next agent
-/// finds them. The versions that disks stand on are held in the catalog, by leases that are renewed.
+/// finds them. The versions that disks stand on are held in the catalog, by leases that are
+/// renewed.
 ///
 /// Names: as images'. A disk's socket has the same path on every host: `RUN_DIR/NAME.nbd`.
 /// Threads: every method may be called from any thread; one thread of its own tends the processes.
@@ -40,11 +41,12 @@ class Disks {
     std::string store_socket;               ///< Of this host's store node; empty: none.
     std::string key_file;                   ///< Of `store.domain`, for the processes.
     std::string nbdkit = "nbdkit";
-    std::string plugin;            ///< nbdkit's name of it, or a path.
-    std::string host = "host";     ///< Tells holders of versions apart.
-    unsigned nbd_threads = 16;     ///< Requests of one VM at the same time.
+    std::string plugin;         ///< nbdkit's name of it, or a path.
+    std::string host = "host";  ///< Tells holders of versions apart.
+    unsigned nbd_threads = 16;  ///< Requests of one VM at the same time.
     std::size_t disks_max = 1'000;
-    std::uint64_t mirror_bytes_max = std::uint64_t{20} << 30U;  ///< Of versions without a disk here.
+    std::uint64_t mirror_bytes_max = std::uint64_t{20}
+                                     << 30U;  ///< Of versions without a disk here.
     std::chrono::seconds lease{12 * 3600};
     std::chrono::milliseconds start_max{20'000};
   };
@@ -76,14 +78,14 @@ class Disks {
   /// Ends its process and removes what it holds. kInvalid: its VM is active.
   Result<void> remove(const std::string& name);
 
-  /// Makes what the disk is now a version of `image`; empty: of the image with the disk's name, which
-  /// is made as a clone of what the disk stands on. The VM goes on; its file systems are frozen for
-  /// the moment when `freeze_guest` and its agent answers, and the reply says so.
+  /// Makes what the disk is now a version of `image`; empty: of the image with the disk's name,
+  /// which is made as a clone of what the disk stands on. The VM goes on; its file systems are
+  /// frozen for the moment when `freeze_guest` and its agent answers, and the reply says so.
   Result<bus::DiskCommitted> commit(const std::string& name, const std::string& image,
                                     bool freeze_guest);
 
-  /// A new disk that is what this one is now: a commit, which costs what was written since the last,
-  /// and a disk on top of that version.
+  /// A new disk that is what this one is now: a commit, which costs what was written since the
+  /// last, and a disk on top of that version.
   Result<bus::DiskState> clone(const std::string& name, const std::string& new_name,
                                const std::string& vm);
 

@@ -32,8 +32,7 @@ void add_flags(CLI::App& flags, Options& options) {
   flags.add_option("--run-dir", options.run_dir,
                    "Where the sockets of migrations and disks live; the same on all hosts");
   flags.add_option("--store", options.store_dir, "The image store's folder");
-  flags.add_option("--disks-dir", options.disks_dir,
-                   "Where what VMs write to their disks is kept");
+  flags.add_option("--disks-dir", options.disks_dir, "Where what VMs write to their disks is kept");
   flags.add_option("--mirrors-dir", options.mirrors_dir,
                    "Where what this host has read of images is kept");
   flags.add_option("--mirrors-mib", options.mirrors_mib,
