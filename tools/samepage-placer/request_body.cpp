@@ -30,6 +30,30 @@ Result<std::string> RequestBody::text_or(const std::string& member,
   return object_->contains(member) ? text(member) : fallback;
 }
 
+bool RequestBody::has(const std::string& member) const {
+  return object_->contains(member);
+}
+
+Result<std::vector<std::string>> RequestBody::texts(const std::string& member) const {
+  const auto found = object_->find(member);
+  const bool is_list = found != object_->end() && found->is_array();
+  std::vector<std::string> texts;
+  for (const auto& text : is_list ? *found : nlohmann::json::array()) {
+    if (text.is_string()) texts.push_back(text.get<std::string>());
+  }
+  if (!is_list || texts.size() != found->size()) {
+    return fail(Errc::kInvalid, "the request needs \"" + member + "\", a list of texts");
+  }
+  return texts;
+}
+
+Result<bool> RequestBody::flag(const std::string& member) const {
+  const auto found = object_->find(member);
+  if (found == object_->end()) return false;
+  if (!found->is_boolean()) return fail(Errc::kInvalid, "\"" + member + "\" must be true or false");
+  return found->get<bool>();
+}
+
 Result<std::optional<double>> RequestBody::quantity(const std::string& member) const {
   const auto found = object_->find(member);
   if (found == object_->end() || found->is_null()) return std::optional<double>();

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -17,7 +18,12 @@ class RequestBody {
   /// An empty text is an empty object.
   static Result<RequestBody> parse(std::string_view text);
 
+  bool has(const std::string& member) const;
   Result<std::string> text(const std::string& member) const;
+  Result<std::vector<std::string>> texts(const std::string& member) const;
+
+  /// Absent is false.
+  Result<bool> flag(const std::string& member) const;
 
   /// `fallback` when the member is absent.
   Result<std::string> text_or(const std::string& member, const std::string& fallback) const;

@@ -29,9 +29,14 @@ void add_flags(CLI::App& flags, Options& options) {
                    "The memory offered to guests, in MiB; 0 takes all of it");
   flags.add_option("--libvirt", options.libvirt_uri, "The hypervisor's URI");
   flags.add_option("--libvirt-socket", options.libvirt_socket, "libvirt's UNIX socket");
+  flags.add_option("--store-dir", options.store_dir,
+                   "The image store, whose pages arriving guests need not bring");
+  flags.add_option("--checkpoint-dir", options.checkpoint_dir,
+                   "Where pages of guests that left are kept, encrypted");
+  flags.add_option("--checkpoint-mib", options.checkpoint_mib,
+                   "How much of them is kept, in MiB; 0 keeps nothing");
   flags.add_option("--run-dir", options.run_dir,
                    "Where the sockets of migrations and disks live; the same on all hosts");
-  flags.add_option("--store", options.store_dir, "The image store's folder");
   flags.add_option("--disks-dir", options.disks_dir, "Where what VMs write to their disks is kept");
   flags.add_option("--mirrors-dir", options.mirrors_dir,
                    "Where what this host has read of images is kept");

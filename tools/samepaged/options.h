@@ -20,6 +20,8 @@ struct Options {
   std::string mirrors_dir = "/var/lib/samepage/mirrors";
   std::uint64_t mirrors_mib = 20'480;
   std::string nbdkit_plugin;
+  std::string checkpoint_dir = "/var/lib/samepage/checkpoints";
+  std::uint64_t checkpoint_mib = 4096;
   bool init = false;
 };
 
