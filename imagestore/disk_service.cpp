@@ -129,9 +129,10 @@ void DiskService::Impl::serve(const Fd& socket, const std::stop_token& stop) {
 Result<bus::DiskReply> DiskService::Impl::answer(const bus::DiskRequest& request,
                                                  bool& has_frozen) {
   bus::DiskReply reply;
+  reply.add_disks()->set_serves(true);  // A message without a field would be none.
   switch (request.kind_case()) {
     case bus::DiskRequest::kAskStatus:
-      put_status(disk_.status(), *reply.add_disks());
+      put_status(disk_.status(), *reply.mutable_disks(0));
       return reply;
     case bus::DiskRequest::kFreeze:
       TRY(disk_.begin_commit());

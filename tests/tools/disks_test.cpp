@@ -3,6 +3,8 @@
 #include "tools/samepaged/disks.h"
 
 #include <csignal>
+#include <cstdlib>
+#include <random>
 #include <thread>
 
 #include <gtest/gtest.h>
@@ -198,6 +200,51 @@ TEST_F(DisksTest, CommitsAndClones) {
   ASSERT_EQ(nbd_zero(nbd.get(), 100'000, 0, 0), 0);
   EXPECT_EQ(read_all(*connect("web2")), bytes_);
   EXPECT_TRUE(imagestore::verify_store(*store_, {})->clean());
+}
+
+// SAMEPAGE_COMMIT_KILLS: how often; 1,000 is the full campaign.
+TEST_F(DisksTest, LosesNothingWhenThePluginIsKilledInMidCommit) {
+  const char* count = std::getenv("SAMEPAGE_COMMIT_KILLS");  // NOLINT(concurrency-mt-unsafe)
+  const unsigned long kills = count != nullptr ? std::strtoul(count, nullptr, 10) : 8;
+  std::mt19937_64 random(imagestore::test_seed());
+  create("web1");
+  std::uint64_t acknowledged = 0;
+  unsigned cut_off = 0;
+  for (unsigned long i = 0; i < kills; ++i) {
+    {
+      const auto nbd = connect("web1");
+      for (int write = 0; write < 10; ++write) {
+        const std::uint64_t offset = random() % (bytes_.size() - 30'000);
+        const auto fresh = imagestore::random_bytes(1 + random() % 30'000, random());
+        ASSERT_EQ(nbd_pwrite(nbd.get(), fresh.data(), fresh.size(), offset, 0), 0);
+        std::copy(fresh.begin(), fresh.end(), bytes_.begin() + static_cast<long>(offset));
+      }
+      if (i % 2 == 0) {
+        ASSERT_EQ(nbd_flush(nbd.get(), 0), 0);
+      }
+    }
+    Result<bus::DiskCommitted> committed = fail(Errc::kInvalid, "not run");
+    {
+      std::jthread committer([&] { committed = disks_->commit("web1", "", false); });
+      std::this_thread::sleep_for(std::chrono::milliseconds(random() % 60));
+      kill_process("web1");
+    }
+    if (committed) acknowledged = committed->number();
+    cut_off += committed ? 0 : 1;
+    ASSERT_EQ(read_all(*connect("web1")), bytes_) << "after kill " << i;
+    if (acknowledged > 0) {
+      ASSERT_GE(store_->catalog().find("web1")->head.number, acknowledged);
+    }
+  }
+  const auto last = disks_->commit("web1", "", false);
+  ASSERT_TRUE(last) << last.error().message();
+  auto reader = ImageReader::open(*store_, "web1", 0);
+  ASSERT_TRUE(reader);
+  std::vector<std::byte> version(bytes_.size());
+  ASSERT_TRUE((*reader)->read(0, version));
+  EXPECT_EQ(version, bytes_);
+  EXPECT_TRUE(imagestore::verify_store(*store_, {})->clean());
+  std::cout << cut_off << " of " << kills << " commits were cut off\n";
 }
 
 TEST_F(DisksTest, HoldsWhatDisksStandOn) {

@@ -55,6 +55,7 @@ void add_doctor(CLI::App& root, Subcommands& subcommands);
 void add_events(CLI::App& root, Subcommands& subcommands);
 void add_hosts(CLI::App& root, Subcommands& subcommands);
 void add_image(CLI::App& root, Subcommands& subcommands);
+void add_image_mount(CLI::App& root, Subcommands& subcommands);  // After add_image().
 void add_migrate(CLI::App& root, Subcommands& subcommands);
 void add_plan(CLI::App& root, Subcommands& subcommands);
 void add_scan(CLI::App& root, Subcommands& subcommands);
