@@ -109,6 +109,14 @@ class Hypervisor {
 
   virtual Result<void> resume(const VmId& vm) = 0;
 
+  /// Lets a VM that was paused because its disk was away go on. False: it was not.
+  virtual Result<bool> resume_after_io_error(const VmId& vm) = 0;
+
+  /// Has the guest's agent write out and freeze its file systems, until thaw_filesystems(). Any
+  /// error: nothing is frozen; the VM has no guest agent, or it does not answer.
+  virtual Result<void> freeze_filesystems(const VmId& vm) = 0;
+  virtual Result<void> thaw_filesystems(const VmId& vm) = 0;
+
   /// Ends a paused copy that an abandoned migration left here. kInvalid: the VM is not paused.
   virtual Result<void> discard_paused(const VmId& vm) = 0;
 

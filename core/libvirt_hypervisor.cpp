@@ -323,6 +323,34 @@ Result<void> LibvirtHypervisor::resume(const VmId& vm) {
   return {};
 }
 
+Result<bool> LibvirtHypervisor::resume_after_io_error(const VmId& vm) {
+  const auto domain = TRY(connection_->find(vm));
+  int state = VIR_DOMAIN_NOSTATE;
+  int reason = 0;
+  if (virDomainGetState(domain.get(), &state, &reason, 0) != 0) {
+    return failed_to("ask for the VM's state");
+  }
+  if (state != VIR_DOMAIN_PAUSED || reason != VIR_DOMAIN_PAUSED_IOERROR) return false;
+  if (virDomainResume(domain.get()) != 0) return failed_to("resume the VM");
+  return true;
+}
+
+Result<void> LibvirtHypervisor::freeze_filesystems(const VmId& vm) {
+  const auto domain = TRY(connection_->find(vm));
+  if (virDomainFSFreeze(domain.get(), nullptr, 0, 0) < 0) {
+    return failed_to("freeze the guest's file systems");
+  }
+  return {};
+}
+
+Result<void> LibvirtHypervisor::thaw_filesystems(const VmId& vm) {
+  const auto domain = TRY(connection_->find(vm));
+  if (virDomainFSThaw(domain.get(), nullptr, 0, 0) < 0) {
+    return failed_to("thaw the guest's file systems");
+  }
+  return {};
+}
+
 Result<void> LibvirtHypervisor::discard_paused(const VmId& vm) {
   const auto domain = TRY(connection_->find(vm));
   int state = VIR_DOMAIN_NOSTATE;

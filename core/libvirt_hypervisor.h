@@ -48,6 +48,9 @@ class LibvirtHypervisor final : public Hypervisor {
   Result<void> set_downtime_max(const VmId& vm, std::chrono::milliseconds downtime_max) override;
   Result<void> cancel_migration(const VmId& vm) override;
   Result<void> resume(const VmId& vm) override;
+  Result<bool> resume_after_io_error(const VmId& vm) override;
+  Result<void> freeze_filesystems(const VmId& vm) override;
+  Result<void> thaw_filesystems(const VmId& vm) override;
   Result<void> discard_paused(const VmId& vm) override;
   Result<void> observe(std::function<void(const VmEvent&)> on_event) override;
 

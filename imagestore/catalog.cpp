@@ -12,7 +12,7 @@
 namespace samepage::imagestore {
 namespace {
 
-constexpr std::array<std::string_view, 2> kSchema{
+constexpr std::array<std::string_view, 3> kSchema{
     "CREATE TABLE domains (name TEXT PRIMARY KEY, key_id INTEGER NOT NULL);"
     "CREATE TABLE images (name TEXT PRIMARY KEY, domain TEXT NOT NULL REFERENCES domains(name),"
     "  head INTEGER NOT NULL);"
@@ -23,7 +23,9 @@ constexpr std::array<std::string_view, 2> kSchema{
     "ALTER TABLE images ADD COLUMN last INTEGER NOT NULL DEFAULT 1;"
     "CREATE INDEX versions_by_id ON versions (id);"
     "CREATE TABLE holds (version BLOB NOT NULL, holder TEXT NOT NULL, until INTEGER NOT NULL,"
-    "  PRIMARY KEY (version, holder)) WITHOUT ROWID;"};
+    "  PRIMARY KEY (version, holder)) WITHOUT ROWID;",
+    "CREATE TABLE traces (version BLOB PRIMARY KEY, pages INTEGER NOT NULL, body BLOB NOT NULL)"
+    "  WITHOUT ROWID;"};
 
 constexpr std::string_view kVersionColumns =
     "v.id, v.size_bytes, v.data_bytes, v.new_bytes, v.stored_bytes, v.source_format,"
@@ -337,6 +339,47 @@ Result<std::vector<std::string>> Catalog::holders(const VersionId& version,
   std::vector<std::string> holders;
   while (TRY(query.step())) holders.push_back(query.text(0));
   return holders;
+}
+
+Result<void> Catalog::put_trace(const VersionId& version, std::uint64_t pages,
+                                std::span<const std::byte> body) {
+  const auto turn = impl_->take_turn();
+  Transaction transaction = TRY(impl_->database_.begin());
+  {
+    auto put = TRY(impl_->database_.prepare(
+        "INSERT INTO traces (version, pages, body) VALUES (?, ?, ?) ON CONFLICT (version)"
+        " DO UPDATE SET pages = excluded.pages, body = excluded.body"
+        " WHERE excluded.pages > traces.pages"));
+    TRY(put.bind(
+        {std::span<const std::byte>(version.bytes), static_cast<std::int64_t>(pages), body}));
+    TRY(put.run());
+    TRY(
+        impl_->database_.execute("DELETE FROM traces WHERE version NOT IN"
+                                 " (SELECT id FROM versions UNION SELECT version FROM holds)"));
+  }
+  return impl_->finish(transaction);
+}
+
+Result<std::optional<std::vector<std::byte>>> Catalog::trace(const VersionId& version,
+                                                             std::uint64_t pages_above) {
+  const auto turn = impl_->take_turn();
+  auto query =
+      TRY(impl_->database_.prepare("SELECT body FROM traces WHERE version = ? AND pages > ?"));
+  TRY(query.bind(
+      {std::span<const std::byte>(version.bytes), static_cast<std::int64_t>(pages_above)}));
+  if (!TRY(query.step())) return std::nullopt;
+  return query.blob(0);
+}
+
+Result<std::vector<VersionId>> Catalog::traced_versions(std::string_view image) {
+  const auto turn = impl_->take_turn();
+  auto query = TRY(impl_->database_.prepare(
+      "SELECT v.id FROM versions v JOIN traces t ON t.version = v.id"
+      " ORDER BY v.image = ? DESC, v.imported_at DESC, v.number DESC LIMIT 16"));
+  TRY(query.bind({image}));
+  std::vector<VersionId> versions;
+  while (TRY(query.step())) versions.push_back(TRY(read_id(query)));
+  return versions;
 }
 
 Result<std::vector<VersionId>> Catalog::roots(std::chrono::sys_seconds now) {

@@ -105,6 +105,18 @@ class Catalog final {
   /// Who holds a version at `now`, by name.
   Result<std::vector<std::string>> holders(const VersionId& version, std::chrono::sys_seconds now);
 
+  /// Keeps a version's boot trace (imagestore/boot_trace.h), of `pages` pages, unless one that is
+  /// as long is there. Traces go with the last version of their name.
+  Result<void> put_trace(const VersionId& version, std::uint64_t pages,
+                         std::span<const std::byte> body);
+
+  /// A version's trace, if there is one of more than `pages_above` pages.
+  Result<std::optional<std::vector<std::byte>>> trace(const VersionId& version,
+                                                      std::uint64_t pages_above);
+
+  /// Versions that have a trace, those of `image` first, the newest of each first; a few.
+  Result<std::vector<VersionId>> traced_versions(std::string_view image);
+
   /// Every version that an image has or that is held at `now`, each once.
   Result<std::vector<VersionId>> roots(std::chrono::sys_seconds now);
 

@@ -150,6 +150,7 @@ Result<CommitReport> Commit::Impl::finish(const Clock& clock) {
     }
     report_.version.imported_at = std::chrono::floor<std::chrono::seconds>(clock.today());
     TRY(store_.commit());
+    if (options_.before_publish) TRY(options_.before_publish(report_.version.id));
     const auto number =
         TRY(store_.catalog().advance(options_.image, image.head.number, report_.version));
     if (number) {

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -19,6 +20,10 @@ struct CommitOptions {
   std::string image;           ///< Whose head moves.
   VersionId base;              ///< What the changes were made on: a version of the image.
   std::uint64_t size_bytes{};  ///< Of the new version; 0: the base's. An image does not shrink.
+
+  /// Told the version before the head moves to it, so that a commit that was cut off after that can
+  /// be told from one that was not. An error ends the commit.
+  std::function<Result<void>(const VersionId&)> before_publish = {};
 };
 
 struct CommitReport {

@@ -175,6 +175,23 @@ class FakeHypervisor final : public Hypervisor {
     return {};
   }
 
+  /// Paused VMs here are as if for an I/O error.
+  Result<bool> resume_after_io_error(const VmId& vm) override {
+    const VmInfo found = TRY(find(vm));
+    if (found.state != VmState::kPaused) return false;
+    TRY(resume(vm));
+    return true;
+  }
+
+  Result<void> freeze_filesystems(const VmId& vm) override {
+    TRY(find(vm));
+    return fail(Errc::kUnavailable, "the guest has no agent");
+  }
+  Result<void> thaw_filesystems(const VmId& vm) override {
+    TRY(find(vm));
+    return {};
+  }
+
   Result<void> discard_paused(const VmId& vm) override {
     TRY(begin(HypervisorCall::kDiscard));
     const VmInfo found = TRY(find(vm));

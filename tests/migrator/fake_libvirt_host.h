@@ -68,6 +68,11 @@ class FakeLibvirtHost final : public Hypervisor {
   }
   Result<void> cancel_migration(const VmId& vm) override;
   Result<void> resume(const VmId& vm) override;
+  Result<bool> resume_after_io_error(const VmId&) override { return false; }
+  Result<void> freeze_filesystems(const VmId&) override {
+    return fail(Errc::kUnavailable, "the guest has no agent");
+  }
+  Result<void> thaw_filesystems(const VmId&) override { return {}; }
   Result<void> discard_paused(const VmId& vm) override;
   Result<void> observe(std::function<void(const VmEvent&)> on_event) override;
 

@@ -43,6 +43,9 @@ class HostUnderTest {
     options_.placer_key_file = placer_key;
     options_.data_address = "127.0.0.1";
     options_.run_dir = folder;
+    options_.store_dir = folder + "/store";
+    options_.disks_dir = folder + "/disks";
+    options_.mirrors_dir = folder + "/mirrors";
     keys_ = load_or_make_curve_keys(options_.key_file).value();
   }
   HostUnderTest(const HostUnderTest&) = delete;

@@ -20,6 +20,7 @@ placer::Fleet fleet_of_now(Placer& placer, Deadline deadline);
 
 /// A plan, as it is now. Errors as Journal's.
 Result<http::Response> plan_answer(Ledger& ledger, placer::PlanId id);
+void add_disk_routes(Placer& placer, std::vector<http::Route>& routes);
 void add_event_routes(Placer& placer, std::vector<http::Route>& routes);
 void add_store_routes(Placer& placer, std::vector<http::Route>& routes);
 

@@ -213,6 +213,17 @@ Result<void> Placer::ask_host(const std::string& host, Freshness freshness, Dead
   return {};
 }
 
+Result<bus::DiskReply> Placer::ask_disk(const std::string& host, const bus::DiskRequest& request,
+                                        Deadline deadline) {
+  if (fleet_.fleet().find_host(host) == nullptr) {
+    return fail(Errc::kNotFound, "no host " + host + "; `samepage hosts` lists them");
+  }
+  bus::Envelope envelope;
+  *envelope.mutable_disk_request() = request;
+  const bus::Envelope reply = TRY(bus_->request(host, std::move(envelope), deadline));
+  return reply.disk_reply();
+}
+
 void Placer::handle(BusIncoming& incoming) {
   const bus::Envelope& message = incoming.envelope();
   switch (message.body_case()) {

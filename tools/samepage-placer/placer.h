@@ -61,6 +61,10 @@ class Placer {
   /// Asks every host for a report and waits for the answers.
   ScanResult ask_hosts(Freshness freshness, Deadline deadline);
 
+  /// Has a host's agent do something to a disk. Errors: the agent's; kUnavailable: it is not there.
+  Result<bus::DiskReply> ask_disk(const std::string& host, const bus::DiskRequest& request,
+                                  Deadline deadline);
+
   Result<void> begin(placer::PlanId id, Ledger& ledger) { return runner_->begin(id, ledger); }
 
   /// A host's label; an empty value takes it away. Errors as PolicyStore::set_label().

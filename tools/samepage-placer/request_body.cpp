@@ -32,6 +32,15 @@ Result<std::string> RequestBody::text_or_none(const std::string& member) const {
   return text(member);
 }
 
+Result<std::string> RequestBody::text_or(const std::string& member,
+                                         const std::string& fallback) const {
+  return object_->contains(member) ? text(member) : fallback;
+}
+
+bool RequestBody::has(const std::string& member) const {
+  return object_->contains(member);
+}
+
 Result<std::vector<std::string>> RequestBody::texts(const std::string& member) const {
   constexpr std::size_t kTextsMax = 1'000;
   const auto found = object_->find(member);

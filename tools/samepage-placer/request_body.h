@@ -31,6 +31,9 @@ class RequestBody {
   /// Absent is `otherwise`.
   Result<bool> flag(const std::string& member, bool otherwise) const;
 
+  /// `fallback` when the member is absent.
+  Result<std::string> text_or(const std::string& member, const std::string& fallback) const;
+
   /// Absent is nothing; infinite or negative is an error.
   Result<std::optional<double>> quantity(const std::string& member) const;
 

@@ -87,6 +87,25 @@ Vm read_vm(const json& vm) {
   return result;
 }
 
+bool flag(const json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_boolean() && found->get<bool>();
+}
+
+Disk read_disk(const json& disk) {
+  return {.name = disk.at("name").get<std::string>(),
+          .host = text(disk, "host"),
+          .vm = text(disk, "vm"),
+          .image = text(disk, "image"),
+          .socket = text(disk, "socket"),
+          .number = number(disk, "number"),
+          .size_bytes = number(disk, "size_bytes"),
+          .written_bytes = number(disk, "written_bytes"),
+          .dirty_bytes = number(disk, "dirty_bytes"),
+          .fetched_bytes = number(disk, "fetched_bytes"),
+          .serves = flag(disk, "serves")};
+}
+
 HostSharing read_host_sharing(const json& host) {
   return {.name = host.at("name").get<std::string>(),
           .vms = number(host, "vms"),
@@ -202,6 +221,38 @@ Result<std::vector<Host>> parse_hosts(std::string_view json_text) {
 
 Result<Host> parse_host(std::string_view json_text) {
   return parse(json_text, read_host);
+}
+
+Result<DiskList> parse_disks(std::string_view text_of_list) {
+  return parse(text_of_list, [](const json& object) {
+    DiskList found;
+    found.disks = list<Disk>(object, "disks", read_disk);
+    found.failed = list<std::pair<std::string, std::string>>(object, "failed", [](const json& one) {
+      return std::pair(text(one, "host"), text(one, "message"));
+    });
+    return found;
+  });
+}
+
+Result<Disk> parse_disk(std::string_view text_of_disk) {
+  return parse(text_of_disk, [](const json& object) { return read_disk(object); });
+}
+
+Result<DiskCommit> parse_disk_commit(std::string_view text_of_commit) {
+  return parse(text_of_commit, [](const json& object) {
+    return DiskCommit{.image = text(object, "image"),
+                      .note = text(object, "note"),
+                      .number = number(object, "number"),
+                      .changed_pages = number(object, "changed_pages"),
+                      .guest_frozen = flag(object, "guest_frozen")};
+  });
+}
+
+std::string disk_object(const NewDisk& disk) {
+  json object{{"name", disk.name}, {"host", disk.host}, {"image", disk.image}, {"vm", disk.vm}};
+  if (disk.number != 0) object["number"] = disk.number;
+  if (disk.size_bytes != 0) object["size_bytes"] = disk.size_bytes;
+  return object.dump();
 }
 
 Result<std::vector<Vm>> parse_vms(std::string_view json_text) {

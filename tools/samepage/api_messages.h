@@ -53,6 +53,33 @@ struct Vm {
 };
 Result<std::vector<Vm>> parse_vms(std::string_view json);
 
+struct Disk {
+  std::string name, host, vm, image, socket;
+  std::optional<double> number, size_bytes, written_bytes, dirty_bytes, fetched_bytes;
+  bool serves = false;
+};
+struct DiskList {
+  std::vector<Disk> disks;
+  std::vector<std::pair<std::string, std::string>> failed;  ///< Host and message.
+};
+Result<DiskList> parse_disks(std::string_view json);
+Result<Disk> parse_disk(std::string_view json);
+
+struct DiskCommit {
+  std::string image, note;
+  std::optional<double> number, changed_pages;
+  bool guest_frozen = false;
+};
+Result<DiskCommit> parse_disk_commit(std::string_view json);
+
+/// The body of a request for a new disk.
+struct NewDisk {
+  std::string name, host, image, vm;
+  std::uint64_t number = 0;      ///< 0: the newest version.
+  std::uint64_t size_bytes = 0;  ///< 0: the image's.
+};
+std::string disk_object(const NewDisk& disk);
+
 struct HostSharing {
   std::string name;
   std::optional<double> vms, predicted_mib, low_mib, high_mib, zero_mib, within_mib, between_mib,

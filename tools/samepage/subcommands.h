@@ -51,11 +51,13 @@ class Subcommands {
 void add_apply(CLI::App& root, Subcommands& subcommands);
 void add_completion(CLI::App& root, Subcommands& subcommands);
 void add_drain(CLI::App& root, Subcommands& subcommands);  // and `undrain`
+void add_disk(CLI::App& root, Subcommands& subcommands);
 void add_doctor(CLI::App& root, Subcommands& subcommands);
 void add_events(CLI::App& root, Subcommands& subcommands);
 void add_figure(CLI::App& root, Subcommands& subcommands);
 void add_hosts(CLI::App& root, Subcommands& subcommands);
 void add_image(CLI::App& root, Subcommands& subcommands);
+void add_image_mount(CLI::App& root, Subcommands& subcommands);  // After add_image().
 void add_migrate(CLI::App& root, Subcommands& subcommands);
 void add_model(CLI::App& root, Subcommands& subcommands);
 void add_plan(CLI::App& root, Subcommands& subcommands);

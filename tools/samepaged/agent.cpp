@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <system_error>
 #include <utility>
 
 #include <poll.h>
@@ -41,6 +43,14 @@ Result<SharingDomain> read_domain(const bus::DomainSecret& secret) {
   return domain;
 }
 
+/// The plugin that was built with this program, else the one that nbdkit has installed.
+std::string own_plugin() {
+  std::error_code error;
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
+  const auto beside = program.parent_path() / "nbdkit-samepage-plugin.so";
+  return !error && std::filesystem::exists(beside, error) ? beside.string() : "samepage";
+}
+
 std::uint64_t offered_bytes(const Options& options, const HypervisorFacts& facts) {
   const std::uint64_t limit = options.memory_mib << 20U;
   return limit == 0 ? facts.memory_bytes : std::min(limit, facts.memory_bytes);
@@ -56,6 +66,7 @@ Agent::Agent(const Options& options, Hypervisor& hypervisor, const Clock& clock)
   add_report_requests();
   add_migration_requests();
   add_store_requests();
+  add_disk_requests();
 }
 
 Result<std::unique_ptr<Agent>> Agent::create(const Options& options, Hypervisor& hypervisor,
@@ -63,8 +74,10 @@ Result<std::unique_ptr<Agent>> Agent::create(const Options& options, Hypervisor&
   std::unique_ptr<Agent> agent(new Agent(options, hypervisor, clock));
   agent->desk_ = std::make_unique<TaskQueue>("desk", kTasksMax);
   agent->scanner_ = std::make_unique<TaskQueue>("scanner", kTasksMax);
+  for (auto& queue : agent->disk_queues_) queue = std::make_unique<TaskQueue>("disk", kTasksMax);
   agent->make_migrations();
   TRY(agent->make_store());
+  TRY(agent->make_disks());
   TRY(agent->observe_guests());
   TRY(agent->open_bus());
   TRY(agent->store_->listen());
@@ -111,6 +124,19 @@ Result<void> Agent::make_store() {
   return {};
 }
 
+Result<void> Agent::make_disks() {
+  Disks::Options disks;
+  disks.folder = options_.disks_dir;
+  disks.mirrors = options_.mirrors_dir;
+  disks.run_dir = options_.run_dir + "/disks";
+  disks.store.folder = options_.store_dir;
+  disks.plugin = options_.nbdkit_plugin.empty() ? own_plugin() : options_.nbdkit_plugin;
+  disks.host = options_.data_address;
+  disks.mirror_bytes_max = options_.mirrors_mib << 20U;
+  disks_ = TRY(Disks::create(std::move(disks), hypervisor_, clock_));
+  return {};
+}
+
 Result<void> Agent::observe_guests() {
   return hypervisor_.observe([this](const VmEvent& event) {
     migrations_->on_vm_event(event);
@@ -147,6 +173,9 @@ Agent::~Agent() {
   }
   if (desk_) desk_->stop();
   if (scanner_) scanner_->stop();
+  for (const auto& queue : disk_queues_) {
+    if (queue) queue->stop();
+  }
   migrations_.reset();
   if (bus_) bus_->close();  // Whoever waits for the placer in the store's name waits no longer.
   store_.reset();
@@ -216,13 +245,26 @@ void Agent::take_welcome(const bus::Welcome& welcome) {
 }
 
 void Agent::dispatch(BusIncoming incoming) {
-  const bool scans = requests_.queue_of(incoming.envelope()) == RequestTable::Queue::kScanner;
-  TaskQueue& queue = scans ? *scanner_ : *desk_;
+  TaskQueue& queue = queue_for(incoming.envelope());
   // std::function wants copies; the message itself is moved only once.
   auto shared = std::make_shared<BusIncoming>(std::move(incoming));
   const bool posted =
       queue.post([this, shared] { shared->answer(requests_.answer(shared->envelope())); });
   if (!posted) shared->answer(fail(Errc::kUnavailable, "the agent has too much to do"));
+}
+
+TaskQueue& Agent::queue_for(const bus::Envelope& request) {
+  switch (requests_.queue_of(request)) {
+    case RequestTable::Queue::kScanner:
+      return *scanner_;
+    case RequestTable::Queue::kDisks: {
+      const std::size_t hash = std::hash<std::string>()(request.disk_request().name());
+      return *disk_queues_.at(hash % disk_queues_.size());
+    }
+    case RequestTable::Queue::kDesk:
+      break;
+  }
+  return *desk_;
 }
 
 void Agent::add_report_requests() {
@@ -290,6 +332,17 @@ void Agent::add_store_requests() {
     store_->set_ring(request.store_ring());
     return done();
   });
+}
+
+void Agent::add_disk_requests() {
+  requests_.add(
+      bus::Envelope::kDiskRequest,
+      [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+        bus::Envelope reply;
+        *reply.mutable_disk_reply() = TRY(disks_->answer(request.disk_request()));
+        return reply;
+      },
+      RequestTable::Queue::kDisks);
 }
 
 Result<bus::Envelope> Agent::answer_report(Effort effort) {

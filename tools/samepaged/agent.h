@@ -10,6 +10,7 @@
 #include "core/hypervisor.h"
 #include "core/mutex.h"
 #include "core/task_queue.h"
+#include "tools/samepaged/disks.h"
 #include "tools/samepaged/host_store.h"
 #include "tools/samepaged/migrations.h"
 #include "tools/samepaged/options.h"
@@ -21,7 +22,7 @@ namespace samepage::agent {
 /// One host's part of the fleet: answers the placer, reports to it, carries out migrations.
 ///
 /// Threads: the bus's thread only hands work on; `desk_` answers what is quick, `scanner_` looks at
-/// guests, and every migration has a thread of its own.
+/// guests, `disk_queues_` work on disks, and every migration has a thread of its own.
 /// Lifetime: `hypervisor` and `clock` are borrowed and outlive it.
 class Agent {
  public:
@@ -42,8 +43,10 @@ class Agent {
 
   void add_report_requests();
   void add_migration_requests();
+  void add_disk_requests();
   void add_store_requests();
   void make_migrations();
+  Result<void> make_disks();
   Result<void> make_store();
   Result<void> observe_guests();
   Result<void> open_bus();
@@ -52,6 +55,7 @@ class Agent {
   Result<void> say_hello();
   void take_welcome(const bus::Welcome& welcome);
   void dispatch(BusIncoming incoming);
+  TaskQueue& queue_for(const bus::Envelope& request);
   Result<bus::Envelope> answer_report(Reporter::Effort effort);
   Result<bus::Envelope> answer_settle(const bus::SettleVm& request);
   void report_soon(Reporter::Effort effort);
@@ -73,8 +77,10 @@ class Agent {
   std::unique_ptr<BusClient> bus_;
   std::unique_ptr<Migrations> migrations_;
   std::unique_ptr<HostStore> store_;
+  std::unique_ptr<Disks> disks_;
   std::unique_ptr<TaskQueue> desk_;
   std::unique_ptr<TaskQueue> scanner_;
+  std::array<std::unique_ptr<TaskQueue>, 4> disk_queues_;
 };
 
 }  // namespace samepage::agent

@@ -43,7 +43,7 @@ void add_flags(CLI::App& flags, Options& options) {
   flags.add_option("--checkpoint-mib", options.checkpoint_mib,
                    "How much of them is kept, in MiB; 0 keeps nothing");
   flags.add_option("--run-dir", options.run_dir,
-                   "Where the sockets of migrations live; the same on all hosts");
+                   "Where the sockets of migrations and disks live; the same on all hosts");
   flags.add_option("--store-mib", options.store_mib,
                    "The memory lent to the fleet's image store, in MiB; 0 lends none");
   flags.add_option(
@@ -51,6 +51,14 @@ void add_flags(CLI::App& flags, Options& options) {
       "Where this host's disks reach the store; store.sock in the run folder when empty");
   flags.add_option("--store-provider", options.store_provider,
                    "libfabric's provider between hosts; verbs;ofi_rxm where there is RDMA");
+  flags.add_option("--disks-dir", options.disks_dir, "Where what VMs write to their disks is kept");
+  flags.add_option("--mirrors-dir", options.mirrors_dir,
+                   "Where what this host has read of images is kept");
+  flags.add_option("--mirrors-mib", options.mirrors_mib,
+                   "How much of images that no disk stands on is kept, in MiB");
+  flags.add_option("--nbdkit-plugin", options.nbdkit_plugin,
+                   "The nbdkit plugin that serves disks; empty takes the one beside this program, "
+                   "or nbdkit's own");
 }
 
 Result<void> init(const Options& options) {

@@ -22,6 +22,10 @@ struct Options {
   std::string store_socket;
   std::string store_provider = "tcp;ofi_rxm";
   std::string store_dir = "/var/lib/samepage/store";
+  std::string disks_dir = "/var/lib/samepage/disks";
+  std::string mirrors_dir = "/var/lib/samepage/mirrors";
+  std::uint64_t mirrors_mib = 20'480;
+  std::string nbdkit_plugin;
   std::string checkpoint_dir = "/var/lib/samepage/checkpoints";
   std::uint64_t checkpoint_mib = 4096;
   bool init = false;

@@ -19,6 +19,7 @@ class RequestTable {
   enum class Queue : std::uint8_t {
     kDesk,     ///< Answered at once; never waits for a guest's memory or for another host.
     kScanner,  ///< Looks at guests' memory, one request at a time.
+    kDisks,    ///< Works on a disk of a VM, in the order of requests for each.
   };
 
   /// At most one answer per body.

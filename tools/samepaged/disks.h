@@ -1,0 +1,133 @@
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <sys/types.h>
+
+#include "core/bus.h"
+#include "core/clock.h"
+#include "core/fd.h"
+#include "core/hypervisor.h"
+#include "core/mutex.h"
+#include "core/result.h"
+#include "imagestore/image_store.h"
+
+namespace samepage::agent {
+
+/// The disks of this host's VMs. Each is an overlay in a folder of its own and an nbdkit process
+/// that serves it on a UNIX socket, which QEMU opens as an ordinary libvirt network disk.
+///
+/// Invariant: every disk that is here is served: a process that died is started again, and VMs that
+/// were paused for the I/O error meanwhile go on. The processes outlive the agent: the next agent
+/// finds them. The versions that disks stand on are held in the catalog, by leases that are
+/// renewed.
+///
+/// Names: as images'. A disk's socket has the same path on every host: `RUN_DIR/NAME.nbd`.
+/// Threads: every method may be called from any thread; one thread of its own tends the processes.
+/// Errors of all: kNotFound: no such disk. kIo: the local disk refused. Others: the store's.
+class Disks {
+ public:
+  struct Options {
+    std::filesystem::path folder = "/var/lib/samepage/disks";
+    std::filesystem::path mirrors = "/var/lib/samepage/mirrors";
+    std::filesystem::path run_dir = "/run/samepage/disks";
+    imagestore::ImageStore::Options store;  ///< Its access does not matter.
+    std::string store_socket;               ///< Of this host's store node; empty: none.
+    std::string key_file;                   ///< Of `store.domain`, for the processes.
+    std::string nbdkit = "nbdkit";
+    std::string plugin;         ///< nbdkit's name of it, or a path.
+    std::string host = "host";  ///< Tells holders of versions apart.
+    unsigned nbd_threads = 16;  ///< Requests of one VM at the same time.
+    std::size_t disks_max = 1'000;
+    std::uint64_t mirror_bytes_max = std::uint64_t{20}
+                                     << 30U;  ///< Of versions without a disk here.
+    std::chrono::seconds lease{12 * 3600};
+    std::chrono::milliseconds start_max{20'000};
+  };
+
+  /// Finds the disks that are here and starts what does not run. Borrows hypervisor and clock.
+  static Result<std::unique_ptr<Disks>> create(Options options, Hypervisor& hypervisor,
+                                               const Clock& clock);
+
+  /// Leaves the processes running.
+  ~Disks();
+  Disks(const Disks&) = delete;
+  Disks& operator=(const Disks&) = delete;
+
+  struct Wanted {
+    std::string name;              ///< Of the disk.
+    std::string image;             ///< What it stands on.
+    std::uint64_t number = 0;      ///< Of the version; 0: the newest.
+    std::uint64_t size_bytes = 0;  ///< 0: the version's; it may be larger.
+    std::string vm = {};           ///< The VM's name; empty: not known yet.
+  };
+
+  /// A new disk, in constant time, served when this returns. kInvalid: the name is taken or not a
+  /// name, or the size is below the image's.
+  Result<bus::DiskState> create(const Wanted& wanted);
+
+  Result<bus::DiskState> find(const std::string& name);
+  bus::DiskReply list();
+
+  /// Ends its process and removes what it holds. kInvalid: its VM is active.
+  Result<void> remove(const std::string& name);
+
+  /// Makes what the disk is now a version of `image`; empty: of the image with the disk's name,
+  /// which is made as a clone of what the disk stands on. The VM goes on; its file systems are
+  /// frozen for the moment when `freeze_guest` and its agent answers, and the reply says so.
+  Result<bus::DiskCommitted> commit(const std::string& name, const std::string& image,
+                                    bool freeze_guest);
+
+  /// A new disk that is what this one is now: a commit, which costs what was written since the
+  /// last, and a disk on top of that version.
+  Result<bus::DiskState> clone(const std::string& name, const std::string& new_name,
+                               const std::string& vm);
+
+  /// Carries out a request of the placer.
+  Result<bus::DiskReply> answer(const bus::DiskRequest& request);
+
+  /// The disk as libvirt's domain XML has it, as `target` ("vda") on virtio.
+  std::string xml(const std::string& name, const std::string& target) const;
+
+  std::string socket_of(const std::string& name) const;
+
+ private:
+  struct Entry;
+
+  Disks(Options options, Hypervisor& hypervisor, const Clock& clock);
+
+  Result<void> adopt();
+  std::shared_ptr<Entry> entry(const std::string& name);
+  Result<std::shared_ptr<Entry>> expect(const std::string& name);
+  std::vector<std::shared_ptr<Entry>> all();
+  Result<void> expect_idle(const Entry& entry);
+  std::string control_of(const std::string& name) const;
+  Result<void> start(Entry& entry);
+  Result<pid_t> spawn(const Entry& entry);
+  Result<Fd> find_process(const Entry& entry) const;
+  void wake_tender();
+  void stop(Entry& entry);
+  void tend(const std::stop_token& stop);
+  void restart(Entry& entry);
+  void resume_vm(Entry& entry);
+  void renew_leases();
+  void prune_mirrors();
+  Result<bus::DiskState> state_of(Entry& entry);
+  std::string holder_of(const std::string& name) const;
+
+  const Options options_;
+  Hypervisor& hypervisor_;
+  const Clock& clock_;
+  Fd wake_;
+  Mutex mutex_;
+  std::map<std::string, std::shared_ptr<Entry>> entries_ GUARDED_BY(mutex_);
+  std::jthread tender_;
+};
+
+}  // namespace samepage::agent
