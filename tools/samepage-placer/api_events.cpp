@@ -105,6 +105,7 @@ std::vector<http::Route> api_routes(Placer& placer) {
   std::vector<http::Route> routes;
   add_fleet_routes(placer, routes);
   add_plan_routes(placer, routes);
+  add_boot_routes(placer, routes);
   add_event_routes(placer, routes);
   return routes;
 }

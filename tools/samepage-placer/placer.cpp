@@ -78,6 +78,9 @@ Result<std::unique_ptr<Placer>> Placer::create(const Options& options, const Clo
                                             .carrier = *placer->carrier_,
                                             .bell = placer->bell_,
                                             .clock = clock}));
+  placer->templates_ = std::make_unique<Templates>(*placer->bus_, placer->fleet_);
+  placer->storms_ =
+      std::make_unique<Storms>(*placer->bus_, placer->fleet_, *placer->templates_, clock);
   // Only now may hosts speak: everything that their messages reach is there.
   TRY(placer->restore());
   log_info("placer started endpoint={} public_key_file={}/placer.pub", placer->bus_->endpoint(),
@@ -88,6 +91,9 @@ Result<std::unique_ptr<Placer>> Placer::create(const Options& options, const Clo
 Placer::~Placer() {
   if (inbox_) inbox_->stop();
   runner_.reset();
+  if (bus_) bus_->close();
+  storms_.reset();
+  templates_.reset();
   bus_.reset();
 }
 

@@ -13,6 +13,8 @@
 #include "tools/samepage-placer/ledger.h"
 #include "tools/samepage-placer/options.h"
 #include "tools/samepage-placer/plan_runner.h"
+#include "tools/samepage-placer/storms.h"
+#include "tools/samepage-placer/templates.h"
 
 namespace samepage::control {
 
@@ -61,6 +63,8 @@ class Placer {
   Result<void> begin(placer::PlanId id, Ledger& ledger) { return runner_->begin(id, ledger); }
 
   EventBell& bell() { return bell_; }
+  Templates& templates() { return *templates_; }
+  Storms& storms() { return *storms_; }
 
  private:
   Placer(const Options& options, const Clock& clock);
@@ -84,6 +88,8 @@ class Placer {
   std::unique_ptr<BusServer> bus_;
   std::unique_ptr<BusCarrier> carrier_;
   std::unique_ptr<PlanRunner> runner_;
+  std::unique_ptr<Templates> templates_;
+  std::unique_ptr<Storms> storms_;
 };
 
 }  // namespace samepage::control

@@ -1,5 +1,6 @@
 #include "tools/samepage-placer/request_body.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -23,6 +24,32 @@ Result<std::string> RequestBody::text(const std::string& member) const {
     return fail(Errc::kInvalid, "the request needs \"" + member + "\", a text");
   }
   return found->get<std::string>();
+}
+
+Result<std::string> RequestBody::text_or(const std::string& member,
+                                         const std::string& otherwise) const {
+  const auto found = object_->find(member);
+  if (found == object_->end() || found->is_null()) return otherwise;
+  return text(member);
+}
+
+Result<bool> RequestBody::flag(const std::string& member) const {
+  const auto found = object_->find(member);
+  if (found == object_->end() || found->is_null()) return false;
+  if (!found->is_boolean()) return fail(Errc::kInvalid, "\"" + member + "\" is true or false");
+  return found->get<bool>();
+}
+
+Result<std::vector<std::string>> RequestBody::texts(const std::string& member) const {
+  const auto found = object_->find(member);
+  std::vector<std::string> list;
+  if (found == object_->end() || found->is_null()) return list;
+  const bool fits =
+      found->is_array() &&
+      std::all_of(found->begin(), found->end(), [](const auto& one) { return one.is_string(); });
+  if (!fits) return fail(Errc::kInvalid, "\"" + member + "\" is a list of texts");
+  for (const auto& one : *found) list.push_back(one.template get<std::string>());
+  return list;
 }
 
 Result<std::optional<double>> RequestBody::quantity(const std::string& member) const {

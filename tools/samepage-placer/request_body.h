@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -18,6 +19,13 @@ class RequestBody {
   static Result<RequestBody> parse(std::string_view text);
 
   Result<std::string> text(const std::string& member) const;
+
+  /// Absent is `otherwise`.
+  Result<std::string> text_or(const std::string& member, const std::string& otherwise) const;
+  Result<bool> flag(const std::string& member) const;  ///< Absent is false.
+
+  /// Absent is none.
+  Result<std::vector<std::string>> texts(const std::string& member) const;
 
   /// Absent is nothing; infinite or negative is an error.
   Result<std::optional<double>> quantity(const std::string& member) const;

@@ -90,7 +90,7 @@ int main(int argc, char** argv) {
   add_global_options(root, options);
   Subcommands subcommands;
   for (const auto add : {add_hosts, add_vms, add_sharing, add_scan, add_plan, add_apply,
-                         add_migrate, add_events, add_image, add_doctor, add_completion}) {
+                         add_migrate, add_boot, add_template, add_events, add_image, add_doctor, add_completion}) {
     add(root, subcommands);
   }
   if (const auto code = program.parse(argc, argv)) return *code;

@@ -46,18 +46,24 @@ std::uint64_t offered_bytes(const Options& options, const HypervisorFacts& facts
 
 }  // namespace
 
-Agent::Agent(const Options& options, Hypervisor& hypervisor, const Clock& clock)
-    : options_(options), hypervisor_(hypervisor), clock_(clock), reporter_(hypervisor, clock) {
+Agent::Agent(const Options& options, const Libvirt& libvirt, const Clock& clock)
+    : options_(options),
+      hypervisor_(libvirt.hypervisor),
+      vms_(libvirt.vms),
+      clock_(clock),
+      reporter_(libvirt.hypervisor, clock) {
   add_report_requests();
   add_migration_requests();
+  add_boot_requests();
 }
 
-Result<std::unique_ptr<Agent>> Agent::create(const Options& options, Hypervisor& hypervisor,
+Result<std::unique_ptr<Agent>> Agent::create(const Options& options, const Libvirt& libvirt,
                                              const Clock& clock) {
-  std::unique_ptr<Agent> agent(new Agent(options, hypervisor, clock));
+  std::unique_ptr<Agent> agent(new Agent(options, libvirt, clock));
   agent->desk_ = std::make_unique<TaskQueue>("desk", kTasksMax);
   agent->scanner_ = std::make_unique<TaskQueue>("scanner", kTasksMax);
   agent->make_migrations();
+  agent->make_boots();
   TRY(agent->observe_guests());
   TRY(agent->open_bus());
   return agent;
@@ -81,6 +87,28 @@ void Agent::make_migrations() {
   };
   migrations_ =
       std::make_unique<Migrations>(std::move(migrations), hypervisor_, std::move(notices));
+}
+
+void Agent::make_boots() {
+  Boots::Options boots;
+  boots.shelf_folder = migrator::shelf_folder(options_.qemu_conf);
+  boots.template_bytes_max = options_.template_mib << 20U;
+  boots.store = {.folder = options_.store_folder, .origin = options_.store_origin};
+  auto made = Boots::create(boots, vms_, hypervisor_, clock_);
+  if (made) {
+    boots_ = *std::move(made);
+  } else {
+    why_no_boots_ = made.error().message();
+    log_warning("no boots from templates here why=\"{}\"", why_no_boots_);
+  }
+  for (unsigned i = 0; i < options_.boots_at_once; ++i) {
+    booters_.push_back(std::make_unique<TaskQueue>("booter", kTasksMax));
+  }
+}
+
+Result<Boots*> Agent::boots() {
+  if (boots_ != nullptr) return boots_.get();
+  return fail(Errc::kUnavailable, "this host boots nothing from templates: " + why_no_boots_);
 }
 
 Result<void> Agent::observe_guests() {
@@ -117,8 +145,10 @@ Agent::~Agent() {
   if (const auto ended = hypervisor_.observe({}); !ended) {
     log_warning("events go on why=\"{}\"", ended.error().message());
   }
+  if (boots_ != nullptr) boots_->stop();
   desk_->stop();
   scanner_->stop();
+  for (const auto& booter : booters_) booter->stop();
   migrations_.reset();
   bus_.reset();
 }
@@ -178,9 +208,20 @@ void Agent::take_welcome(const bus::Welcome& welcome) {
       std::clamp<std::uint32_t>(welcome.report_interval_ms(), 1'000, 86'400'000));
 }
 
+TaskQueue& Agent::queue_for(RequestTable::Queue queue) {
+  switch (queue) {
+    case RequestTable::Queue::kScanner:
+      return *scanner_;
+    case RequestTable::Queue::kBoots:
+      return *booters_[next_booter_++ % booters_.size()];
+    case RequestTable::Queue::kDesk:
+      break;
+  }
+  return *desk_;
+}
+
 void Agent::dispatch(BusIncoming incoming) {
-  const bool scans = requests_.queue_of(incoming.envelope()) == RequestTable::Queue::kScanner;
-  TaskQueue& queue = scans ? *scanner_ : *desk_;
+  TaskQueue& queue = queue_for(requests_.queue_of(incoming.envelope()));
   // std::function wants copies; the message itself is moved only once.
   auto shared = std::make_shared<BusIncoming>(std::move(incoming));
   const bool posted =
@@ -241,6 +282,47 @@ void Agent::add_migration_requests() {
                 });
   requests_.add(Body::kSettleVm, [this](const bus::Envelope& request) {
     return answer_settle(request.settle_vm());
+  });
+}
+
+void Agent::add_boot_requests() {
+  using Body = bus::Envelope::BodyCase;
+  const auto add = [this](Body body, RequestTable::Answer answer) {
+    requests_.add(body, std::move(answer), RequestTable::Queue::kBoots);
+  };
+  add(Body::kMakeTemplate, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+    Boots* const boots = TRY(this->boots());
+    bus::Envelope reply;
+    *reply.mutable_template_info() = TRY(boots->make(request.make_template()));
+    return reply;
+  });
+  add(Body::kListTemplates, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+    Boots* const boots = TRY(this->boots());
+    bus::Envelope reply;
+    *reply.mutable_template_list() = TRY(boots->list(request.list_templates()));
+    return reply;
+  });
+  add(Body::kRemoveTemplate, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+    Boots* const boots = TRY(this->boots());
+    TRY(boots->remove(request.remove_template()));
+    return done();
+  });
+  add(Body::kFetchTemplate, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+    Boots* const boots = TRY(this->boots());
+    bus::Envelope reply;
+    *reply.mutable_template_info() = TRY(boots->fetch(request.fetch_template()));
+    return reply;
+  });
+  add(Body::kBootVm, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+    Boots* const boots = TRY(this->boots());
+    bus::Envelope reply;
+    *reply.mutable_booted_vm() = TRY(boots->boot(request.boot_vm()));
+    return reply;
+  });
+  add(Body::kEndVm, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+    Boots* const boots = TRY(this->boots());
+    TRY(boots->end(request.end_vm()));
+    return done();
   });
 }
 

@@ -7,6 +7,7 @@
 #include "core/clock.h"
 #include "core/curve_keys.h"
 #include "core/libvirt_hypervisor.h"
+#include "core/libvirt_vm_control.h"
 #include "core/program.h"
 #include "tools/samepaged/agent.h"
 #include "tools/samepaged/options.h"
@@ -31,6 +32,16 @@ void add_flags(CLI::App& flags, Options& options) {
   flags.add_option("--libvirt-socket", options.libvirt_socket, "libvirt's UNIX socket");
   flags.add_option("--run-dir", options.run_dir,
                    "Where the sockets of migrations live; the same on all hosts");
+  flags.add_option("--store", options.store_folder, "The image store's folder on this host");
+  flags.add_option("--store-origin", options.store_origin,
+                   "Where the image store is durable: dir: or rados:POOL");
+  flags.add_option("--qemu-conf", options.qemu_conf,
+                   "libvirt's qemu.conf, whose memory_backing_dir holds templates' RAM files");
+  flags.add_option("--template-mib", options.template_mib,
+                   "What RAM files of templates that no VM uses may take, in MiB");
+  flags
+      .add_option("--boots-at-once", options.boots_at_once, "VMs that are booted at the same time")
+      ->check(CLI::Range(1, 64));
 }
 
 Result<void> init(const Options& options) {
@@ -50,7 +61,8 @@ Result<void> run(const Options& options, const Program& program) {
   }
   const SystemClock clock;
   const auto hypervisor = TRY(LibvirtHypervisor::create({.uri = options.libvirt_uri}));
-  const auto agent = TRY(Agent::create(options, *hypervisor, clock));
+  const auto vms = TRY(LibvirtVmControl::create(options.libvirt_uri));
+  const auto agent = TRY(Agent::create(options, {*hypervisor, *vms}, clock));
   return agent->serve(program.stop_descriptor());
 }
 

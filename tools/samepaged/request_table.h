@@ -19,6 +19,7 @@ class RequestTable {
   enum class Queue : std::uint8_t {
     kDesk,     ///< Answered at once; never waits for a guest's memory or for another host.
     kScanner,  ///< Looks at guests' memory, one request at a time.
+    kBoots,    ///< Boots VMs, a few at a time.
   };
 
   /// At most one answer per body.
