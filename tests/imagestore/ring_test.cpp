@@ -1,5 +1,6 @@
-// The promise under test: shares follow weights to within two slots, a change moves 1/n of the extents
-// and no more, homes differ in their failure domains, and a damaged ring message is refused.
+// The promise under test: shares follow weights to within two slots, a change moves 1/n of the
+// extents and no more, homes differ in their failure domains, and a damaged ring message is
+// refused.
 
 #include "imagestore/ring.h"
 

@@ -24,7 +24,8 @@ LAB_TOOL = Path(__file__).resolve().parents[2] / "tools" / "lab" / "lab"
 sys.path.insert(0, str(LAB_TOOL.parent))
 sys.dont_write_bytecode = True
 
-from samepage_lab import Ksm, Lab, LabError, count_frames, require_lab  # noqa: E402
+from samepage_lab import GuestSpec, Ksm, Lab, LabError, count_frames, require_lab  # noqa: E402
+from samepage_lab.guest_spec import domain_xml  # noqa: E402
 
 PYTHON = "/usr/bin/python3"
 PAGES_PER_MIB = 256
@@ -283,6 +284,47 @@ class RunningLab(unittest.TestCase):
         self.assertEqual(again.returncode, 1)
         self.assertIn("is up already", again.stderr)
         self.assertTrue(self.lab.control.alive())
+
+
+class DebianGuest(unittest.TestCase):
+    """One Debian guest with a network card and shared memory, booted once for all its promises."""
+
+    def test_it_serves_works_migrates_and_forgets_its_disk(self) -> None:
+        require_lab()
+        lab = self.enterContext(Lab(lab_name("debian"), hosts=2))
+        host1, host2 = lab.hosts
+        guest = lab.start_guest(
+            host1, "debian1", kind="debian", image="b", role="web", nic=True, memory="memfd"
+        )
+        site = f"http://{guest.address}/data/0003"
+        get = [PYTHON, "-c", "import sys, urllib.request as r; "
+               "print(len(r.urlopen(sys.argv[1], timeout=20).read()))", site]
+
+        self.assertEqual(host1.run(get).stdout, f"{1 << 20}\n")
+        with guest.heartbeat() as heartbeat:
+            heartbeat.wait_beats(10)
+            guest.migrate_stock(host2)
+            heartbeat.wait_beats(10)
+            beats = heartbeat.beats()
+        self.assertEqual([beat.n for beat in beats], list(range(beats[0].n, beats[-1].n + 1)))
+        self.assertGreater(beats[-1].work, beats[0].work)
+        self.assertEqual(host2.run(get).stdout, f"{1 << 20}\n")
+        self.assertEqual(guest.run("hostname; systemctl is-active redis-server memcached"),
+                         "debian1\nactive\nactive\n")
+        self.assertIn("memfd", Path(f"/proc/{host2.guest_pids()['debian1']}/maps").read_text())
+        self.assertTrue(guest.disk.exists())
+        guest.stop()
+        self.assertFalse(guest.disk.exists())
+
+    def test_the_disk_can_be_another(self) -> None:
+        require_lab()
+        spec = GuestSpec("d", kind="debian", disk_xml="<disk type='network' device='disk'/>")
+        xml = domain_xml(spec, "lab", Path("serial"), None, "")
+        self.assertIn("<disk type='network' device='disk'/>", xml)
+        self.assertNotIn("qcow2", xml)
+        for wrong in ({"image": "c"}, {"role": "none"}, {"memory": "disk"}, {"memory_mib": 64}):
+            with self.assertRaises(LabError):
+                GuestSpec("d", **{"kind": "debian", **wrong}).check()
 
 
 class LabEnds(unittest.TestCase):

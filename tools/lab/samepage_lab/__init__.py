@@ -1,9 +1,11 @@
 """Real libvirtd hosts and real guests on one Linux machine; see tools/lab/README.md."""
 
 from .availability import check_available, require_lab
+from .debian_image import DebianImage, debian_image
 from .errors import LabError, LabUnavailable
 from .frames import PAGE_BYTES, Frames, count_frames
-from .guests import ROLES, Guest, GuestSpec
+from .guest_spec import KINDS, ROLES, GuestSpec
+from .guests import Guest
 from .heartbeat import Beat, Heartbeat
 from .hosts import Host
 from .ksm import Ksm
@@ -14,9 +16,11 @@ from .network import CONTROL_ADDRESS, LinkBytes
 
 __all__ = [
     "CONTROL_ADDRESS",
+    "KINDS",
     "PAGE_BYTES",
     "ROLES",
     "Beat",
+    "DebianImage",
     "Frames",
     "Guest",
     "GuestSpec",
@@ -32,6 +36,7 @@ __all__ = [
     "NodeProcess",
     "check_available",
     "count_frames",
+    "debian_image",
     "lab_names",
     "require_lab",
 ]

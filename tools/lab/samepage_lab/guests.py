@@ -1,111 +1,38 @@
-"""A lab guest: a real QEMU virtual machine under TCG whose memory contents are known.
+"""A lab guest: a real QEMU virtual machine under TCG; guest_spec.py says what it can be.
 
-What runs inside is guest/init.c; its settings travel on the kernel command line. A guest has no
-disk and no network card, so its memory is all of its state. It is a transient libvirt domain:
-when it is stopped, or has left by migration, nothing of it stays on the host. Its serial line
-appends to one file of the lab that has the same path on every host, so the record goes on after a
-live migration.
+It is a transient libvirt domain: when it is stopped, or has left by migration, nothing of it stays
+on the host. Its serial line appends to one file of the lab that has the same path on every host,
+so the record goes on after a live migration; so does its disk, if it has one.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
-import re
 import shutil
+import subprocess
 import time
-import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
+from typing import TYPE_CHECKING, Any
 
 from .bindings import libvirt, libvirt_qemu
+from .debian_image import debian_image
 from .errors import LabError
+from .guest_spec import GuestSpec, domain_xml
 from .heartbeat import Heartbeat
-from .initramfs import initramfs, kernel
 from .migration import Migration, migrate_stock
+from .network import GUEST_NETWORK
 
 if TYPE_CHECKING:
     from .hosts import Host
     from .lab import Lab
 
-ROLES = ("idle", "web", "sparse", "random")
-_DEFAULT_RATES = {"idle": 0, "web": 50, "sparse": 1000, "random": 200}
-# What the kernel, its page tables and init take at most, measured as MemTotal - MemFree.
-_KERNEL_MIB = 96
 # pmemsave addresses guest-physical memory, where RAM of machine `pc` is in one piece up to 3 GiB.
 _DUMP_MIB_MAX = 3072
-
-
-@dataclass(frozen=True)
-class GuestSpec:
-    """What a guest is. Sizes in MiB; `rate` in operations per second (see guest/init.c)."""
-
-    name: str
-    image: str = "a"
-    role: str = "idle"
-    memory_mib: int = 256
-    image_mib: int = 48
-    own_mib: int = 0
-    write_mib: int = 16
-    rate: int | None = None  # None: the role's usual rate
-    multifd_zstd: bool = False  # QEMU's parallel migrations compress; libvirt 9.0 cannot ask for it
-
-    def check(self) -> None:
-        """LabError when no such guest can run."""
-        for what, text in (("name", self.name), ("image", self.image)):
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}", text):
-                raise LabError(f"guest {what} {text!r}: use 1 to 31 letters, digits, _ and -")
-        if self.role not in ROLES:
-            raise LabError(f"guest role {self.role!r}: use one of {', '.join(ROLES)}")
-        needed = _KERNEL_MIB + self.image_mib + self.own_mib
-        needed += self.write_mib if self.role in ("sparse", "random") else 0
-        if self.memory_mib < needed:
-            raise LabError(f"guest {self.name} needs {needed} MiB: give it --memory {needed}")
-
-    def command_line(self) -> str:
-        rate = _DEFAULT_RATES[self.role] if self.rate is None else self.rate
-        settings = {**asdict(self), "rate": rate}
-        del settings["memory_mib"], settings["multifd_zstd"]
-        words = ["console=ttyS0", "quiet", "nokaslr no_timer_check", "panic=-1", "random.trust_cpu=on"]
-        return " ".join(words + [f"samepage.{key}={value}" for key, value in settings.items()])
-
-    def _qemu_options(self) -> str:
-        if not self.multifd_zstd:
-            return ""
-        options = ("-global", "migration.multifd-compression=zstd")
-        words = "".join(f"<qemu:arg value='{option}'/>" for option in options)
-        return f"<qemu:commandline>{words}</qemu:commandline>"
-
-    def domain_xml(self, lab_name: str, serial: Path) -> str:
-        """The libvirt domain: machine `pc`, one vCPU, private anonymous RAM that KSM may merge."""
-        domain_uuid = uuid.uuid5(uuid.NAMESPACE_DNS, f"{self.name}.guest.{lab_name}.samepage-lab")
-        return f"""\
-<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
-  <name>{self.name}</name>
-  <uuid>{domain_uuid}</uuid>
-  <memory unit='MiB'>{self.memory_mib}</memory>
-  <vcpu>1</vcpu>
-  <os>
-    <type arch='x86_64' machine='pc'>hvm</type>
-    <kernel>{escape(str(kernel()))}</kernel>
-    <initrd>{escape(str(initramfs()))}</initrd>
-    <cmdline>{escape(self.command_line())}</cmdline>
-  </os>
-  <features><acpi/></features>
-  <on_poweroff>destroy</on_poweroff>
-  <on_reboot>destroy</on_reboot>
-  <on_crash>destroy</on_crash>
-  <devices>
-    <emulator>/usr/bin/qemu-system-x86_64</emulator>
-    <controller type='usb' model='none'/>
-    <serial type='file'><source path='{escape(str(serial))}' append='on'/></serial>
-    <memballoon model='none'/>
-  </devices>
-  {self._qemu_options()}
-</domain>
-"""
+_AGENT_S = 30
+_READY_S = {"small": 60.0, "debian": 300.0}
 
 
 class Guest:
@@ -133,13 +60,60 @@ class Guest:
             raise LabError(f"guest {self.name} already runs on {present.name}")
         self.serial.parent.mkdir(exist_ok=True)
         self.serial.write_bytes(b"")
+        self._make_disk()
+        if self.spec.nic and self.spec.kind == "debian":
+            self._take_address()
         try:
-            host.libvirt().createXML(self.spec.domain_xml(self.lab.name, self.serial))
+            host.libvirt().createXML(self.xml())
         except libvirt.libvirtError as error:
             raise LabError(f"cannot start {self.name} on {host.name}: {error}") from None
         record = self.lab.folder / "guests" / f"{self.name}.json"
         record.parent.mkdir(exist_ok=True)
         record.write_text(json.dumps(asdict(self.spec)))
+
+    def xml(self) -> str:
+        """The libvirt domain that `start` starts."""
+        return domain_xml(self.spec, self.lab.name, self.serial, self.disk, self.address)
+
+    @property
+    def disk(self) -> Path | None:
+        """The guest's own overlay of its Debian image; None when its disk is not the lab's."""
+        if self.spec.kind != "debian" or self.spec.disk_xml:
+            return None
+        return self.lab.folder / "disks" / f"{self.name}.qcow2"
+
+    def _make_disk(self) -> None:
+        if self.disk is None:
+            return
+        self.disk.parent.mkdir(exist_ok=True)
+        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw"]
+        command += ["-b", str(debian_image(self.spec.image).disk), str(self.disk)]
+        done = subprocess.run(command, text=True, capture_output=True)
+        if done.returncode != 0:
+            raise LabError(f"cannot make a disk for {self.name}: {done.stderr.strip()}")
+
+    @property
+    def address(self) -> str:
+        """A Debian guest's address on its host's guest network; "" without a network card."""
+        for taken in (self.lab.folder / "addresses").glob("*"):
+            if taken.read_text() == self.name:
+                return f"{GUEST_NETWORK}.{taken.name}"
+        return ""
+
+    def _take_address(self) -> None:
+        """Takes the lowest free address of the lab's guests, unless this name has one already."""
+        folder = self.lab.folder / "addresses"
+        folder.mkdir(exist_ok=True)
+        for number in range(1, 251):
+            if self.address:
+                return
+            try:
+                with (folder / str(number)).open("x") as file:
+                    file.write(self.name)
+            except FileExistsError:
+                continue
+        if not self.address:
+            raise LabError(f"lab {self.lab.name} has no more addresses for guests")
 
     @property
     def serial(self) -> Path:
@@ -150,10 +124,10 @@ class Guest:
         """A recorder of this guest's heartbeat; use it as a context manager."""
         return Heartbeat(self.serial)
 
-    def wait_ready(self, timeout_s: float = 60.0) -> None:
-        """Waits until the guest's data is in place and its role works."""
+    def wait_ready(self, timeout_s: float | None = None) -> None:
+        """Waits until the guest's data is in place, its servers answer and its role works."""
         with self.heartbeat() as heartbeat:
-            heartbeat.wait_ready(timeout_s)
+            heartbeat.wait_ready(_READY_S[self.spec.kind] if timeout_s is None else timeout_s)
 
     def host_or_none(self) -> "Host | None":
         for host in self.lab.hosts:
@@ -180,6 +154,34 @@ class Guest:
         active = {libvirt.VIR_DOMAIN_RUNNING: "running", libvirt.VIR_DOMAIN_PAUSED: "paused"}
         return active.get(host.domain(self.name).state()[0], "off")
 
+    def run(self, script: str, timeout_s: float = 60.0) -> str:
+        """Runs a shell script in a Debian guest, by its guest agent, and returns what it printed.
+
+        LabError when it fails, takes longer, or the agent does not answer.
+        """
+        deadline = time.monotonic() + timeout_s
+        shell = {"path": "/bin/sh", "arg": ["-c", script], "capture-output": True}
+        pid = self._ask_agent("guest-exec", shell)["pid"]
+        while not (done := self._ask_agent("guest-exec-status", {"pid": pid}))["exited"]:
+            if time.monotonic() > deadline:
+                raise LabError(f"{self.name}: `{script}` took over {timeout_s:g} s")
+            time.sleep(0.1)
+        out, err = (
+            base64.b64decode(done.get(key, "")).decode() for key in ("out-data", "err-data")
+        )
+        if done.get("exitcode") != 0:
+            raise LabError(f"{self.name}: `{script}` failed: {err.strip()}")
+        return out
+
+    def _ask_agent(self, command: str, arguments: dict[str, object]) -> dict[str, Any]:
+        question = json.dumps({"execute": command, "arguments": arguments})
+        try:
+            return json.loads(
+                libvirt_qemu.qemuAgentCommand(self.domain(), question, _AGENT_S, 0)
+            )["return"]
+        except libvirt.libvirtError as error:
+            raise LabError(f"{self.name}: its guest agent does not answer: {error}") from None
+
     def pause(self) -> None:
         self.domain().suspend()
 
@@ -187,7 +189,7 @@ class Guest:
         self.domain().resume()
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Ends the guest at once, as pulling its plug would. Safe when it is off already."""
+        """Ends the guest at once, as pulling its plug would, and its disk. Safe when it is off."""
         host = self.host_or_none()
         if host is not None:
             host.domain(self.name).destroy()
@@ -196,6 +198,8 @@ class Guest:
             if time.monotonic() > deadline:
                 raise LabError(f"guest {self.name} is still there after {timeout_s:g} s")
             time.sleep(0.02)
+        if self.disk is not None:
+            self.disk.unlink(missing_ok=True)
 
     def migrate_stock(self, target: "Host") -> Migration:
         """Moves the running guest with libvirt alone; see migration.py."""

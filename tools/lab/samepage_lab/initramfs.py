@@ -15,7 +15,8 @@ from pathlib import Path
 
 from .errors import LabError, LabUnavailable
 
-_SOURCE = Path(__file__).parent.parent / "guest" / "init.c"
+_GUEST = Path(__file__).parent.parent / "guest"
+_SOURCES = ("init.c", "workload.c", "workload.h")
 _FLAGS = ["-static", "-O2", "-s"]
 _FORMAT = "1"  # changes whenever the archive's layout below does
 
@@ -52,17 +53,19 @@ def archive(program: bytes) -> bytes:
 
 def initramfs() -> Path:
     """The path of the initramfs, built now if it is not in the cache."""
-    recipe = _FORMAT.encode() + " ".join(_FLAGS).encode() + _SOURCE.read_bytes()
+    recipe = _FORMAT.encode() + " ".join(_FLAGS).encode()
+    recipe += b"".join((_GUEST / source).read_bytes() for source in _SOURCES)
     path = cache_folder() / f"lab-initramfs-{hashlib.sha256(recipe).hexdigest()[:16]}.cpio"
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as work:
         program = Path(work) / "init"
-        command = ["gcc", *_FLAGS, "-o", str(program), str(_SOURCE)]
+        compiled = [str(_GUEST / source) for source in _SOURCES if source.endswith(".c")]
+        command = ["gcc", *_FLAGS, "-o", str(program), *compiled]
         done = subprocess.run(command, text=True, capture_output=True)
         if done.returncode != 0:
-            raise LabError(f"cannot compile {_SOURCE.name}: {done.stderr.strip()}")
+            raise LabError(f"cannot compile init.c: {done.stderr.strip()}")
         complete = Path(work) / "initramfs"
         complete.write_bytes(archive(program.read_bytes()))
         complete.rename(path)

@@ -23,7 +23,8 @@ from typing import Any, Iterator
 from . import ksm, network
 from .availability import check_available
 from .errors import LabError
-from .guests import Guest, GuestSpec
+from .guest_spec import GuestSpec
+from .guests import Guest
 from .hosts import Host, own_binds
 from .initramfs import cache_folder
 from .namespaces import Node
@@ -234,7 +235,7 @@ class Lab:
     ) -> Guest:
         """Boots a guest on a host and, unless wait=False, waits until it is ready.
 
-        `settings` are the other fields of GuestSpec: image, role, memory_mib, image_mib, ...
+        `settings` are the other fields of GuestSpec: kind, image, role, memory_mib, nic, ...
         """
         guest = Guest(self, GuestSpec(name=name, **settings))
         guest.start(host if isinstance(host, Host) else self.host(host))
@@ -277,7 +278,8 @@ class Lab:
             guest = {"name": name, "state": "unknown", "qemu_pid": pids.get(name)}
             if (self.folder / "guests" / f"{name}.json").exists():
                 known = self.guest(name)
-                guest.update(state=known.state(), role=known.spec.role, image=known.spec.image)
+                guest.update(state=known.state(), kind=known.spec.kind, role=known.spec.role)
+                guest.update(image=known.spec.image, address=known.address)
                 guest["memory_mib"] = known.spec.memory_mib
             status["guests"].append(guest)
         return status

@@ -4,6 +4,9 @@ All of it lies in the lab's own network namespaces, so any number of labs use th
 addresses at once: the bridge is `lan` (10.99.0.254/24), host i has 10.99.0.i on its eth0, whose
 other end is the port `hosti` of the bridge. Interfaces are numbered by IPv4 only, so that idle
 links stay silent and byte counters mean something.
+
+Each host also has a bridge `guests` of its own, 10.98.0.254/24, for the cards of its guests: a
+guest is reached from the host that it runs on, also after a migration, and from nowhere else.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from .errors import LabError
 from .namespaces import Node
 
 CONTROL_ADDRESS = "10.99.0.254"
+GUEST_NETWORK = "10.98.0"
+GUEST_GATEWAY = f"{GUEST_NETWORK}.254"
 _BRIDGE = "lan"
 
 
@@ -55,6 +60,10 @@ def connect(control: Node, hosts: list[Node]) -> None:
             "link set eth0 addrgenmode none",
             f"addr add {host_address(index)}/24 dev eth0",
             "link set eth0 up",
+            "link add name guests type bridge",
+            "link set guests addrgenmode none",
+            f"addr add {GUEST_GATEWAY}/24 dev guests",
+            "link set guests up",
         ]
         _in_network_of(host, ["ip", "-batch", "-"], "\n".join(lines) + "\n")
 
