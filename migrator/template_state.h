@@ -13,7 +13,7 @@
 namespace samepage::migrator {
 
 /// All of a boot template but its RAM: what it is, the domain that its forks are made of, and the
-/// state of the leader's devices at the freeze. docs/formats/template.md has the bytes.
+/// state of the leader's devices at the freeze. docs/formats/migrator.md has the bytes.
 struct TemplateState {
   std::string name;
   std::string id;     ///< 32 hexadecimal digits; another whenever a template is made.

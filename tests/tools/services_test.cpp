@@ -2,6 +2,7 @@
 // is reported of a host, and what is said when something cannot be done. The hypervisors are
 // fakes; guests on real ones are the system tests' subject.
 #include <chrono>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -14,6 +15,7 @@
 #include "core/fd.h"
 #include "tests/core/temporary_folder.h"
 #include "tests/fakes/fake_hypervisor.h"
+#include "tests/fakes/fake_vm_control.h"
 #include "tools/samepage-placer/placer.h"
 #include "tools/samepaged/agent.h"
 
@@ -45,6 +47,10 @@ class HostUnderTest {
     options_.placer_key_file = placer_key;
     options_.data_address = "127.0.0.1";
     options_.run_dir = folder;
+    options_.store_folder = folder + "/store";
+    options_.qemu_conf = folder + "/qemu.conf";
+    std::ofstream(options_.qemu_conf) << "memory_backing_dir = \"" << folder << "/ram\"\n";
+    std::filesystem::create_directories(folder + "/ram");
     keys_ = load_or_make_curve_keys(options_.key_file).value();
   }
   HostUnderTest(const HostUnderTest&) = delete;
@@ -53,10 +59,11 @@ class HostUnderTest {
 
   const std::string& public_key() const { return keys_.public_key; }
   fakes::FakeHypervisor& hypervisor() { return hypervisor_; }
+  fakes::FakeVmControl& vms() { return vms_; }
   const agent::Options& options() const { return options_; }
 
   void join() {
-    auto made = agent::Agent::create(options_, hypervisor_, clock_);
+    auto made = agent::Agent::create(options_, {hypervisor_, vms_}, clock_);
     ASSERT_TRUE(made) << made.error().message();
     agent_ = *std::move(made);
     serving_ = std::jthread([this] { EXPECT_TRUE(agent_->serve(stop_.get())); });
@@ -72,6 +79,7 @@ class HostUnderTest {
  private:
   SystemClock clock_;
   fakes::FakeHypervisor hypervisor_;
+  fakes::FakeVmControl vms_{"/nonexistent"};
   agent::Options options_;
   CurveKeyPair keys_;
   Fd stop_;
@@ -219,7 +227,8 @@ TEST_F(ServicesTest, AnAgentWithoutThePlacersKeySaysWhereToGetIt) {
   std::filesystem::remove(host1->options().placer_key_file);
   SystemClock clock;
 
-  const auto made = agent::Agent::create(host1->options(), host1->hypervisor(), clock);
+  const auto made =
+      agent::Agent::create(host1->options(), {host1->hypervisor(), host1->vms()}, clock);
 
   ASSERT_FALSE(made);
   EXPECT_EQ(made.error().code(), Errc::kInvalid);

@@ -135,14 +135,7 @@ Result<std::string> roomiest_host(const placer::Fleet& fleet) {
 Result<bus::MakeTemplate> read_make(const RequestBody& body) {
   bus::MakeTemplate make;
   make.set_name(TRY(body.text("name")));
-  make.set_domain_xml(TRY(body.text_or("domain_xml", "")));
-  make.set_image(TRY(body.text_or("image", "")));
-  make.set_image_version(
-      static_cast<std::uint64_t>(TRY(body.quantity("image_version")).value_or(0)));
-  const double memory_mib = TRY(body.quantity("memory_mib")).value_or(0);
-  make.set_memory_bytes(static_cast<std::uint64_t>(std::min(memory_mib, 1e9) * kMibBytes));
-  make.set_vcpus(
-      static_cast<std::uint32_t>(std::min(TRY(body.quantity("vcpus")).value_or(1), 512.0)));
+  make.set_domain_xml(TRY(body.text("domain_xml")));
   const std::string when = TRY(body.text_or("ready_when", "time"));
   if (when != "serial" && when != "agent" && when != "time") {
     return fail(Errc::kInvalid, R"("ready_when" is "serial", "agent" or "time")");

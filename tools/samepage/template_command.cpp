@@ -25,9 +25,6 @@ constexpr auto kLookInterval = std::chrono::milliseconds(200);
 struct CreateOptions {
   std::string name;
   std::string domain_file;
-  std::string image;
-  double memory_mib = 0;
-  unsigned vcpus = 1;
   std::string ready_when = "30";
   double time_max_s = 600;
   std::string host;
@@ -38,7 +35,6 @@ std::string path_of(const std::string& name) {
 }
 
 Result<std::string> read_domain(const std::string& path) {
-  if (path.empty()) return std::string();
   std::ifstream file(path);
   std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
   if (!file || text.empty()) return fail(Errc::kInvalid, path + " cannot be read");
@@ -60,25 +56,10 @@ void put_ready_when(const std::string& when, json& body) {
 }
 
 Result<json> request_of(const CreateOptions& options) {
-  if (options.domain_file.empty() == options.image.empty()) {
-    return fail(Errc::kInvalid,
-                "a leader boots from --image or from --domain: give one of the two");
-  }
   json body = {{"name", options.name},
                {"domain_xml", TRY(read_domain(options.domain_file))},
-               {"vcpus", options.vcpus},
                {"time_max_s", options.time_max_s},
                {"host", options.host}};
-  const std::size_t at = options.image.find('@');
-  body["image"] = options.image.substr(0, at);
-  if (at != std::string::npos) {
-    const std::string version = options.image.substr(at + 1);
-    if (version.empty() || version.find_first_not_of("0123456789") != std::string::npos) {
-      return fail(Errc::kInvalid, "IMAGE@VERSION needs a number for the version");
-    }
-    body["image_version"] = std::strtod(version.c_str(), nullptr);
-  }
-  if (options.memory_mib > 0) body["memory_mib"] = options.memory_mib;
   put_ready_when(options.ready_when, body);
   return body;
 }
@@ -188,12 +169,9 @@ void add_create(CLI::App& parent, Subcommands& subcommands) {
       subcommands.add(parent, "create", "Boot a leader and freeze it when it is ready",
                       [options](Session& session) { return create(session, *options); });
   command.add_option("name", options->name, "The template's name")->required();
-  command.add_option("--image", options->image, "The image that the leader boots from")
-      ->type_name("IMAGE[@VERSION]");
   command.add_option("--domain", options->domain_file, "The libvirt domain to boot, as XML")
+      ->required()
       ->type_name(kFilePath);
-  command.add_option("--memory", options->memory_mib, "Of each VM, with --image")->type_name("MIB");
-  command.add_option("--vcpus", options->vcpus, "Of each VM, with --image")->capture_default_str();
   command
       .add_option("--ready-when", options->ready_when,
                   "What to wait for: a pattern on the serial line, AGENT, or seconds")

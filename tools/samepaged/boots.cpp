@@ -99,9 +99,6 @@ Result<migrator::LeaderOrder> Boots::leader_order(const bus::MakeTemplate& reque
   order.hypervisor = TRY(hypervisor_.facts()).hypervisor_version;
   order.ready_when = ready_when(request);
   order.domain = request.domain_xml();
-  if (order.domain.empty()) {
-    return fail(Errc::kInvalid, "a template needs the domain that its leader is booted from");
-  }
   return order;
 }
 

@@ -17,7 +17,7 @@ namespace samepage::agent {
 /// Templates in the image store, where other hosts find them.
 ///
 /// A template NAME is the image `NAME.template`: the RAM, page by page at its address, and behind
-/// it the state and a trailer (docs/formats/template.md). So its pages are the same objects as
+/// it the state and a trailer (docs/formats/migrator.md). So its pages are the same objects as
 /// those of disk images and of other templates, and what is stored once is fetched once. Invariant:
 /// an image without a trailer, which a crash left, is no template. Threads: every method may be
 /// called from any thread; each opens the store anew. Errors besides those given: ImageStore's.
