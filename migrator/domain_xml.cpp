@@ -97,6 +97,12 @@ Result<void> check_leader(pugi::xml_node domain) {
   TRY(refuse(static_cast<bool>(devices.child("memory")), "memory devices"));
   TRY(refuse(static_cast<bool>(devices.child("hostdev")), "devices of the host"));
   TRY(refuse(static_cast<bool>(devices.child("filesystem")), "file systems of the host"));
+  for (const pugi::xml_node disk : devices.children("disk")) {
+    // Every fork would write to the leader's disk.
+    const std::string_view kind = disk.attribute("device").as_string("disk");
+    const bool readable_only = disk.child("readonly") || kind == "cdrom";
+    TRY(refuse(!readable_only, "a disk that VMs write to"));
+  }
   for (const pugi::xml_node nic : devices.children("interface")) {
     TRY(refuse(std::string_view(nic.attribute("type").value()) == "vhostuser", "vhost-user"));
   }

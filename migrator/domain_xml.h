@@ -28,7 +28,8 @@ struct LeaderXml {
 /// pages from under a template; its network cards are left out, because a card's address is part of
 /// the state that forks would repeat, and are plugged into the forks. It becomes `identity`, and
 /// files named after the domain (serial lines, say) become files named after the identity.
-/// kInvalid: it is no domain, or it has what no template can have; the message names it.
+/// kInvalid: it is no domain, or it has what no template can have, such as a disk that all forks
+/// would write to; the message names it.
 Result<LeaderXml> leader_xml(std::string_view domain, const VmIdentity& identity);
 
 /// The domain of a fork from that of its leader: the RAM file is mapped privately, so that no fork

@@ -152,12 +152,16 @@ TEST_F(ForkerTest, a_leader_that_dies_or_never_gets_ready_is_reported_with_its_l
 }
 
 TEST_F(ForkerTest, an_impossible_template_is_refused_before_anything_is_started) {
-  LeaderOrder impossible = order();
-  impossible.domain.replace(impossible.domain.find("<devices>"), 9, "<devices><hostdev/>");
-  const auto made = forker_->make_template(impossible, clock_.now(), [] { return false; });
-  ASSERT_FALSE(made);
-  EXPECT_EQ(made.error().code(), Errc::kInvalid);
-  expect_nothing_left();
+  for (const char* device :
+       {"<hostdev/>", "<memory/>", "<disk type='file'><source file='/d'/></disk>",
+        "<interface type='vhostuser'/>"}) {
+    LeaderOrder impossible = order();
+    impossible.domain.insert(impossible.domain.find("<devices>") + 9, device);
+    const auto made = forker_->make_template(impossible, clock_.now(), [] { return false; });
+    ASSERT_FALSE(made) << device;
+    EXPECT_EQ(made.error().code(), Errc::kInvalid);
+    expect_nothing_left();
+  }
 }
 
 TEST_F(ForkerTest, what_a_killed_agent_was_making_is_ended) {
