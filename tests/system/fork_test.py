@@ -7,13 +7,13 @@ measured and ended, also when something goes wrong on the way.
 
 from __future__ import annotations
 
-import re
-import time
+import shutil
+import signal
 import unittest
 from pathlib import Path
 
 from fleet_case import CliError, FleetCase, Host
-from samepage_lab.guests import GuestSpec
+from samepage_lab.guest_spec import GuestSpec, domain_xml
 
 MEMORY_MIB = 192
 SHELF = "/dev/shm/samepage/samepage"
@@ -33,7 +33,8 @@ class Forks(FleetCase):
         """A file with the domain of a lab guest that no start has given anything of its own."""
         spec = GuestSpec(name=name, memory_mib=MEMORY_MIB, image_mib=32)
         file = cls.lab.folder / f"{name}.xml"
-        file.write_text(spec.domain_xml(cls.lab.name, cls.lab.folder / "serial" / f"{name}.log"))
+        serial = cls.lab.folder / "serial" / f"{name}.log"
+        file.write_text(domain_xml(spec, cls.lab.name, serial, None, ""))
         return file
 
     @classmethod
@@ -103,6 +104,70 @@ class Forks(FleetCase):
         self.boot("--count", "1", "--name", "s-%")
         storm = self.boot("--count", "3", "--name", "s-%")
         self.assertEqual([vm["state"] for vm in storm["vms"]], ["was_there", "running", "running"])
+
+    def test_a_dry_run_boots_nothing(self) -> None:
+        storm = self.boot("--count", "6", "--dry-run")
+        self.assertEqual(storm["state"], "proposed")
+        self.assertLessEqual(storm["peak"], 1.05 * storm["peak_bound"] + 1e-9)
+        self.assertEqual([host.guest_names() for host in self.lab.hosts], [[], []])
+
+    def test_a_standby_sleeps_until_it_is_woken(self) -> None:
+        self.boot("--name", "asleep", "--paused", "--on", "host1")
+        host = self.lab.host("host1")
+        self.assertEqual(host.run(["virsh", "domstate", "asleep"]).stdout.strip(), "paused")
+        self.assertNotIn("heartbeat", self.serial("asleep"))
+        host.run(["virsh", "resume", "asleep"])
+        self.wait_beats("asleep")
+
+    def test_a_host_without_the_hook_says_how_to_mend_it(self) -> None:
+        hook = self.lab.host("host1").path("/etc/libvirt/hooks/qemu")
+        aside = hook.with_name("aside")
+        hook.rename(aside)
+        self.addCleanup(lambda: aside.rename(hook))
+        self.assert_refused(1, r"VMs were not booted", "boot", "small", "--name", "h", "--on", "host1")
+        said = self.fleet.run_cli("boot", "small", "--name", "h", "--on", "host1").stdout
+        self.assertIn("doctor --fix", said.replace("\n", " "))
+        self.assertEqual(self.lab.host("host1").guest_names(), [])
+
+    def test_a_leader_that_never_gets_ready_leaves_nothing(self) -> None:
+        with self.assertRaisesRegex(CliError, "not ready in time"):
+            self.make_template("never", "host1", "no such words", "--time-max", "4")
+        self.assertEqual(self.lab.host("host1").guest_names(), [])
+        self.assertIsNone(self.fleet.try_cli("template", "verify", "never"))
+
+    def test_a_full_tmpfs_is_named_and_forks_of_others_go_on(self) -> None:
+        shm = self.lab.host("host2").path("/dev/shm")
+        free = shutil.disk_usage(shm).free
+        ballast = shm / "ballast"
+        # The shelf of host2 may hold the template from another test; then there is no need of room.
+        self.fleet.kill("host2")
+        for left in shm.glob("samepage/samepage/templates/*"):
+            shutil.rmtree(left)
+        self.fleet.start_agent(self.lab.host("host2"))
+        self.fleet.wait_hosts()
+        self.lab.host("host2").run(["mount", "-o", "remount,size=64m", "/dev/shm"])
+        self.addCleanup(lambda: self.lab.host("host2").run(
+            ["mount", "-o", f"remount,size={free}", "/dev/shm"]))
+        storm = self.fleet.run_cli("boot", "small", "--name", "t", "--on", "host2")
+        self.assertEqual(storm.returncode, 1)
+        self.assertIn("enlarge that tmpfs", storm.stdout.replace("\n", " "))
+        self.assertFalse(ballast.exists())
+
+    def test_an_agent_killed_in_mid_storm_leaves_whole_vms_and_a_second_run_completes_it(self) -> None:
+        command = self.fleet.popen_cli("boot", "small", "--count", "12", "--name", "k-%",
+                                       "--on", "host1")
+        host = self.lab.host("host1")
+        self.wait_until("the storm has begun", lambda: len(host.guest_names()) >= 2)
+        self.fleet.kill("host1", signal.SIGKILL)
+        out, said = command.communicate(timeout=240)
+        self.assertEqual(command.returncode, 1, said)
+        self.fleet.start_agent(host)
+        self.fleet.wait_hosts()
+        storm = self.boot("--count", "12", "--name", "k-%", "--on", "host1")
+        self.assertEqual({vm["state"] for vm in storm["vms"]}, {"running", "was_there"})
+        self.assertEqual(len(host.guest_names()), 12)
+        for vm in storm["vms"]:
+            self.wait_beats(vm["name"])
 
 
 if __name__ == "__main__":
