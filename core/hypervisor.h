@@ -93,6 +93,11 @@ class Hypervisor {
   /// to libvirt was lost half-way, the outcome is unknown; ask vms() of both hosts. On any other
   /// error the VM is still the source's and goes on there.
   virtual Result<void> migrate(const MigrateRequest& request) = 0;
+
+  /// Whether migrate() can do anything for this VM at all. kInvalid: it cannot, for a reason that
+  /// will stay until somebody mends it; the message says how.
+  virtual Result<void> check_migratable(const VmId& vm) = 0;
+
   virtual Result<MigrationProgress> migration_progress(const VmId& vm) = 0;
   virtual Result<void> cancel_migration(const VmId& vm) = 0;
 

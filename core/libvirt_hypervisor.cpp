@@ -13,6 +13,7 @@
 #include <libvirt/virterror.h>
 
 #include "core/libvirt_connection.h"
+#include "core/migration_obstacle.h"
 #include "core/vm_metadata.h"
 
 namespace samepage {
@@ -97,6 +98,12 @@ Result<VmInfo> describe(virDomainPtr domain, const std::string& pid_folder) {
   vm.sharing_domain = TRY(sharing_domain_of(domain));
   vm.pid = qemu_pid(pid_folder, vm);
   return vm;
+}
+
+/// Empty when it cannot be read: what libvirt does without it is its default.
+std::string read_text(const std::string& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 /// libvirt's list of named values of different types.
@@ -218,6 +225,17 @@ Result<void> LibvirtHypervisor::migrate(const MigrateRequest& request) {
   // us and itself; only the VM's presence tells that it has really kept it.
   if (virDomainIsActive(domain.get()) == 1) return tl::unexpected(std::move(error));
   return fail(Errc::kTimedOut, "the outcome of the migration is unknown: " + error.message());
+}
+
+Result<void> LibvirtHypervisor::check_migratable(const VmId& vm) {
+  const auto domain = TRY(connection_->find(vm));
+  const LibvirtText xml(virDomainGetXMLDesc(domain.get(), 0));
+  if (!xml) return failed_to("read the VM's description");
+  auto obstacle = obstacle_in_domain(xml.get());
+  if (!obstacle) obstacle = obstacle_in_version(TRY(facts()).hypervisor_version);
+  if (!obstacle) obstacle = obstacle_in_qemu_conf(read_text(options_.qemu_conf));
+  if (obstacle) return fail(Errc::kInvalid, "it cannot be migrated live: " + *obstacle);
+  return {};
 }
 
 Result<MigrationProgress> LibvirtHypervisor::migration_progress(const VmId& vm) {

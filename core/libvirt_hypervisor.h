@@ -29,6 +29,8 @@ class LibvirtHypervisor final : public Hypervisor {
     std::string uri = "qemu:///system";
     /// Where libvirt keeps NAME.pid of every QEMU it runs.
     std::string pid_folder = "/run/libvirt/qemu";
+    /// Looked into for what forbids migrations.
+    std::string qemu_conf = "/etc/libvirt/qemu.conf";
   };
 
   /// Succeeds without a connection. kIo: libvirt's event loop cannot be started.
@@ -41,6 +43,7 @@ class LibvirtHypervisor final : public Hypervisor {
   Result<HypervisorFacts> facts() override;
   Result<std::vector<VmInfo>> vms() override;
   Result<void> migrate(const MigrateRequest& request) override;
+  Result<void> check_migratable(const VmId& vm) override;
   Result<MigrationProgress> migration_progress(const VmId& vm) override;
   Result<void> cancel_migration(const VmId& vm) override;
   Result<void> resume(const VmId& vm) override;

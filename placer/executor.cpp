@@ -172,7 +172,10 @@ Result<PlanState> Executor::carry_out(PlanId id, const std::stop_token& stop) {
     const bool is_done = end.state == MoveState::kDone;
     tell(flight, is_done ? "move_done" : "move_failed",
          is_done ? flight.order.name + " is on " + flight.order.target + " now" : end.error);
-    if (!is_done) return end_plan(id, PlanState::kFailed, why_skipped);
+    if (is_done) continue;
+    // Cancelled in the middle of a move: that it failed is what was asked for.
+    const bool asked_for = TRY(journal_.plan(id)).cancel_requested;
+    return end_plan(id, asked_for ? PlanState::kCancelled : PlanState::kFailed, why_skipped);
   }
 }
 

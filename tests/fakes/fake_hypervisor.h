@@ -16,6 +16,7 @@ namespace samepage::fakes {
 enum class HypervisorCall : std::uint8_t {
   kFacts,
   kVms,
+  kCheck,
   kMigrate,          ///< Fails before anything has happened.
   kMigrateSwitched,  ///< Fails after the guest was stopped for the switch-over; it goes on here.
   kProgress,
@@ -140,6 +141,12 @@ class FakeHypervisor final : public Hypervisor {
     if (migration.arrived) migration.arrived(request);
     remove(request.vm);
     emit(request.vm, VmEventKind::kStopped);
+    return {};
+  }
+
+  Result<void> check_migratable(const VmId& vm) override {
+    TRY(begin(HypervisorCall::kCheck));
+    TRY(find(vm));
     return {};
   }
 

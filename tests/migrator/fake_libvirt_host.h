@@ -61,6 +61,7 @@ class FakeLibvirtHost final : public Hypervisor {
   Result<HypervisorFacts> facts() override { return HypervisorFacts{}; }
   Result<std::vector<VmInfo>> vms() override;
   Result<void> migrate(const MigrateRequest& request) override;
+  Result<void> check_migratable(const VmId& /*vm*/) override { return {}; }
   Result<MigrationProgress> migration_progress(const VmId& vm) override;
   Result<void> cancel_migration(const VmId& vm) override;
   Result<void> resume(const VmId& vm) override;

@@ -243,6 +243,20 @@ TEST_F(ExecutorTest, StopsAfterTheRunningMoveWhenCancelled) {
   EXPECT_EQ(carrier_.at("host1", kWeb2), Presence::kRunning);
 }
 
+TEST_F(ExecutorTest, EndsCancelledWhenTheRunningMoveWasGivenUp) {
+  const PlanId id = begun();
+  carrier_.fates = {Fate::kFails};
+  carrier_.after = [&](std::string_view call) {
+    if (call == "start") {
+      EXPECT_TRUE(journal_.request_cancel(id));
+    }
+  };
+  EXPECT_EQ(executor().carry_out(id, {}), PlanState::kCancelled);
+  EXPECT_EQ(journal_.plan(id)->moves[0].state, MoveState::kFailed);
+  EXPECT_EQ(journal_.plan(id)->moves[1].state, MoveState::kSkipped);
+  EXPECT_EQ(carrier_.at("host1", kWeb1), Presence::kRunning);
+}
+
 TEST_F(ExecutorTest, RefusesAPlanWhenTheFleetHasChanged) {
   const PlanId id = *journal_.propose(plan_);
   Fleet changed = fleet_;

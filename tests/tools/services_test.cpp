@@ -47,7 +47,7 @@ class HostUnderTest {
     options_.placer_key_file = placer_key;
     options_.data_address = "127.0.0.1";
     options_.run_dir = folder;
-    options_.store_folder = folder + "/store";
+    options_.store_dir = folder + "/store";
     options_.qemu_conf = folder + "/qemu.conf";
     std::ofstream(options_.qemu_conf) << "memory_backing_dir = \"" << folder << "/ram\"\n";
     std::filesystem::create_directories(folder + "/ram");

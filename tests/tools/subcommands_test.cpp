@@ -20,6 +20,7 @@ namespace {
 
 using samepage::testing::ChildProcess;
 using samepage::testing::TempDir;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -394,16 +395,54 @@ TEST_F(PlanRunTest, AFailedMoveSaysWhyAndWhereTheVmIs) {
   EXPECT_THAT(output.out, HasSubstr("failed"));
 }
 
-TEST_F(PlanRunTest, MigrateIsAPlanOfOneMove) {
+TEST_F(PlanRunTest, MigrateIsAPlanOfItsMoves) {
   ended_as_ = "done";
-  ended_moves_ = move_json("web3", "done", "");
+  ended_moves_ = move_json("web3", "done", "") + "," + move_json("web4", "done", "");
 
-  const Output output = samepage({"migrate", "web3", "--to", "beta"});
+  const Output output = samepage({"migrate", "web3", "web4", "--to", "beta"});
 
   EXPECT_EQ(output.exit_code, 0) << output.err;
-  EXPECT_THAT(requests(), ElementsAre(R"(POST /api/v1/migrations {"target":"beta","vm":"web3"})",
-                                      "GET /events 0"));
+  EXPECT_THAT(requests(),
+              ElementsAre(R"(POST /api/v1/migrations {"target":"beta","vms":["web3","web4"]})",
+                          "GET /events 0"));
+  EXPECT_THAT(output.err, HasSubstr("moving web3, web4 to beta as plan p7"));
   EXPECT_THAT(output.out, HasSubstr("213 ms"));
+}
+
+TEST_F(PlanRunTest, ADryRunOfAMigrationMovesNothing) {
+  const Output output = samepage({"migrate", "web3", "--to", "beta", "--dry-run"});
+
+  EXPECT_EQ(output.exit_code, 0) << output.err;
+  EXPECT_THAT(requests(), ElementsAre(HasSubstr(R"("dry_run":true)")));
+  EXPECT_THAT(output.err, HasSubstr("nothing was moved; `samepage apply p7` carries it out"));
+}
+
+TEST_F(PlanRunTest, CtrlCGivesTheRunningMigrationUp) {
+  start();
+  ChildProcess migrate(command({"migrate", "web3", "--to", "beta"}), environment());
+  ASSERT_TRUE(migrate.wait_for_err("moving web3 to beta\n"));
+
+  migrate.interrupt();
+  const Output output = migrate.finish();
+
+  EXPECT_EQ(output.exit_code, 1);
+  EXPECT_THAT(output.err, HasSubstr("giving the running move up"));
+  EXPECT_THAT(requests(), Contains(R"(POST /api/v1/plans/p7/cancel {"at_once":true})"));
+}
+
+TEST_F(PlanRunTest, CancelGivesUpTheMigrationOfTheseVms) {
+  set_state("running");
+
+  const Output other = samepage({"migrate", "--cancel", "web9"});
+  const Output output = samepage({"migrate", "--cancel", "web3"});
+  const Output none = samepage({"migrate", "--cancel"});
+
+  EXPECT_EQ(other.exit_code, 1);
+  EXPECT_THAT(other.err, HasSubstr("no migration of these VMs goes on"));
+  EXPECT_EQ(output.exit_code, 0) << output.err;
+  EXPECT_THAT(requests(), Contains(R"(POST /api/v1/plans/p7/cancel {"at_once":true})"));
+  EXPECT_EQ(none.exit_code, 1);
+  EXPECT_THAT(none.err, HasSubstr("no migration goes on"));
 }
 
 TEST_F(PlanRunTest, TheFirstCtrlCStopsThePlanAfterTheRunningMove) {
@@ -514,6 +553,7 @@ TEST_F(SubcommandsTest, WrongUsageIsExitCodeTwo) {
                                              {"bogus"},
                                              {"hosts", "--bogus"},
                                              {"migrate", "web3"},
+                                             {"migrate", "--to", "beta"},
                                              {"plan", "--gain-min", "-1"},
                                              {"completion"},
                                              {"--url", "http://x", "--socket", "y", "hosts"}}) {
@@ -590,6 +630,7 @@ TEST_F(CompletionTest, AsksThePlacerForNames) {
   answer("GET /plans", R"({"plans":[)" + plan_json("p7", "proposed", "") + "]}");
 
   EXPECT_EQ(offered("migrate we"), "web3\n");
+  EXPECT_EQ(offered("migrate web3 d"), "db1\n");
   EXPECT_EQ(offered("migrate web3 --to b"), "beta\n");
   EXPECT_EQ(offered("migrate --to ''"), "alpha beta\n");
   EXPECT_EQ(offered("migrate --to beta d"), "db1\n");

@@ -182,7 +182,7 @@ Result<StormOrder> read_order(const RequestBody& body) {
   order.count =
       static_cast<std::size_t>(std::min(TRY(body.quantity("count")).value_or(1), kCountMax));
   order.pattern = TRY(body.text_or("name", order.count == 1 ? order.source : order.source + "-%"));
-  order.on = TRY(body.texts("on"));
+  if (body.has("on")) order.on = TRY(body.texts("on"));
   order.cold = TRY(body.flag("cold"));
   order.paused = TRY(body.flag("paused"));
   return order;

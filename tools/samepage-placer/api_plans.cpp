@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "placer/gang.h"
 #include "placer/planner.h"
 #include "tools/samepage-placer/api.h"
 #include "tools/samepage-placer/api_json.h"
@@ -22,6 +23,9 @@ constexpr double kPagesPerMib = 256;
 
 /// A plan is made of what the hosts say now; one that does not answer soon counts as it was.
 constexpr auto kAskMax = std::chrono::seconds(3);
+
+/// For the agent to learn that its migration is to stop.
+constexpr auto kStopMax = std::chrono::seconds(10);
 
 placer::Fleet fleet_of_now(Placer& placer, Deadline deadline) {
   placer.ask_hosts(Placer::Freshness::kStates,
@@ -90,17 +94,31 @@ Result<Response> apply_plan(Placer& placer, const Request& request) {
 
 Result<Response> cancel_plan(Placer& placer, const Request& request) {
   const PlanId id = TRY(plan_id(request.params.at("ID")));
+  const RequestBody body = TRY(RequestBody::parse(request.body));
+  const bool at_once = TRY(body.flag("at_once"));
   const auto ledger = TRY(placer.open_ledger());
-  return answer_after(ledger->journal().request_cancel(id), *ledger, id);
+  auto asked = ledger->journal().request_cancel(id);
+  if (asked && at_once) {
+    asked = placer.stop_move(id, *ledger,
+                             std::min(request.deadline, Deadline::clock::now() + kStopMax));
+  }
+  return answer_after(asked, *ledger, id);
+}
+
+/// One VM as "vm", or several as "vms".
+Result<std::vector<std::string>> vms_named(const RequestBody& body) {
+  if (body.has("vms")) return body.texts("vms");
+  return std::vector<std::string>{TRY(body.text("vm"))};
 }
 
 Result<Response> migrate(Placer& placer, const Request& request) {
   const RequestBody body = TRY(RequestBody::parse(request.body));
-  const std::string vm = TRY(body.text("vm"));
+  const std::vector<std::string> vms = TRY(vms_named(body));
   const std::string target = TRY(body.text("target"));
-  const auto plan = TRY(placer::plan_move(fleet_of_now(placer, request.deadline), vm, target, {}));
+  const auto plan = TRY(placer::plan_gang(fleet_of_now(placer, request.deadline), vms, target, {}));
   const auto ledger = TRY(placer.open_ledger());
   const PlanId id = TRY(ledger->journal().propose(plan));
+  if (TRY(body.flag("dry_run"))) return answer(*ledger, id);
   return answer_after(placer.begin(id, *ledger), *ledger, id);
 }
 

@@ -17,7 +17,8 @@ namespace samepage::control {
 /// The agents, as the executor uses them: every call is a request on the bus. Outcomes come as
 /// notices and, should one be lost, are asked for.
 ///
-/// Threads: Carrier's calls from one thread; the on_... methods from the bus's inbox.
+/// Threads: Carrier's calls from one thread, cancel() from any; the on_... methods from the bus's
+/// inbox.
 class BusCarrier final : public placer::Carrier {
  public:
   /// `bus` is borrowed and outlives the carrier.

@@ -17,6 +17,7 @@ namespace {
 constexpr std::size_t kInboxMax = 4'096;
 constexpr std::size_t kScansAtOnce = 16;
 constexpr const char* kDefaultDomain = "default";
+constexpr auto kStopRetry = std::chrono::milliseconds(50);
 
 placer::Roster::Options roster_options(const Options& options) {
   placer::Roster::Options roster;
@@ -134,6 +135,24 @@ Result<void> Placer::forget(const std::string& host) {
   TRY(bus_->forget(host));
   log_info("host forgotten host={}", host);
   return {};
+}
+
+Result<void> Placer::stop_move(placer::PlanId id, Ledger& ledger, Deadline deadline) {
+  for (;;) {
+    const placer::PlanRecord plan = TRY(ledger.journal().plan(id));
+    const auto running = std::find_if(
+        plan.moves.begin(), plan.moves.end(),
+        [](const placer::MoveRecord& move) { return move.state == placer::MoveState::kRunning; });
+    if (running == plan.moves.end()) return {};
+    placer::MoveOrder order;
+    order.session = running->session;
+    order.source = running->move.source;
+    const auto stopped = carrier_->cancel(order, deadline);
+    if (stopped || stopped.error().code() != Errc::kNotFound) return stopped;
+    // It is being prepared, or ends just now.
+    if (Deadline::clock::now() >= deadline) return stopped;
+    std::this_thread::sleep_for(kStopRetry);
+  }
 }
 
 Placer::ScanResult Placer::ask_hosts(Freshness freshness, Deadline deadline) {

@@ -62,6 +62,10 @@ class Placer {
 
   Result<void> begin(placer::PlanId id, Ledger& ledger) { return runner_->begin(id, ledger); }
 
+  /// Has the agent give up the move that runs, if one does; the plan's cancellation comes first.
+  /// kUnavailable, kTimedOut: its host cannot be asked; the move goes on.
+  Result<void> stop_move(placer::PlanId id, Ledger& ledger, Deadline deadline);
+
   EventBell& bell() { return bell_; }
   Templates& templates() { return *templates_; }
   Storms& storms() { return *storms_; }

@@ -1,6 +1,5 @@
 #include "tools/samepage-placer/request_body.h"
 
-#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -28,28 +27,31 @@ Result<std::string> RequestBody::text(const std::string& member) const {
 
 Result<std::string> RequestBody::text_or(const std::string& member,
                                          const std::string& otherwise) const {
-  const auto found = object_->find(member);
-  if (found == object_->end() || found->is_null()) return otherwise;
-  return text(member);
+  return has(member) ? text(member) : otherwise;
 }
 
-Result<bool> RequestBody::flag(const std::string& member) const {
-  const auto found = object_->find(member);
-  if (found == object_->end() || found->is_null()) return false;
-  if (!found->is_boolean()) return fail(Errc::kInvalid, "\"" + member + "\" is true or false");
-  return found->get<bool>();
+bool RequestBody::has(const std::string& member) const {
+  return object_->contains(member);
 }
 
 Result<std::vector<std::string>> RequestBody::texts(const std::string& member) const {
   const auto found = object_->find(member);
-  std::vector<std::string> list;
-  if (found == object_->end() || found->is_null()) return list;
-  const bool fits =
-      found->is_array() &&
-      std::all_of(found->begin(), found->end(), [](const auto& one) { return one.is_string(); });
-  if (!fits) return fail(Errc::kInvalid, "\"" + member + "\" is a list of texts");
-  for (const auto& one : *found) list.push_back(one.template get<std::string>());
-  return list;
+  const bool is_list = found != object_->end() && found->is_array();
+  std::vector<std::string> texts;
+  for (const auto& text : is_list ? *found : nlohmann::json::array()) {
+    if (text.is_string()) texts.push_back(text.get<std::string>());
+  }
+  if (!is_list || texts.size() != found->size()) {
+    return fail(Errc::kInvalid, "the request needs \"" + member + "\", a list of texts");
+  }
+  return texts;
+}
+
+Result<bool> RequestBody::flag(const std::string& member) const {
+  const auto found = object_->find(member);
+  if (found == object_->end()) return false;
+  if (!found->is_boolean()) return fail(Errc::kInvalid, "\"" + member + "\" must be true or false");
+  return found->get<bool>();
 }
 
 Result<std::optional<double>> RequestBody::quantity(const std::string& member) const {

@@ -18,14 +18,15 @@ class RequestBody {
   /// An empty text is an empty object.
   static Result<RequestBody> parse(std::string_view text);
 
+  bool has(const std::string& member) const;
   Result<std::string> text(const std::string& member) const;
 
   /// Absent is `otherwise`.
   Result<std::string> text_or(const std::string& member, const std::string& otherwise) const;
-  Result<bool> flag(const std::string& member) const;  ///< Absent is false.
-
-  /// Absent is none.
   Result<std::vector<std::string>> texts(const std::string& member) const;
+
+  /// Absent is false.
+  Result<bool> flag(const std::string& member) const;
 
   /// Absent is nothing; infinite or negative is an error.
   Result<std::optional<double>> quantity(const std::string& member) const;

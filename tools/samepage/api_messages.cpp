@@ -163,6 +163,12 @@ std::string text_object(std::initializer_list<std::pair<std::string, std::string
   return object.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
+std::string migration_body(const MigrationRequest& request) {
+  json body = {{"vms", request.vms}, {"target", request.target}};
+  if (request.dry_run) body["dry_run"] = true;
+  return body.dump();
+}
+
 std::string number_object(const std::string& key, double number) {
   return json({{key, number}}).dump();
 }

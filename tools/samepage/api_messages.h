@@ -18,6 +18,14 @@ namespace samepage::cli {
 /// The body of a request: a JSON object of texts.
 std::string text_object(std::initializer_list<std::pair<std::string, std::string>> members);
 
+/// The body that asks for a migration.
+struct MigrationRequest {
+  std::vector<std::string> vms;
+  std::string target;
+  bool dry_run = false;
+};
+std::string migration_body(const MigrationRequest& request);
+
 /// The body {"KEY": NUMBER}.
 std::string number_object(const std::string& key, double number);
 

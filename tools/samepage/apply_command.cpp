@@ -46,7 +46,7 @@ Result<void> apply(Session& session, const ApplyOptions& options) {
                << " moves\n";
   const std::string path = "/plans/" + http::url_encoded(id) + "/apply";
   TRY(session.placer.send("POST", path, "", answer_deadline()));
-  const StoredPlan ended = TRY(follow_plan(id, session));
+  const StoredPlan ended = TRY(follow_plan(id, Stop::kAfterMove, session));
   return report_outcome(ended, session);
 }
 

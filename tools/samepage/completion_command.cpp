@@ -93,7 +93,13 @@ std::string describe_options(const CLI::App& app, const std::string& glob, const
     add_case(script.values, glob + "'" + path + " " + name + "'", option.get_type_name());
   };
   for (const CLI::Option* option : app.get_options()) {
-    if (option->get_positional()) add_value(std::to_string(argument++), *option);
+    if (option->get_positional()) {
+      // One that may be repeated takes all arguments from its place on.
+      const bool repeats = option->get_expected_max() > 1;
+      const std::string number = repeats ? "'[0-9]*'" : std::to_string(argument);
+      add_value(number, *option);
+      ++argument;
+    }
     for (const std::string& name : option->get_lnames()) {
       if (name == "help") continue;  // Help is not what one completes.
       words += " --" + name;

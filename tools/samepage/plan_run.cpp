@@ -16,8 +16,11 @@ constexpr std::chrono::seconds kRetryPause{1};
 
 class PlanRun {
  public:
-  PlanRun(std::string id, Session& session)
-      : id_(std::move(id)), session_(session), bar_(session.talk, session.talk_width) {}
+  PlanRun(std::string id, Stop on_interrupt, Session& session)
+      : id_(std::move(id)),
+        on_interrupt_(on_interrupt),
+        session_(session),
+        bar_(session.talk, session.talk_width) {}
 
   Result<StoredPlan> follow() {
     Deadline patience = Deadline::clock::now() + kPlacerAwayMax;
@@ -72,9 +75,10 @@ class PlanRun {
       return fail(Errc::kUnavailable, "left plan " + id_ + " to the placer; `samepage plan show " +
                                           id_ + "` tells how it ends");
     }
-    bar_.say("stopping after the running move; Ctrl-C again leaves at once");
-    const Result<std::string> asked = session_.placer.send(
-        "POST", "/plans/" + http::url_encoded(id_) + "/cancel", "", answer_deadline());
+    bar_.say(on_interrupt_ == Stop::kAtOnce
+                 ? "giving the running move up; Ctrl-C again leaves at once"
+                 : "stopping after the running move; Ctrl-C again leaves at once");
+    const Result<void> asked = stop_plan(id_, on_interrupt_, session_);
     if (!asked) bar_.say("could not stop the plan: " + asked.error().message());
     return {};
   }
@@ -93,6 +97,7 @@ class PlanRun {
   }
 
   std::string id_;
+  Stop on_interrupt_;
   Session& session_;
   Interrupts interrupts_;
   ProgressBar bar_;
@@ -102,8 +107,15 @@ class PlanRun {
 
 }  // namespace
 
-Result<StoredPlan> follow_plan(const std::string& id, Session& session) {
-  return PlanRun(id, session).follow();
+Result<void> stop_plan(const std::string& id, Stop stop, Session& session) {
+  const std::string body = stop == Stop::kAtOnce ? R"({"at_once":true})" : "";
+  TRY(session.placer.send("POST", "/plans/" + http::url_encoded(id) + "/cancel", body,
+                          answer_deadline()));
+  return {};
+}
+
+Result<StoredPlan> follow_plan(const std::string& id, Stop on_interrupt, Session& session) {
+  return PlanRun(id, on_interrupt, session).follow();
 }
 
 }  // namespace samepage::cli

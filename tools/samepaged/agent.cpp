@@ -74,6 +74,9 @@ void Agent::make_migrations() {
   migrations.socket_dir = options_.run_dir + "/migrate";
   migrations.libvirt_socket = options_.libvirt_socket;
   migrations.data_address = options_.data_address;
+  migrations.checkpoints.folder = options_.checkpoint_dir;
+  migrations.checkpoints.bytes_max = options_.checkpoint_mib << 20U;
+  migrations.images.store.folder = options_.store_dir;
   Migrations::Notices notices;
   notices.update = [this](const bus::MigrationUpdate& update) {
     bus::Envelope envelope;
@@ -93,7 +96,7 @@ void Agent::make_boots() {
   Boots::Options boots;
   boots.shelf_folder = migrator::shelf_folder(options_.qemu_conf);
   boots.template_bytes_max = options_.template_mib << 20U;
-  boots.store = {.folder = options_.store_folder, .origin = options_.store_origin};
+  boots.store = {.folder = options_.store_dir, .origin = options_.store_origin};
   auto made = Boots::create(boots, vms_, hypervisor_, clock_);
   if (made) {
     boots_ = *std::move(made);
@@ -202,6 +205,9 @@ void Agent::take_welcome(const bus::Welcome& welcome) {
     }
     domains.emplace(domain->name, *domain);
   }
+  std::vector<SharingDomain> known;
+  for (const auto& [name, domain] : domains) known.push_back(domain);
+  migrations_->learn_images(known);
   const MutexLock lock(mutex_);
   domains_ = std::move(domains);
   report_interval_ = std::chrono::milliseconds(

@@ -19,15 +19,23 @@ Result<void> index_guest(const VmInfo& vm, HashSeed seed, pagecache::PageCache& 
 
 }  // namespace
 
-Result<std::shared_ptr<pagecache::PageCache>> index_guests(Hypervisor& hypervisor,
-                                                           const SharingDomain& domain) {
+Result<std::shared_ptr<pagecache::PageCache>> index_pages(Hypervisor& hypervisor,
+                                                          const KeptPages& kept,
+                                                          const VmId& arriving,
+                                                          const SharingDomain& domain) {
+  using Which = pagecache::CheckpointStore::Which;
   std::shared_ptr<pagecache::PageCache> index = TRY(pagecache::PageCache::create({}, domain));
+  // The index keeps the first few places of a page; those that are cheapest to read come first.
+  kept.checkpoints.add_to(*index, domain, arriving, Which::kOfVm);
   for (const VmInfo& vm : TRY(hypervisor.vms())) {
     if (vm.sharing_domain != domain.name) continue;
     const auto done = index_guest(vm, domain.seed, *index);
-    if (!done)
+    if (!done) {
       log_warning("guest left out of the index vm={} why=\"{}\"", vm.name, done.error().message());
+    }
   }
+  kept.checkpoints.add_to(*index, domain, arriving, Which::kOfOthers);
+  kept.images.add_to(*index, domain);
   return index;
 }
 

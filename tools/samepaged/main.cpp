@@ -30,9 +30,15 @@ void add_flags(CLI::App& flags, Options& options) {
                    "The memory offered to guests, in MiB; 0 takes all of it");
   flags.add_option("--libvirt", options.libvirt_uri, "The hypervisor's URI");
   flags.add_option("--libvirt-socket", options.libvirt_socket, "libvirt's UNIX socket");
+  flags.add_option(
+      "--store-dir", options.store_dir,
+      "The image store: holds templates, and pages that arriving guests need not bring");
+  flags.add_option("--checkpoint-dir", options.checkpoint_dir,
+                   "Where pages of guests that left are kept, encrypted");
+  flags.add_option("--checkpoint-mib", options.checkpoint_mib,
+                   "How much of them is kept, in MiB; 0 keeps nothing");
   flags.add_option("--run-dir", options.run_dir,
                    "Where the sockets of migrations live; the same on all hosts");
-  flags.add_option("--store", options.store_folder, "The image store's folder on this host");
   flags.add_option("--store-origin", options.store_origin,
                    "Where the image store is durable: dir: or rados:POOL");
   flags.add_option("--qemu-conf", options.qemu_conf,

@@ -4,13 +4,18 @@
 #include <future>
 #include <utility>
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include "core/log.h"
+#include "migrator/guest_watch.h"
 #include "migrator/relay_source.h"
 #include "migrator/relay_target.h"
-#include "tools/samepaged/host_index.h"
 
 namespace samepage::agent {
 namespace {
+
+constexpr int kGiveWay = 10;  // nice(1)
 
 using migrator::RelayEnds;
 using migrator::RelayHalf;
@@ -55,13 +60,14 @@ migrator::MakeRelay source_relay(const SharingDomain& domain,
   };
 }
 
-/// Indexes the host's guests at once, while libvirt prepares the VM, and has the result ready when
+/// Indexes the host's pages at once, while libvirt prepares the VM, and has the result ready when
 /// the stream begins.
-migrator::MakeRelay target_relay(Hypervisor& hypervisor, const SharingDomain& domain,
+migrator::MakeRelay target_relay(Hypervisor& hypervisor, const KeptPages& kept, const VmId& vm,
+                                 const SharingDomain& domain,
                                  const migrator::SessionSecret& secret) {
   using Index = Result<std::shared_ptr<pagecache::PageCache>>;
-  std::shared_future<Index> index = std::async(std::launch::async, [&hypervisor, domain] {
-                                      return index_guests(hypervisor, domain);
+  std::shared_future<Index> index = std::async(std::launch::async, [&hypervisor, kept, vm, domain] {
+                                      return index_pages(hypervisor, kept, vm, domain);
                                     }).share();
   return [index, domain, secret](RelayEnds ends) -> Result<std::unique_ptr<RelayHalf>> {
     std::shared_ptr<pagecache::PageCache> cache = TRY(Index(index.get()));
@@ -69,6 +75,11 @@ migrator::MakeRelay target_relay(Hypervisor& hypervisor, const SharingDomain& do
     if (!relay) return relay;
     return std::make_unique<IndexedTarget>(std::move(cache), *std::move(relay));
   };
+}
+
+/// For this thread: whatever else there is to do goes first.
+void give_way() {
+  static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kGiveWay));
 }
 
 bus::MigrationOutcome::Side side(migrator::Side side) {
@@ -96,7 +107,11 @@ void put_counters(const migrator::RelayCounters& relay, std::uint64_t wire_bytes
 }  // namespace
 
 Migrations::Migrations(Options options, Hypervisor& hypervisor, Notices notices)
-    : options_(std::move(options)), hypervisor_(hypervisor), notices_(std::move(notices)) {}
+    : options_(std::move(options)),
+      hypervisor_(hypervisor),
+      notices_(std::move(notices)),
+      checkpoints_(options_.checkpoints),
+      images_(options_.images) {}
 
 Migrations::~Migrations() {
   for (const auto& session : live()) {
@@ -115,6 +130,28 @@ Migrations::~Migrations() {
   }
   // Joins every thread, which needs the mutex to end.
   last.clear();
+  std::jthread images;
+  {
+    const MutexLock lock(mutex_);
+    images = std::move(images_thread_);
+  }
+}
+
+void Migrations::learn_images(const std::vector<SharingDomain>& domains) {
+  const MutexLock lock(mutex_);
+  if (std::exchange(learns_images_, true)) return;
+  images_thread_ = std::jthread([this, domains](const std::stop_token& stop) {
+    give_way();
+    for (const SharingDomain& domain : domains) {
+      const auto learned = images_.refresh(domain, stop);
+      if (!learned && learned.error().code() != Errc::kNotFound) {
+        log_warning("images left out of the index domain={} why=\"{}\"", domain.name,
+                    learned.error().message());
+      }
+    }
+    const MutexLock done(mutex_);
+    learns_images_ = false;
+  });
 }
 
 Result<bus::TargetReady> Migrations::prepare(const bus::PrepareTarget& request,
@@ -132,7 +169,8 @@ Result<bus::TargetReady> Migrations::prepare(const bus::PrepareTarget& request,
   options.socket_dir = options_.socket_dir;
   options.libvirt_socket = options_.libvirt_socket;
   session->target = TRY(migrator::TargetMigration::create(
-      std::move(options), hypervisor_, target_relay(hypervisor_, domain, secret)));
+      std::move(options), hypervisor_,
+      target_relay(hypervisor_, KeptPages{checkpoints_, images_}, session->vm, domain, secret)));
 
   bus::TargetReady ready;
   ready.set_address(options_.data_address);
@@ -147,10 +185,12 @@ Result<bus::TargetReady> Migrations::prepare(const bus::PrepareTarget& request,
 Result<void> Migrations::start(const bus::StartMigration& request, const SharingDomain& domain) {
   const auto secret = TRY(read_secret(request.secret()));
   if (request.target_port() > UINT16_MAX) return fail(Errc::kInvalid, "there is no such port");
+  TRY(hypervisor_.check_migratable(VmId{request.vm_uuid()}));
   const MutexLock lock(mutex_);
   TRY(check_room(request.session(), VmId{request.vm_uuid()}));
   auto session = std::make_shared<Session>();
   session->vm = VmId{request.vm_uuid()};
+  session->domain = domain;
   session->figures.set_session(request.session());
   session->figures.set_goes_on(true);
   migrator::SourceOptions options;
@@ -234,9 +274,34 @@ void Migrations::drop_ended() {
   std::erase_if(sessions_, [](const auto& entry) { return entry.second->ended; });
 }
 
+/// The guest's pages are copied while it is sent: those that change meanwhile are stale in the
+/// copy, so the guest or a twin that comes finds all others.
+migrator::SourceOutcome Migrations::send_away(const std::string& name, Session& session) {
+  const auto on_progress = [&](const migrator::SourceProgress& progress) {
+    take_progress(name, session, progress);
+  };
+  const auto vm = migrator::find_vm(hypervisor_, session.vm);
+  if (!checkpoints_.is_on() || !vm) return session.source->run(on_progress);
+
+  Result<std::shared_ptr<const pagecache::Checkpoint>> taken = nullptr;
+  std::jthread taker([&](const std::stop_token& stop) {
+    give_way();
+    taken = checkpoints_.take(*vm, session.domain, stop);
+  });
+  migrator::SourceOutcome outcome = session.source->run(on_progress);
+  taker.request_stop();
+  taker.join();
+  if (!taken) {
+    log_warning("no checkpoint kept vm={} why=\"{}\"", vm->name, taken.error().message());
+  } else if (outcome.runs_on == migrator::Side::kTarget) {
+    log_info("checkpoint kept vm={} bytes={}", vm->name, (*taken)->bytes());
+    checkpoints_.keep(*vm, *std::move(taken));
+  }
+  return outcome;
+}
+
 void Migrations::run_source(const std::string& name, Session& session) {
-  const migrator::SourceOutcome outcome = session.source->run(
-      [&](const migrator::SourceProgress& progress) { take_progress(name, session, progress); });
+  const migrator::SourceOutcome outcome = send_away(name, session);
 
   bus::MigrationOutcome message;
   message.set_session(name);
@@ -268,6 +333,9 @@ void Migrations::run_target(const std::string& name, Session& session) {
   const migrator::TargetOutcome outcome = session.target->run();
   log_info("arrival ended session={} vm={} error=\"{}\"", name, session.vm.uuid,
            outcome.error ? outcome.error->message() : "");
+  const bool is_home =
+      outcome.copy == migrator::Copy::kRunning || outcome.copy == migrator::Copy::kPausedByOwner;
+  if (is_home) checkpoints_.drop(session.vm);
   {
     const MutexLock lock(mutex_);
     session.ended = true;

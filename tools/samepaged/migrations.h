@@ -17,6 +17,7 @@
 #include "core/sharing_domain.h"
 #include "migrator/source_migration.h"
 #include "migrator/target_migration.h"
+#include "tools/samepaged/host_index.h"
 
 namespace samepage::agent {
 
@@ -35,6 +36,8 @@ class Migrations {
     std::size_t sessions_max = 16;
     std::size_t outcomes_max = 256;
     std::chrono::milliseconds leave_max{5'000};
+    pagecache::CheckpointStore::Options checkpoints;  ///< Of guests that leave.
+    pagecache::ImagePages::Options images;
   };
 
   /// Told from the migrations' own threads: progress and, once each, the end.
@@ -55,6 +58,9 @@ class Migrations {
   /// Starts to send a VM away. Errors as prepare().
   Result<void> start(const bus::StartMigration& request, const SharingDomain& domain);
 
+  /// Hashes the pages of this host's disk images, in the background, so that arrivals find them.
+  void learn_images(const std::vector<SharingDomain>& domains);
+
   /// kNotFound: no such outgoing migration.
   Result<void> cancel(const std::string& session);
 
@@ -72,6 +78,7 @@ class Migrations {
  private:
   struct Session {
     VmId vm;
+    SharingDomain domain;
     std::unique_ptr<migrator::SourceMigration> source;  // One of the two.
     std::unique_ptr<migrator::TargetMigration> target;
     bus::MigrationOutcome figures;  // A source's, so far.
@@ -81,6 +88,7 @@ class Migrations {
 
   Result<void> check_room(const std::string& session, const VmId& vm) REQUIRES(mutex_);
   void drop_ended() REQUIRES(mutex_);
+  migrator::SourceOutcome send_away(const std::string& name, Session& session);
   void run_source(const std::string& name, Session& session);
   void run_target(const std::string& name, Session& session);
   void take_progress(const std::string& name, Session& session,
@@ -91,7 +99,11 @@ class Migrations {
   const Options options_;
   Hypervisor& hypervisor_;
   const Notices notices_;
+  pagecache::CheckpointStore checkpoints_;
+  pagecache::ImagePages images_;
   Mutex mutex_;
+  bool learns_images_ GUARDED_BY(mutex_) = false;
+  std::jthread images_thread_ GUARDED_BY(mutex_);
   std::condition_variable_any ended_;
   std::map<std::string, std::shared_ptr<Session>> sessions_ GUARDED_BY(mutex_);
   std::deque<bus::MigrationOutcome> outcomes_ GUARDED_BY(mutex_);  // Oldest first.

@@ -15,11 +15,13 @@ struct Options {
   std::string libvirt_uri = "qemu:///system";
   std::string libvirt_socket = "/run/libvirt/libvirt-sock";
   std::string run_dir = "/run/samepage";
-  std::string store_folder = "/var/lib/samepage/store";
   std::string store_origin = "dir:";
   std::string qemu_conf = "/etc/libvirt/qemu.conf";
   std::uint64_t template_mib = 4096;
   unsigned boots_at_once = 4;
+  std::string store_dir = "/var/lib/samepage/store";
+  std::string checkpoint_dir = "/var/lib/samepage/checkpoints";
+  std::uint64_t checkpoint_mib = 4096;
   bool init = false;
 };
 

@@ -95,7 +95,7 @@ class Fleet:
     def start_agent(self, host: Host) -> None:
         self._launch(host.name, host, [
             "samepaged", "--placer", _BUS, "--data-address", host.address,
-            "--memory-mib", str(self._host_memory_mib), "--store", str(self.store),
+            "--memory-mib", str(self._host_memory_mib), "--store-dir", str(self.store),
         ])
 
     def wait_hosts(self, timeout_s: float = 30.0) -> None:
