@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -13,6 +14,7 @@
 #include "core/fd.h"
 #include "tests/core/temporary_folder.h"
 #include "tests/fakes/fake_hypervisor.h"
+#include "tests/fakes/fake_vm_control.h"
 #include "tools/samepage-placer/placer.h"
 #include "tools/samepaged/agent.h"
 
@@ -46,6 +48,9 @@ class HostUnderTest {
     options_.store_dir = folder + "/store";
     options_.disks_dir = folder + "/disks";
     options_.mirrors_dir = folder + "/mirrors";
+    options_.qemu_conf = folder + "/qemu.conf";
+    std::ofstream(options_.qemu_conf) << "memory_backing_dir = \"" << folder << "/ram\"\n";
+    std::filesystem::create_directories(folder + "/ram");
     keys_ = load_or_make_curve_keys(options_.key_file).value();
   }
   HostUnderTest(const HostUnderTest&) = delete;
@@ -54,10 +59,11 @@ class HostUnderTest {
 
   const std::string& public_key() const { return keys_.public_key; }
   fakes::FakeHypervisor& hypervisor() { return hypervisor_; }
+  fakes::FakeVmControl& vms() { return vms_; }
   agent::Options& options() { return options_; }
 
   void join() {
-    auto made = agent::Agent::create(options_, hypervisor_, clock_);
+    auto made = agent::Agent::create(options_, {hypervisor_, vms_}, clock_);
     ASSERT_TRUE(made) << made.error().message();
     agent_ = *std::move(made);
     serving_ = std::jthread([this] { EXPECT_TRUE(agent_->serve(stop_.get())); });
@@ -73,6 +79,7 @@ class HostUnderTest {
  private:
   SystemClock clock_;
   fakes::FakeHypervisor hypervisor_;
+  fakes::FakeVmControl vms_{"/nonexistent"};
   agent::Options options_;
   CurveKeyPair keys_;
   Fd stop_;

@@ -93,7 +93,8 @@ TEST_F(ServicesTest, AnAgentWithoutThePlacersKeySaysWhereToGetIt) {
   std::filesystem::remove(host1->options().placer_key_file);
   SystemClock clock;
 
-  const auto made = agent::Agent::create(host1->options(), host1->hypervisor(), clock);
+  const auto made =
+      agent::Agent::create(host1->options(), {host1->hypervisor(), host1->vms()}, clock);
 
   ASSERT_FALSE(made);
   EXPECT_EQ(made.error().code(), Errc::kInvalid);

@@ -13,6 +13,7 @@ std::vector<http::Route> api_routes(Placer& placer);
 // The parts of the table, one source file each.
 void add_fleet_routes(Placer& placer, std::vector<http::Route>& routes);
 void add_plan_routes(Placer& placer, std::vector<http::Route>& routes);
+void add_boot_routes(Placer& placer, std::vector<http::Route>& routes);
 void add_policy_routes(Placer& placer, std::vector<http::Route>& routes);
 
 /// The fleet as its hosts say now; one that does not answer soon counts as it was.

@@ -81,7 +81,7 @@ Result<std::optional<placer::Weights>> read_weights(const RequestBody& body) {
 Result<placer::PlanOptions> read_options(const RequestBody& body) {
   TRY(body.only({"gain_min_mib", "goal", "weights", "search_s", "headroom", "moves_max", "keep"}));
   placer::PlanOptions options;
-  const std::string goal = TRY(body.text_or_none("goal"));
+  const std::string goal = TRY(body.text_or("goal", ""));
   if (!goal.empty()) options.goal = TRY(placer::parse_goal(goal));
   options.weights = TRY(read_weights(body));
   const auto gain_min_mib = TRY(body.quantity("gain_min_mib"));

@@ -86,8 +86,8 @@ Result<Response> change_policy(Placer& placer, const Request& request) {
   TRY(body.only({"mode", "goal", "every_s", "cooldown_s"}));
   const auto ledger = TRY(placer.open_ledger());
   placer::Policy policy = TRY(ledger->policies().policy());
-  const std::string mode = TRY(body.text_or_none("mode"));
-  const std::string goal = TRY(body.text_or_none("goal"));
+  const std::string mode = TRY(body.text_or("mode", ""));
+  const std::string goal = TRY(body.text_or("goal", ""));
   if (!mode.empty()) policy.mode = TRY(placer::parse_mode(mode));
   if (!goal.empty()) policy.goal = TRY(placer::parse_goal(goal));
   constexpr double kMax = 1e6;
@@ -108,7 +108,7 @@ Result<Response> label_host(Placer& placer, const Request& request) {
   TRY(body.only({"label", "value"}));
   const auto ledger = TRY(placer.open_ledger());
   const std::string label = TRY(body.text("label"));
-  const std::string value = TRY(body.text_or_none("value"));
+  const std::string value = TRY(body.text_or("value", ""));
   TRY(placer.set_label(request.params.at("NAME"), label, value, *ledger));
   return answer(json::object());
 }

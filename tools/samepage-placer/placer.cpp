@@ -91,6 +91,9 @@ Result<std::unique_ptr<Placer>> Placer::create(const Options& options, const Clo
                                           .runner = *placer->runner_,
                                           .bell = placer->bell_,
                                           .clock = clock}));
+  placer->templates_ = std::make_unique<Templates>(*placer->bus_, placer->fleet_);
+  placer->storms_ =
+      std::make_unique<Storms>(*placer->bus_, placer->fleet_, *placer->templates_, clock);
   // Only now may hosts speak: everything that their messages reach is there.
   TRY(placer->restore());
   log_info("placer started endpoint={} public_key_file={}/placer.pub", placer->bus_->endpoint(),
@@ -104,6 +107,8 @@ Placer::~Placer() {
   runner_.reset();
   if (bus_) bus_->close();  // The relay's threads wait for it, and its own reach the relay.
   store_relay_.reset();
+  storms_.reset();
+  templates_.reset();
   bus_.reset();
 }
 

@@ -16,6 +16,8 @@
 #include "tools/samepage-placer/steward.h"
 #include "tools/samepage-placer/store_directory.h"
 #include "tools/samepage-placer/store_relay.h"
+#include "tools/samepage-placer/storms.h"
+#include "tools/samepage-placer/templates.h"
 
 namespace samepage::control {
 
@@ -84,6 +86,8 @@ class Placer {
   Result<void> stop_move(placer::PlanId id, Ledger& ledger, Deadline deadline);
 
   EventBell& bell() { return bell_; }
+  Templates& templates() { return *templates_; }
+  Storms& storms() { return *storms_; }
 
   StoreDirectory& stores() { return *stores_; }
 
@@ -119,6 +123,8 @@ class Placer {
   std::unique_ptr<Steward> steward_;
   std::unique_ptr<StoreDirectory> stores_;
   std::unique_ptr<StoreRelay> store_relay_;
+  std::unique_ptr<Templates> templates_;
+  std::unique_ptr<Storms> storms_;
 };
 
 }  // namespace samepage::control

@@ -26,15 +26,11 @@ Result<std::string> RequestBody::text(const std::string& member) const {
   return found->get<std::string>();
 }
 
-Result<std::string> RequestBody::text_or_none(const std::string& member) const {
-  const auto found = object_->find(member);
-  if (found == object_->end() || found->is_null()) return std::string();
-  return text(member);
-}
-
 Result<std::string> RequestBody::text_or(const std::string& member,
-                                         const std::string& fallback) const {
-  return object_->contains(member) ? text(member) : fallback;
+                                         const std::string& otherwise) const {
+  const auto found = object_->find(member);
+  if (found == object_->end() || found->is_null()) return otherwise;
+  return text(member);
 }
 
 bool RequestBody::has(const std::string& member) const {

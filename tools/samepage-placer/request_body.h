@@ -22,17 +22,15 @@ class RequestBody {
 
   bool has(const std::string& member) const;
   Result<std::string> text(const std::string& member) const;
-  /// Absent is an empty text.
-  Result<std::string> text_or_none(const std::string& member) const;
+
+  /// Absent is `otherwise`.
+  Result<std::string> text_or(const std::string& member, const std::string& otherwise) const;
 
   /// Absent is an empty list; more than 1,000 texts are an error.
   Result<std::vector<std::string>> texts(const std::string& member) const;
 
   /// Absent is `otherwise`.
   Result<bool> flag(const std::string& member, bool otherwise) const;
-
-  /// `fallback` when the member is absent.
-  Result<std::string> text_or(const std::string& member, const std::string& fallback) const;
 
   /// Absent is nothing; infinite or negative is an error.
   Result<std::optional<double>> quantity(const std::string& member) const;

@@ -40,6 +40,7 @@ _samepage_names() {
   case $1 in
     HOST) _samepage_ask hosts --names ;;
     VM) _samepage_ask vms --names ;;
+    TEMPLATE) _samepage_ask template list --names ;;
     PLAN-ID) _samepage_ask plan list --ids ;;
     IMAGE) _samepage_ask image list --names ;;
   esac

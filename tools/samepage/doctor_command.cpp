@@ -8,6 +8,7 @@
 
 #include "core/curve_keys.h"
 #include "tools/samepage/api_messages.h"
+#include "tools/samepage/fork_checks.h"
 #include "tools/samepage/host_checks.h"
 #include "tools/samepage/subcommands.h"
 #include "tools/samepage/table.h"
@@ -86,10 +87,18 @@ void print_text(const std::vector<Check>& checks, Session& session) {
   table.print(session.out, session.out_width);
 }
 
-Result<void> examine(Session& session, const HostPlaces& places) {
+Result<void> mend(Session& session, const ForkPlaces& places) {
+  const auto done = TRY(mend_forks(places));
+  for (const std::string& one : done) session.talk << one << '\n';
+  if (!done.empty()) session.talk << "restart libvirtd now; guests do not notice\n";
+  return {};
+}
+
+Result<void> examine(Session& session, const HostPlaces& places, bool fix) {
+  if (fix) TRY(mend(session, {}));
   std::vector<Check> checks = check_hypervisor(places);
-  for (const auto& more :
-       {check_kernel(places), check_keys(places), check_enrollment(places, session)}) {
+  for (const auto& more : {check_kernel(places), check_forks({}), check_keys(places),
+                           check_enrollment(places, session)}) {
     checks.insert(checks.end(), more.begin(), more.end());
   }
   if (session.json) {
@@ -109,9 +118,11 @@ Result<void> examine(Session& session, const HostPlaces& places) {
 
 void add_doctor(CLI::App& root, Subcommands& subcommands) {
   const auto places = std::make_shared<HostPlaces>();
+  const auto fix = std::make_shared<bool>(false);
   CLI::App& doctor =
       subcommands.add(root, "doctor", "Check what this host needs for an agent, and how to mend it",
-                      [places](Session& session) { return examine(session, *places); });
+                      [places, fix](Session& session) { return examine(session, *places, *fix); });
+  doctor.add_flag("--fix", *fix, "Install libvirt's hook for forks and choose where RAM files go");
   doctor.add_option("--libvirt", places->libvirt_uri, "The libvirt to ask")
       ->type_name("URI")
       ->capture_default_str();

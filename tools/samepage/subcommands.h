@@ -49,6 +49,7 @@ class Subcommands {
 
 // One source file each.
 void add_apply(CLI::App& root, Subcommands& subcommands);
+void add_boot(CLI::App& root, Subcommands& subcommands);
 void add_completion(CLI::App& root, Subcommands& subcommands);
 void add_drain(CLI::App& root, Subcommands& subcommands);  // and `undrain`
 void add_disk(CLI::App& root, Subcommands& subcommands);
@@ -67,11 +68,13 @@ void add_scan(CLI::App& root, Subcommands& subcommands);
 void add_sharing(CLI::App& root, Subcommands& subcommands);
 void add_simulate(CLI::App& root, Subcommands& subcommands);
 void add_store(CLI::App& root, Subcommands& subcommands);
+void add_template(CLI::App& root, Subcommands& subcommands);
 void add_vms(CLI::App& root, Subcommands& subcommands);
 
 // Option values that shell completion knows how to complete: the type names of options.
 inline constexpr const char* kHostName = "HOST";
 inline constexpr const char* kVmName = "VM";
+inline constexpr const char* kTemplateName = "TEMPLATE";
 inline constexpr const char* kPlanId = "PLAN-ID";
 inline constexpr const char* kFilePath = "FILE";
 inline constexpr const char* kImageName = "IMAGE";

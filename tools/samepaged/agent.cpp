@@ -58,26 +58,29 @@ std::uint64_t offered_bytes(const Options& options, const HypervisorFacts& facts
 
 }  // namespace
 
-Agent::Agent(const Options& options, Hypervisor& hypervisor, const Clock& clock)
+Agent::Agent(const Options& options, const Libvirt& libvirt, const Clock& clock)
     : options_(options),
-      hypervisor_(hypervisor),
+      hypervisor_(libvirt.hypervisor),
+      vms_(libvirt.vms),
       clock_(clock),
-      reporter_(hypervisor, clock, pressure_folder(options.pressure_dir)) {
+      reporter_(libvirt.hypervisor, clock, pressure_folder(options.pressure_dir)) {
   add_report_requests();
   add_migration_requests();
   add_store_requests();
   add_disk_requests();
+  add_boot_requests();
 }
 
-Result<std::unique_ptr<Agent>> Agent::create(const Options& options, Hypervisor& hypervisor,
+Result<std::unique_ptr<Agent>> Agent::create(const Options& options, const Libvirt& libvirt,
                                              const Clock& clock) {
-  std::unique_ptr<Agent> agent(new Agent(options, hypervisor, clock));
+  std::unique_ptr<Agent> agent(new Agent(options, libvirt, clock));
   agent->desk_ = std::make_unique<TaskQueue>("desk", kTasksMax);
   agent->scanner_ = std::make_unique<TaskQueue>("scanner", kTasksMax);
   for (auto& queue : agent->disk_queues_) queue = std::make_unique<TaskQueue>("disk", kTasksMax);
   agent->make_migrations();
   TRY(agent->make_store());
   TRY(agent->make_disks());
+  agent->make_boots();
   TRY(agent->observe_guests());
   TRY(agent->open_bus());
   TRY(agent->store_->listen());
@@ -137,6 +140,28 @@ Result<void> Agent::make_disks() {
   return {};
 }
 
+void Agent::make_boots() {
+  Boots::Options boots;
+  boots.shelf_folder = migrator::shelf_folder(options_.qemu_conf);
+  boots.template_bytes_max = options_.template_mib << 20U;
+  boots.store = {.folder = options_.store_dir, .origin = options_.store_origin};
+  auto made = Boots::create(boots, vms_, hypervisor_, clock_);
+  if (made) {
+    boots_ = *std::move(made);
+  } else {
+    why_no_boots_ = made.error().message();
+    log_warning("no boots from templates here why=\"{}\"", why_no_boots_);
+  }
+  for (unsigned i = 0; i < options_.boots_at_once; ++i) {
+    booters_.push_back(std::make_unique<TaskQueue>("booter", kTasksMax));
+  }
+}
+
+Result<Boots*> Agent::boots() {
+  if (boots_ != nullptr) return boots_.get();
+  return fail(Errc::kUnavailable, "this host boots nothing from templates: " + why_no_boots_);
+}
+
 Result<void> Agent::observe_guests() {
   return hypervisor_.observe([this](const VmEvent& event) {
     migrations_->on_vm_event(event);
@@ -171,11 +196,13 @@ Agent::~Agent() {
   if (const auto ended = hypervisor_.observe({}); !ended) {
     log_warning("events go on why=\"{}\"", ended.error().message());
   }
+  if (boots_ != nullptr) boots_->stop();
   if (desk_) desk_->stop();
   if (scanner_) scanner_->stop();
   for (const auto& queue : disk_queues_) {
     if (queue) queue->stop();
   }
+  for (const auto& booter : booters_) booter->stop();
   migrations_.reset();
   if (bus_) bus_->close();  // Whoever waits for the placer in the store's name waits no longer.
   store_.reset();
@@ -261,6 +288,8 @@ TaskQueue& Agent::queue_for(const bus::Envelope& request) {
       const std::size_t hash = std::hash<std::string>()(request.disk_request().name());
       return *disk_queues_.at(hash % disk_queues_.size());
     }
+    case RequestTable::Queue::kBoots:
+      return *booters_[next_booter_++ % booters_.size()];
     case RequestTable::Queue::kDesk:
       break;
   }
@@ -320,6 +349,47 @@ void Agent::add_migration_requests() {
                 });
   requests_.add(Body::kSettleVm, [this](const bus::Envelope& request) {
     return answer_settle(request.settle_vm());
+  });
+}
+
+void Agent::add_boot_requests() {
+  using Body = bus::Envelope::BodyCase;
+  const auto add = [this](Body body, RequestTable::Answer answer) {
+    requests_.add(body, std::move(answer), RequestTable::Queue::kBoots);
+  };
+  add(Body::kMakeTemplate, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+    Boots* const boots = TRY(this->boots());
+    bus::Envelope reply;
+    *reply.mutable_template_info() = TRY(boots->make(request.make_template()));
+    return reply;
+  });
+  add(Body::kListTemplates, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+    Boots* const boots = TRY(this->boots());
+    bus::Envelope reply;
+    *reply.mutable_template_list() = TRY(boots->list(request.list_templates()));
+    return reply;
+  });
+  add(Body::kRemoveTemplate, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+    Boots* const boots = TRY(this->boots());
+    TRY(boots->remove(request.remove_template()));
+    return done();
+  });
+  add(Body::kFetchTemplate, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+    Boots* const boots = TRY(this->boots());
+    bus::Envelope reply;
+    *reply.mutable_template_info() = TRY(boots->fetch(request.fetch_template()));
+    return reply;
+  });
+  add(Body::kBootVm, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+    Boots* const boots = TRY(this->boots());
+    bus::Envelope reply;
+    *reply.mutable_booted_vm() = TRY(boots->boot(request.boot_vm()));
+    return reply;
+  });
+  add(Body::kEndVm, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+    Boots* const boots = TRY(this->boots());
+    TRY(boots->end(request.end_vm()));
+    return done();
   });
 }
 

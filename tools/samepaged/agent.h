@@ -4,12 +4,15 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/bus.h"
 #include "core/clock.h"
 #include "core/hypervisor.h"
 #include "core/mutex.h"
 #include "core/task_queue.h"
+#include "core/vm_control.h"
+#include "tools/samepaged/boots.h"
 #include "tools/samepaged/disks.h"
 #include "tools/samepaged/host_store.h"
 #include "tools/samepaged/migrations.h"
@@ -22,12 +25,19 @@ namespace samepage::agent {
 /// One host's part of the fleet: answers the placer, reports to it, carries out migrations.
 ///
 /// Threads: the bus's thread only hands work on; `desk_` answers what is quick, `scanner_` looks at
-/// guests, `disk_queues_` work on disks, and every migration has a thread of its own.
-/// Lifetime: `hypervisor` and `clock` are borrowed and outlive it.
+/// guests, `disk_queues_` work on disks, `booters_` boot VMs, and every migration has a thread of
+/// its own.
+/// Lifetime: `libvirt` and `clock` are borrowed and outlive it.
 class Agent {
  public:
+  /// libvirt's two faces.
+  struct Libvirt {
+    Hypervisor& hypervisor;
+    VmControl& vms;
+  };
+
   /// kInvalid: keys or addresses are malformed; the message says which.
-  static Result<std::unique_ptr<Agent>> create(const Options& options, Hypervisor& hypervisor,
+  static Result<std::unique_ptr<Agent>> create(const Options& options, const Libvirt& libvirt,
                                                const Clock& clock);
 
   /// Cancels outgoing migrations that still can stay here, and leaves.
@@ -39,15 +49,18 @@ class Agent {
   Result<void> serve(int stop_descriptor);
 
  private:
-  Agent(const Options& options, Hypervisor& hypervisor, const Clock& clock);
+  Agent(const Options& options, const Libvirt& libvirt, const Clock& clock);
 
   void add_report_requests();
   void add_migration_requests();
+  void add_boot_requests();
   void add_disk_requests();
   void add_store_requests();
   void make_migrations();
+  void make_boots();
   Result<void> make_disks();
   Result<void> make_store();
+  Result<Boots*> boots();
   Result<void> observe_guests();
   Result<void> open_bus();
 
@@ -64,6 +77,7 @@ class Agent {
 
   const Options options_;
   Hypervisor& hypervisor_;
+  VmControl& vms_;
   const Clock& clock_;
 
   RequestTable requests_;
@@ -81,6 +95,10 @@ class Agent {
   std::unique_ptr<TaskQueue> desk_;
   std::unique_ptr<TaskQueue> scanner_;
   std::array<std::unique_ptr<TaskQueue>, 4> disk_queues_;
+  std::unique_ptr<Boots> boots_;  // Null: this host cannot; why_no_boots_ says why.
+  std::string why_no_boots_;
+  std::vector<std::unique_ptr<TaskQueue>> booters_;
+  std::atomic<std::size_t> next_booter_ = 0;
 };
 
 }  // namespace samepage::agent

@@ -7,6 +7,7 @@
 #include "core/clock.h"
 #include "core/curve_keys.h"
 #include "core/libvirt_hypervisor.h"
+#include "core/libvirt_vm_control.h"
 #include "core/program.h"
 #include "tools/samepaged/agent.h"
 #include "tools/samepaged/options.h"
@@ -36,8 +37,9 @@ void add_flags(CLI::App& flags, Options& options) {
                    "left out");
   flags.add_option("--libvirt", options.libvirt_uri, "The hypervisor's URI");
   flags.add_option("--libvirt-socket", options.libvirt_socket, "libvirt's UNIX socket");
-  flags.add_option("--store-dir", options.store_dir,
-                   "The image store, whose pages arriving guests need not bring");
+  flags.add_option(
+      "--store-dir", options.store_dir,
+      "The image store: holds templates, and pages that arriving guests need not bring");
   flags.add_option("--checkpoint-dir", options.checkpoint_dir,
                    "Where pages of guests that left are kept, encrypted");
   flags.add_option("--checkpoint-mib", options.checkpoint_mib,
@@ -59,6 +61,15 @@ void add_flags(CLI::App& flags, Options& options) {
   flags.add_option("--nbdkit-plugin", options.nbdkit_plugin,
                    "The nbdkit plugin that serves disks; empty takes the one beside this program, "
                    "or nbdkit's own");
+  flags.add_option("--store-origin", options.store_origin,
+                   "Where the image store is durable: dir: or rados:POOL");
+  flags.add_option("--qemu-conf", options.qemu_conf,
+                   "libvirt's qemu.conf, whose memory_backing_dir holds templates' RAM files");
+  flags.add_option("--template-mib", options.template_mib,
+                   "What RAM files of templates that no VM uses may take, in MiB");
+  flags
+      .add_option("--boots-at-once", options.boots_at_once, "VMs that are booted at the same time")
+      ->check(CLI::Range(1, 64));
 }
 
 Result<void> init(const Options& options) {
@@ -78,7 +89,8 @@ Result<void> run(const Options& options, const Program& program) {
   }
   const SystemClock clock;
   const auto hypervisor = TRY(LibvirtHypervisor::create({.uri = options.libvirt_uri}));
-  const auto agent = TRY(Agent::create(options, *hypervisor, clock));
+  const auto vms = TRY(LibvirtVmControl::create(options.libvirt_uri));
+  const auto agent = TRY(Agent::create(options, {*hypervisor, *vms}, clock));
   return agent->serve(program.stop_descriptor());
 }
 

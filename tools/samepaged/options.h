@@ -21,6 +21,10 @@ struct Options {
   std::uint64_t store_mib = 0;
   std::string store_socket;
   std::string store_provider = "tcp;ofi_rxm";
+  std::string store_origin = "dir:";
+  std::string qemu_conf = "/etc/libvirt/qemu.conf";
+  std::uint64_t template_mib = 4096;
+  unsigned boots_at_once = 4;
   std::string store_dir = "/var/lib/samepage/store";
   std::string disks_dir = "/var/lib/samepage/disks";
   std::string mirrors_dir = "/var/lib/samepage/mirrors";

@@ -20,6 +20,7 @@ class RequestTable {
     kDesk,     ///< Answered at once; never waits for a guest's memory or for another host.
     kScanner,  ///< Looks at guests' memory, one request at a time.
     kDisks,    ///< Works on a disk of a VM, in the order of requests for each.
+    kBoots,    ///< Boots VMs, a few at a time.
   };
 
   /// At most one answer per body.

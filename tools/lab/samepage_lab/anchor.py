@@ -31,10 +31,13 @@ def _check(result: int, what: str) -> None:
         raise OSError(code, f"{what}: {os.strerror(code)}")
 
 
-def _mount(source: str, target: str, kind: str | None, flags: int) -> None:
+def _mount(
+    source: str, target: str, kind: str | None, flags: int, options: str | None = None
+) -> None:
     kind_bytes = kind.encode() if kind else None
+    data = options.encode() if options else None
     _check(
-        _libc.mount(source.encode(), target.encode(), kind_bytes, ctypes.c_ulong(flags), None),
+        _libc.mount(source.encode(), target.encode(), kind_bytes, ctypes.c_ulong(flags), data),
         f"mount {source} on {target}",
     )
 
@@ -43,11 +46,13 @@ def _furnish(spec: dict) -> None:
     """Makes the node's own view of the machine: /proc, /sys, the bind mounts, the host name.
 
     /sys is mounted anew so that /sys/class/net shows the node's links. That hides the machine's
-    cgroups, which is wanted: libvirt then leaves none behind.
+    cgroups, which is wanted: libvirt then leaves none behind. /dev/shm, where guests' RAM files
+    and templates lie, is the node's own and goes with it.
     """
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
     _mount("proc", "/proc", "proc", 0)
     _mount("sysfs", "/sys", "sysfs", 0)
+    _mount("tmpfs", "/dev/shm", "tmpfs", 0, "mode=1777")
     for source, target in spec["binds"]:
         _mount(source, target, None, _MS_BIND)
     socket.sethostname(spec["hostname"])

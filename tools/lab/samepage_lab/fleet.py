@@ -62,6 +62,8 @@ class Fleet:
         self.programs = built_programs()
         self.socket = lab.folder / "placer.sock"
         self._state = lab.folder / "placer"
+        # One image store for all hosts, as if it were on shared storage.
+        self.store = lab.folder / "store"
         self._host_memory_mib = host_memory_mib
         self._report_interval_s = report_interval_s
         self._running: dict[str, NodeProcess] = {}
@@ -93,7 +95,7 @@ class Fleet:
     def start_agent(self, host: Host) -> None:
         self._launch(host.name, host, [
             "samepaged", "--placer", _BUS, "--data-address", host.address,
-            "--memory-mib", str(self._host_memory_mib),
+            "--memory-mib", str(self._host_memory_mib), "--store-dir", str(self.store),
             # Lab hosts share the machine's processors, and so its pressure.
             "--pressure", "none",
         ])

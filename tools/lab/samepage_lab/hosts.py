@@ -44,7 +44,10 @@ cgroup_controllers = []
 remember_owner = 0
 dynamic_ownership = 0
 stdio_handler = "file"
+memory_backing_dir = "/dev/shm/samepage"
 """
+# What `samepage doctor --fix` installs on a real host.
+_FORK_HOOK = Path(__file__).resolve().parents[3] / "packaging" / "libvirt" / "qemu-hook"
 
 
 def _libvirtd_conf(host_uuid: uuid.UUID) -> str:
@@ -81,6 +84,8 @@ class Host(Node):
         etc = self.folder / "etc-libvirt"
         (etc / "libvirtd.conf").write_text(_libvirtd_conf(host_uuid))
         (etc / "qemu.conf").write_text(_QEMU_CONF)
+        (etc / "hooks").mkdir(exist_ok=True)
+        shutil.copy2(_FORK_HOOK, etc / "hooks" / "qemu")
         # The pid file's usual place is /run itself, which hosts share.
         self.run(["libvirtd", "--daemon", "--pid-file", "/run/libvirt/libvirtd.pid"])
 

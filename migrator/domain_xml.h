@@ -1,0 +1,70 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/hypervisor.h"
+#include "core/result.h"
+
+namespace samepage::migrator {
+
+/// What distinguishes one VM of a template from the others.
+struct VmIdentity {
+  std::string name;
+  VmId id;
+
+  friend bool operator==(const VmIdentity&, const VmIdentity&) = default;
+};
+
+/// A domain that a leader can be booted from.
+struct LeaderXml {
+  std::string xml;
+  std::vector<std::string> nics;  ///< Its <interface> elements, which were taken out.
+};
+
+/// Makes a leader of a domain: its RAM is a shared file, which survives it; no balloon returns
+/// pages from under a template; its network cards are left out, because a card's address is part of
+/// the state that forks would repeat, and are plugged into the forks. It becomes `identity`, and
+/// files named after the domain (serial lines, say) become files named after the identity.
+/// kInvalid: it is no domain, or it has what no template can have, such as a disk that all forks
+/// would write to; the message names it.
+Result<LeaderXml> leader_xml(std::string_view domain, const VmIdentity& identity);
+
+/// The domain of a fork from that of its leader: the RAM file is mapped privately, so that no fork
+/// writes to the template. Everything that named the leader names the fork.
+/// kInvalid: it is no domain.
+Result<std::string> fork_xml(std::string_view leader, const VmIdentity& identity);
+
+/// The domain for a boot of its own, without template: a leader's, with private anonymous memory
+/// and with its network cards. kInvalid: it is no domain.
+Result<std::string> cold_xml(const LeaderXml& leader, const VmIdentity& identity);
+
+/// A network card for a fork: the given <interface> with an address of the fork's own, made from
+/// its UUID. `index` tells apart the cards of one VM.
+/// kInvalid: it is no <interface>.
+Result<std::string> nic_xml(std::string_view nic, const VmId& id, unsigned index);
+
+struct DomainSummary {
+  std::string name;
+  std::uint64_t memory_bytes = 0;
+  unsigned vcpus = 0;
+};
+/// kInvalid: it is no domain.
+Result<DomainSummary> summarize_domain(std::string_view domain);
+
+/// The file that the domain's first serial line goes to; empty when it goes elsewhere.
+Result<std::string> serial_file(std::string_view domain);
+
+/// The RAM block of which `file`, in libvirt's folder for the RAM files of a domain, holds the
+/// pages: "pc.ram" of pc.ram; none for a file that is no RAM of one piece.
+std::optional<std::string> ram_block_of(std::string_view file);
+
+/// kInvalid: not a UUID in libvirt's text form, which is safe as a file's name.
+Result<void> check_vm_id(const VmId& vm);
+
+/// A random UUID (RFC 4122, version 4). kIo: the system gave no randomness.
+Result<VmId> new_vm_id();
+
+}  // namespace samepage::migrator

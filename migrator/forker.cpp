@@ -1,0 +1,297 @@
+#include "migrator/forker.h"
+
+#include <fstream>
+#include <iterator>
+#include <regex>
+#include <thread>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "core/fd.h"
+#include "core/log.h"
+#include "migrator/save_image.h"
+
+namespace samepage::migrator {
+namespace {
+
+namespace fs = std::filesystem;
+using std::chrono::duration_cast;
+using std::chrono::milliseconds;
+
+constexpr auto kLookInterval = milliseconds(50);
+constexpr std::size_t kSerialBytesMax = std::size_t{4} << 20U;
+constexpr std::size_t kSerialTailBytes = 300;
+
+/// Runs at the end of a scope unless it was released.
+class OnFailure {
+ public:
+  explicit OnFailure(std::function<void()> undo) : undo_(std::move(undo)) {}
+  OnFailure(const OnFailure&) = delete;
+  OnFailure& operator=(const OnFailure&) = delete;
+  ~OnFailure() {
+    if (undo_) undo_();
+  }
+  void release() { undo_ = {}; }
+
+ private:
+  std::function<void()> undo_;
+};
+
+/// A file in memory, for reading.
+class MappedFile {
+ public:
+  static Result<MappedFile> open(const fs::path& path) {
+    const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    struct stat found {};
+    if (!file || ::fstat(file.get(), &found) != 0 || found.st_size == 0) {
+      return fail(Errc::kIo, path.string() + " cannot be read");
+    }
+    const auto size = static_cast<std::size_t>(found.st_size);
+    void* const bytes = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
+    if (bytes == MAP_FAILED) return fail(Errc::kIo, path.string() + " cannot be mapped");
+    return MappedFile({static_cast<const std::byte*>(bytes), size});
+  }
+  explicit MappedFile(std::span<const std::byte> bytes) : bytes_(bytes) {}
+  MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
+  MappedFile& operator=(MappedFile&&) = delete;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  ~MappedFile() {
+    if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+  }
+  std::span<const std::byte> bytes() const { return bytes_; }
+
+ private:
+  std::span<const std::byte> bytes_;
+};
+
+std::string serial_text(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string text(kSerialBytesMax, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<std::size_t>(file.gcount()));
+  return text;
+}
+
+std::string serial_tail(const std::string& path) {
+  std::string text = serial_text(path);
+  if (text.size() > kSerialTailBytes) text.erase(0, text.size() - kSerialTailBytes);
+  for (char& c : text) {
+    if (static_cast<unsigned char>(c) < ' ') c = ' ';
+  }
+  return text.empty() ? "" : "; its serial line ends: " + text;
+}
+
+Result<void> write_file(const fs::path& path, std::span<const std::byte> bytes) {
+  std::ofstream file(path, std::ios::binary | std::ios::trunc);
+  file.write(reinterpret_cast<const char*>(bytes.data()),
+             static_cast<std::streamsize>(bytes.size()));
+  file.close();
+  if (!file) return fail(Errc::kIo, path.string() + " cannot be written");
+  return {};
+}
+
+/// libvirt's folder for the RAM files of a domain is ID-NAME, the name cut short.
+Result<fs::path> find_ram_file(const fs::path& shelf, const std::string& name) {
+  constexpr std::size_t kShortNameMin = 20;
+  const fs::path root = shelf.parent_path() / "libvirt" / "qemu";
+  const std::string wanted = "-" + name.substr(0, kShortNameMin);
+  std::error_code error;
+  for (const auto& folder : fs::directory_iterator(root, error)) {
+    const std::string found = folder.path().filename();
+    const std::size_t dash = found.find('-');
+    if (dash == std::string::npos || !found.substr(dash).starts_with(wanted)) continue;
+    for (const auto& file : fs::directory_iterator(folder.path(), error)) {
+      if (ram_block_of(file.path().filename().string())) return file.path();
+    }
+  }
+  return fail(Errc::kIo,
+              "the leader has no RAM file below " + root.string() +
+                  ": is memory_backing_dir in qemu.conf the one that libvirtd has read?");
+}
+
+}  // namespace
+
+Result<void> Forker::clean_up() {
+  for (const auto& [vm, maker] : shelf_.pending()) {
+    log_info("half-made domain removed vm={}", vm.uuid);
+    if (maker == TemplateShelf::Maker::kLeader) {
+      TRY(vms_.end(vm));
+    } else {
+      // A fork that runs was complete but for its note.
+      const auto running = vms_.is_running(vm);
+      if (!running && running.error().code() == Errc::kUnavailable) {
+        return tl::unexpected(running.error());
+      }
+      if (running && !*running) TRY(vms_.end(vm));
+    }
+    shelf_.settle(vm);
+  }
+  return {};
+}
+
+Result<std::shared_ptr<const ShelvedTemplate>> Forker::make_template(
+    const LeaderOrder& order, Deadline deadline, const std::function<bool()>& cancelled) {
+  TRY(check_template_name(order.name));
+  const VmId id = TRY(new_vm_id());
+  const VmIdentity identity{.name = "leader-" + id.uuid.substr(0, 8) + "-" + order.name, .id = id};
+  const LeaderXml leader = TRY(leader_xml(order.domain, identity));
+  const DomainSummary summary = TRY(summarize_domain(leader.xml));
+  // Its RAM file, and for a moment its save image beside it.
+  TRY(shelf_.make_room(summary.memory_bytes));
+
+  TRY(shelf_.note(id, TemplateShelf::Maker::kLeader));
+  const OnFailure end([&] {
+    if (const auto ended = vms_.end(id); !ended) {
+      log_warning("leader not ended vm={} why=\"{}\"", identity.name, ended.error().message());
+      return;
+    }
+    shelf_.settle(id);
+  });
+  const auto started = clock_.now();
+  log_info("leader started vm={} template={}", identity.name, order.name);
+  TRY(vms_.start(leader.xml));
+  TRY(wait_until_ready(order, id, deadline, cancelled));
+  const auto ready = duration_cast<milliseconds>(clock_.now() - started);
+
+  TRY(vms_.suspend(id));
+  const fs::path ram = TRY(find_ram_file(shelf_.work_folder().parent_path(), identity.name));
+  TemplateState state = TRY(describe(order, leader));
+  state.ram_block = ram.filename();
+  state.memory_bytes = summary.memory_bytes;
+  state.vcpus = summary.vcpus;
+  state.ready_ms = static_cast<std::uint64_t>(ready.count());
+  const fs::path folder = TRY(shelf_.begin(state.id));
+  OnFailure forget([&] { shelf_.remove(state.id); });
+  std::error_code error;
+  fs::create_hard_link(ram, folder / state.ram_block, error);
+  if (error) return fail(Errc::kIo, ram.string() + ": " + error.message());
+  const fs::path image = shelf_.work_folder() / (id.uuid + ".save");
+  const OnFailure remove_image([&] { fs::remove(image, error); });
+  TRY(vms_.save(id, image));
+  const MappedFile file = TRY(MappedFile::open(image));
+  const SaveImage saved = TRY(SaveImage::parse(file.bytes()));
+  state.leader.xml = saved.xml;
+  state.cookie = saved.cookie;
+  state.stream = TRY(without_block(saved.stream, state.ram_block));
+  auto shelved = TRY(shelf_.keep(state));
+  forget.release();
+  log_info("template made name={} id={} ready_ms={} state_bytes={}", state.name, state.id,
+           state.ready_ms, state.stream.size());
+  return shelved;
+}
+
+Result<std::function<Result<bool>()>> Forker::readiness(const ReadyWhen& when, const VmId& vm,
+                                                        const std::string& serial) {
+  switch (when.kind) {
+    case ReadyWhen::Kind::kSerial:
+      if (serial.empty()) {
+        return fail(Errc::kInvalid, "the domain has no serial line that goes to a file");
+      }
+      try {
+        return [serial, pattern = std::regex(when.pattern)]() -> Result<bool> {
+          return std::regex_search(serial_text(serial), pattern);
+        };
+      } catch (const std::regex_error& error) {
+        return fail(Errc::kInvalid, "the pattern " + when.pattern + ": " + error.what());
+      }
+    case ReadyWhen::Kind::kAgent:
+      return [this, vm] { return vms_.agent_answers(vm); };
+    case ReadyWhen::Kind::kTime:
+      break;
+  }
+  return
+      [this, until = clock_.now() + when.time]() -> Result<bool> { return clock_.now() >= until; };
+}
+
+Result<void> Forker::wait_until_ready(const LeaderOrder& order, const VmId& vm, Deadline deadline,
+                                      const std::function<bool()>& cancelled) {
+  const std::string xml = TRY(vms_.xml(vm));
+  const std::string serial = TRY(serial_file(xml));
+  const auto is_ready = TRY(readiness(order.ready_when, vm, serial));
+  while (true) {
+    const auto running = vms_.is_running(vm);
+    if (!running && running.error().code() == Errc::kNotFound) {
+      return fail(Errc::kUnavailable, "the leader ended before it was ready" + serial_tail(serial));
+    }
+    if (running.value_or(false) && TRY(is_ready())) return {};
+    if (cancelled()) return fail(Errc::kUnavailable, "the template was cancelled");
+    if (clock_.now() >= deadline) {
+      return fail(Errc::kTimedOut, "the leader was not ready in time" + serial_tail(serial));
+    }
+    std::this_thread::sleep_for(kLookInterval);
+  }
+}
+
+Result<TemplateState> Forker::describe(const LeaderOrder& order, const LeaderXml& leader) const {
+  TemplateState state;
+  state.name = order.name;
+  state.id = TRY(new_vm_id()).uuid;
+  std::erase(state.id, '-');
+  state.image = order.image;
+  state.image_version = order.image_version;
+  state.hypervisor = order.hypervisor;
+  state.made_at = std::chrono::floor<std::chrono::seconds>(clock_.today());
+  state.leader.nics = leader.nics;
+  return state;
+}
+
+Result<ForkReport> Forker::fork(const ShelvedTemplate& shelved, const ForkOrder& order) {
+  const auto started = clock_.now();
+  const VmId& vm = order.identity.id;
+  TRY(check_vm_id(vm));
+  TRY(shelf_.note(vm, TemplateShelf::Maker::kFork));
+  OnFailure end([&] {
+    shelf_.take_ticket_back(vm);
+    if (vms_.end(vm)) shelf_.settle(vm);
+  });
+  TRY(restore_fork(shelved, order));
+  unsigned index = 0;
+  for (const std::string& nic : shelved.state.leader.nics) {
+    const std::string card = TRY(nic_xml(nic, vm, index++));
+    TRY(vms_.attach(vm, card));
+  }
+  if (!order.paused) TRY(vms_.resume(vm));
+  end.release();
+  shelf_.settle(vm);
+  return ForkReport{.took = duration_cast<milliseconds>(clock_.now() - started)};
+}
+
+Result<void> Forker::restore_fork(const ShelvedTemplate& shelved, const ForkOrder& order) {
+  const TemplateState& state = shelved.state;
+  SaveImage image;
+  image.xml = TRY(fork_xml(state.leader.xml, order.identity));
+  image.cookie = state.cookie;
+  image.stream = state.stream;
+  const fs::path file = shelf_.work_folder() / (order.identity.id.uuid + ".save");
+  std::error_code ignored;
+  const OnFailure remove([&] { fs::remove(file, ignored); });
+  TRY(write_file(file, image.serialize()));
+  TRY(shelf_.lay_ticket(shelved, order.identity.id));
+  const auto restored = vms_.restore(file);
+  // The hook takes the ticket before QEMU starts. With the ticket still there, QEMU has made a RAM
+  // file of its own, and whatever came out must not run.
+  if (shelf_.take_ticket_back(order.identity.id)) {
+    const std::string why = restored ? "" : ": " + restored.error().message();
+    if (!restored && restored.error().code() == Errc::kUnavailable) return restored;
+    return fail(
+        Errc::kInvalid,
+        "libvirt did not call Samepage's hook: run `samepage doctor --fix` on this host and "
+        "restart libvirtd, which looks for hooks only when it starts" +
+            why);
+  }
+  return restored;
+}
+
+Result<ForkReport> Forker::boot_cold(const LeaderXml& leader, const ForkOrder& order) {
+  const auto started = clock_.now();
+  TRY(check_vm_id(order.identity.id));
+  const std::string xml = TRY(cold_xml(leader, order.identity));
+  TRY(vms_.start(xml));
+  return ForkReport{.took = duration_cast<milliseconds>(clock_.now() - started)};
+}
+
+}  // namespace samepage::migrator

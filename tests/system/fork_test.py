@@ -1,0 +1,172 @@
+#!/usr/bin/python3
+"""VMs forked from a template run at once, share its memory, and are ordinary libvirt domains.
+
+Real libvirtd and QEMU: a leader is booted and frozen through the CLI, and forks of it are counted,
+measured and ended, also when something goes wrong on the way.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import unittest
+from pathlib import Path
+
+from fleet_case import CliError, FleetCase, Host
+from samepage_lab.guest_spec import GuestSpec, domain_xml
+
+MEMORY_MIB = 192
+SHELF = "/dev/shm/samepage/samepage"
+
+
+class Forks(FleetCase):
+    """Two hosts; the template `small` is made on host1 before the tests."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        (cls.lab.folder / "serial").mkdir(exist_ok=True)
+        cls.make_template("small", "host1")
+
+    @classmethod
+    def domain(cls, name: str) -> Path:
+        """A file with the domain of a lab guest that no start has given anything of its own."""
+        spec = GuestSpec(name=name, memory_mib=MEMORY_MIB, image_mib=32)
+        file = cls.lab.folder / f"{name}.xml"
+        serial = cls.lab.folder / "serial" / f"{name}.log"
+        file.write_text(domain_xml(spec, cls.lab.name, serial, None, ""))
+        return file
+
+    @classmethod
+    def make_template(cls, name: str, host: str, ready_when: str = "ready role=",
+                      *more: str) -> dict:
+        return cls.fleet.cli("template", "create", name, "--domain", str(cls.domain(name)),
+                             "--ready-when", ready_when, "--on", host, *more)
+
+    def boot(self, *argv: str) -> dict:
+        return self.fleet.cli("boot", "small", *argv)
+
+    def end_all(self) -> None:
+        for host in self.lab.hosts:
+            for name in host.guest_names():
+                host.domain(name).destroy()
+
+    def tearDown(self) -> None:
+        self.end_all()
+        for host in self.lab.hosts:
+            self.assert_nothing_left(host)
+
+    def assert_nothing_left(self, host: Host) -> None:
+        """No ticket, note, save image or RAM file of a domain that is gone."""
+        for part in ("forks", "pending", "work"):
+            self.assertEqual(self.files(host, f"{SHELF}/{part}"), [])
+        self.assertEqual(self.files(host, "/dev/shm/samepage/libvirt/qemu"), [])
+
+    @staticmethod
+    def files(host: Host, folder: str) -> list[str]:
+        path = host.path(folder)
+        return sorted(entry.name for entry in path.iterdir()) if path.exists() else []
+
+    def serial(self, name: str) -> str:
+        return (self.lab.folder / "serial" / f"{name}.log").read_text(errors="replace")
+
+    def wait_beats(self, name: str) -> None:
+        self.wait_until(f"{name} beats", lambda: "heartbeat" in self.serial(name))
+
+    def test_forks_run_share_memory_and_are_virshs(self) -> None:
+        storm = self.boot("--count", "4", "--name", "f-%", "--on", "host1")
+        self.assertEqual([vm["state"] for vm in storm["vms"]], ["running"] * 4)
+        host = self.lab.host("host1")
+        self.assertEqual(host.guest_names(), ["f-1", "f-2", "f-3", "f-4"])
+        listed = host.run(["virsh", "list", "--name"]).stdout.split()
+        self.assertEqual(sorted(listed), ["f-1", "f-2", "f-3", "f-4"])
+        uuids = {host.domain(name).UUIDString() for name in listed}
+        self.assertEqual(len(uuids), 4)
+        for name in listed:
+            self.wait_beats(name)
+        for vm in storm["vms"]:
+            self.assertLess(vm["own_mib"], MEMORY_MIB / 4)
+        host.run(["virsh", "suspend", "f-1"])
+        host.run(["virsh", "resume", "f-1"])
+        host.run(["virsh", "destroy", "f-1"])
+        self.assertEqual(host.guest_names(), ["f-2", "f-3", "f-4"])
+
+    def test_a_host_without_the_template_gets_it_from_the_store(self) -> None:
+        storm = self.boot("--count", "2", "--name", "g-%", "--on", "host2")
+        self.assertEqual([vm["state"] for vm in storm["vms"]], ["running"] * 2)
+        self.wait_beats("g-1")
+        self.wait_beats("g-2")
+        listed = self.fleet.cli("template", "show", "small")
+        self.assertEqual([place["host"] for place in listed["hosts"]], ["host1", "host2"])
+        self.fleet.cli("template", "verify", "small")
+
+    def test_a_second_run_completes_the_first(self) -> None:
+        self.boot("--count", "1", "--name", "s-%")
+        storm = self.boot("--count", "3", "--name", "s-%")
+        self.assertEqual([vm["state"] for vm in storm["vms"]], ["was_there", "running", "running"])
+
+    def test_a_dry_run_boots_nothing(self) -> None:
+        storm = self.boot("--count", "6", "--dry-run")
+        self.assertEqual(storm["state"], "proposed")
+        self.assertLessEqual(storm["peak"], 1.05 * storm["peak_bound"] + 1e-9)
+        self.assertEqual([host.guest_names() for host in self.lab.hosts], [[], []])
+
+    def test_a_standby_sleeps_until_it_is_woken(self) -> None:
+        self.boot("--name", "asleep", "--paused", "--on", "host1")
+        host = self.lab.host("host1")
+        self.assertEqual(host.run(["virsh", "domstate", "asleep"]).stdout.strip(), "paused")
+        self.assertNotIn("heartbeat", self.serial("asleep"))
+        host.run(["virsh", "resume", "asleep"])
+        self.wait_beats("asleep")
+
+    def test_a_host_without_the_hook_says_how_to_mend_it(self) -> None:
+        hook = self.lab.host("host1").path("/etc/libvirt/hooks/qemu")
+        aside = hook.with_name("aside")
+        hook.rename(aside)
+        self.addCleanup(lambda: aside.rename(hook))
+        done = self.fleet.run_cli("boot", "small", "--name", "h", "--on", "host1")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("doctor --fix", done.stdout.replace("\n", " "))
+        self.assertEqual(self.lab.host("host1").guest_names(), [])
+
+    def test_a_leader_that_never_gets_ready_leaves_nothing(self) -> None:
+        with self.assertRaisesRegex(CliError, "not ready in time"):
+            self.make_template("never", "host1", "no such words", "--time-max", "4")
+        self.assertEqual(self.lab.host("host1").guest_names(), [])
+        self.assertIsNone(self.fleet.try_cli("template", "verify", "never"))
+
+    def test_a_full_tmpfs_is_named_and_forks_of_others_go_on(self) -> None:
+        shm = self.lab.host("host2").path("/dev/shm")
+        free = shutil.disk_usage(shm).free
+        # The shelf of host2 may hold the template from another test; then there is no need of room.
+        self.fleet.kill("host2")
+        for left in shm.glob("samepage/samepage/templates/*"):
+            shutil.rmtree(left)
+        self.fleet.start_agent(self.lab.host("host2"))
+        self.fleet.wait_hosts()
+        self.lab.host("host2").run(["mount", "-o", "remount,size=64m", "/dev/shm"])
+        self.addCleanup(lambda: self.lab.host("host2").run(
+            ["mount", "-o", f"remount,size={free}", "/dev/shm"]))
+        storm = self.fleet.run_cli("boot", "small", "--name", "t", "--on", "host2")
+        self.assertEqual(storm.returncode, 1)
+        self.assertIn("enlarge that tmpfs", storm.stdout.replace("\n", " "))
+
+    def test_an_agent_killed_in_mid_storm_leaves_whole_vms_and_a_second_run_completes_it(self) -> None:
+        command = self.fleet.popen_cli("boot", "small", "--count", "12", "--name", "k-%",
+                                       "--on", "host1")
+        host = self.lab.host("host1")
+        self.wait_until("the storm has begun", lambda: len(host.guest_names()) >= 2)
+        self.fleet.kill("host1", signal.SIGKILL)
+        out, said = command.communicate(timeout=240)
+        self.assertEqual(command.returncode, 1, said)
+        self.fleet.start_agent(host)
+        self.fleet.wait_hosts()
+        storm = self.boot("--count", "12", "--name", "k-%", "--on", "host1")
+        self.assertEqual({vm["state"] for vm in storm["vms"]}, {"running", "was_there"})
+        self.assertEqual(len(host.guest_names()), 12)
+        for vm in storm["vms"]:
+            self.wait_beats(vm["name"])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,218 @@
+#include "tools/samepaged/boots.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/log.h"
+#include "fingerprinter/memory_shares.h"
+
+namespace samepage::agent {
+namespace {
+
+using migrator::ShelvedTemplate;
+using migrator::TemplateState;
+
+constexpr std::uint64_t kReadyMsMax = 3'600'000;
+
+bus::TemplateInfo describe(const TemplateState& state) {
+  bus::TemplateInfo info;
+  info.set_name(state.name);
+  info.set_id(state.id);
+  info.set_image(state.image);
+  info.set_image_version(state.image_version);
+  info.set_memory_bytes(state.memory_bytes);
+  info.set_vcpus(state.vcpus);
+  info.set_hypervisor(state.hypervisor);
+  info.set_made_at_s(state.made_at.time_since_epoch().count());
+  info.set_ready_ms(state.ready_ms);
+  return info;
+}
+
+migrator::ReadyWhen ready_when(const bus::MakeTemplate& request) {
+  using Kind = migrator::ReadyWhen::Kind;
+  migrator::ReadyWhen when;
+  when.kind = request.ready() == bus::MakeTemplate::SERIAL  ? Kind::kSerial
+              : request.ready() == bus::MakeTemplate::AGENT ? Kind::kAgent
+                                                            : Kind::kTime;
+  when.pattern = request.pattern();
+  when.time = std::chrono::milliseconds(std::min(request.ready_ms(), kReadyMsMax));
+  return when;
+}
+
+}  // namespace
+
+Boots::Boots(std::unique_ptr<migrator::TemplateShelf> shelf, const Options& options, VmControl& vms,
+             Hypervisor& hypervisor, const Clock& clock)
+    : shelf_(std::move(shelf)),
+      store_(options.store, clock),
+      vms_(vms),
+      hypervisor_(hypervisor),
+      clock_(clock),
+      forker_(vms, *shelf_, clock) {}
+
+Result<std::unique_ptr<Boots>> Boots::create(const Options& options, VmControl& vms,
+                                             Hypervisor& hypervisor, const Clock& clock) {
+  auto shelf = TRY(migrator::TemplateShelf::open(
+      {.folder = options.shelf_folder, .bytes_max = options.template_bytes_max}));
+  std::unique_ptr<Boots> boots(new Boots(std::move(shelf), options, vms, hypervisor, clock));
+  if (const auto clean = boots->clean_up(); !clean) {
+    log_warning("half-made domains not removed why=\"{}\"", clean.error().message());
+  }
+  return boots;
+}
+
+Result<void> Boots::clean_up() {
+  const MutexLock lock(cleaning_);
+  if (clean_) return {};
+  TRY(forker_.clean_up());
+  clean_ = true;
+  return {};
+}
+
+Result<bus::TemplateInfo> Boots::make(const bus::MakeTemplate& request) {
+  TRY(clean_up());
+  const MutexLock lock(making_);
+  if (store_.find(request.name()) || shelf_->find(request.name())) {
+    return fail(Errc::kInvalid, "template " + request.name() + " exists; `samepage template rm " +
+                                    request.name() + "` removes it");
+  }
+  const migrator::LeaderOrder order = TRY(leader_order(request));
+  const auto deadline =
+      clock_.now() + std::chrono::milliseconds(std::min(request.time_max_ms(), kReadyMsMax));
+  auto shelved = TRY(forker_.make_template(order, deadline, [this] { return stopping_.load(); }));
+  const auto stored = store_.put(*shelved);
+  if (!stored) {
+    const std::string id = shelved->state.id;
+    shelved.reset();
+    shelf_->remove(id);
+    return tl::unexpected(Error(stored.error()).within("store the template"));
+  }
+  bus::TemplateInfo info = describe(shelved->state);
+  info.set_stored(true);
+  info.set_on_host(true);
+  return info;
+}
+
+Result<migrator::LeaderOrder> Boots::leader_order(const bus::MakeTemplate& request) {
+  migrator::LeaderOrder order;
+  order.name = request.name();
+  order.hypervisor = TRY(hypervisor_.facts()).hypervisor_version;
+  order.ready_when = ready_when(request);
+  order.domain = request.domain_xml();
+  return order;
+}
+
+Result<bus::TemplateList> Boots::list(const bus::ListTemplates& request) {
+  bus::TemplateList list;
+  for (const auto& entry : shelf_->list()) {
+    bus::TemplateInfo& info = *list.add_templates();
+    info = describe(entry.shelved->state);
+    info.set_on_host(true);
+    info.set_ram_bytes(entry.ram_bytes);
+    info.set_forks(entry.forks);
+  }
+  if (request.on_host_only()) return list;
+  for (const TemplateState& state : store_.list()) {
+    const auto here =
+        std::find_if(list.mutable_templates()->begin(), list.mutable_templates()->end(),
+                     [&](const auto& info) { return info.id() == state.id; });
+    if (here != list.mutable_templates()->end()) {
+      here->set_stored(true);
+    } else {
+      *list.add_templates() = describe(state);
+      list.mutable_templates()->rbegin()->set_stored(true);
+    }
+  }
+  return list;
+}
+
+Result<void> Boots::remove(const bus::RemoveTemplate& request) {
+  const auto here = shelf_->find(request.name());
+  if (here) shelf_->remove((*here)->state.id);
+  if (!request.from_store()) return {};
+  const auto removed = store_.remove(request.name());
+  if (!removed && removed.error().code() == Errc::kNotFound && here) return {};
+  return removed;
+}
+
+Result<bus::TemplateInfo> Boots::fetch(const bus::FetchTemplate& request) {
+  std::uint64_t fetched_bytes = 0;
+  const Shelved shelved = TRY(get(request.name(), fetched_bytes));
+  if (request.verify()) TRY(store_.verify(*shelved));
+  bus::TemplateInfo info = describe(shelved->state);
+  info.set_on_host(true);
+  info.set_fetched_bytes(fetched_bytes);
+  return info;
+}
+
+Result<Boots::Shelved> Boots::get(const std::string& name, std::uint64_t& fetched_bytes) {
+  if (const auto here = shelf_->find(name)) return *here;
+  const MutexLock lock(making_);
+  if (const auto here = shelf_->find(name)) return *here;  // Another request got it meanwhile.
+  const auto state = store_.find(name);
+  if (!state && state.error().code() == Errc::kNotFound) {
+    return fail(Errc::kNotFound, "no template " + name +
+                                     ", here or in the image store; `samepage "
+                                     "template list` lists them");
+  }
+  if (!state) return tl::unexpected(state.error());
+  TRY(shelf_->make_room(state->memory_bytes));
+  const auto folder = TRY(shelf_->begin(state->id));
+  const auto bytes = store_.get_ram(*state, folder / state->ram_block);
+  if (!bytes) {
+    shelf_->remove(state->id);
+    return tl::unexpected(Error(bytes.error()).within("get template " + name));
+  }
+  fetched_bytes = *bytes;
+  auto kept = shelf_->keep(*state);
+  if (!kept) shelf_->remove(state->id);
+  log_info("template fetched name={} bytes={}", name, *bytes);
+  return kept;
+}
+
+Result<bus::BootedVm> Boots::boot(const bus::BootVm& request) {
+  TRY(clean_up());
+  const migrator::VmIdentity identity{.name = request.vm_name(), .id = {request.vm_uuid()}};
+  if (const auto there = TRY(find_vm(identity.name, identity.id))) {
+    bus::BootedVm booted = TRY(look_at(*there));
+    booted.set_was_there(true);
+    return booted;
+  }
+  std::uint64_t fetched_bytes = 0;
+  const auto started = clock_.now();
+  const Shelved shelved = TRY(get(request.template_(), fetched_bytes));
+  const migrator::ForkOrder order{.identity = identity, .paused = request.paused()};
+  const auto report = TRY(request.cold() ? forker_.boot_cold(shelved->state.leader, order)
+                                         : forker_.fork(*shelved, order));
+  const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - started);
+  log_info("vm booted vm={} template={} cold={} fork_ms={} all_ms={}", identity.name,
+           shelved->state.name, request.cold(), report.took.count(), took.count());
+  const auto vm = TRY(find_vm(identity.name, identity.id));
+  if (!vm) return fail(Errc::kUnavailable, identity.name + " ended just after its boot");
+  bus::BootedVm booted = TRY(look_at(*vm));
+  booted.set_took_ms(static_cast<std::uint64_t>(took.count()));
+  booted.set_fetched_bytes(fetched_bytes);
+  return booted;
+}
+
+Result<std::optional<VmInfo>> Boots::find_vm(const std::string& name, const VmId& vm) {
+  for (VmInfo& info : TRY(hypervisor_.vms())) {
+    if (info.name == name || info.id == vm) return std::optional(std::move(info));
+  }
+  return std::optional<VmInfo>();
+}
+
+Result<bus::BootedVm> Boots::look_at(const VmInfo& vm) const {
+  bus::BootedVm booted;
+  booted.set_vm_uuid(vm.id.uuid);
+  if (const auto shares = fingerprinter::memory_shares(vm)) booted.set_own_bytes(shares->own);
+  return booted;
+}
+
+Result<void> Boots::end(const bus::EndVm& request) {
+  const VmId vm{request.vm_uuid()};
+  TRY(migrator::check_vm_id(vm));
+  return vms_.end(vm);
+}
+
+}  // namespace samepage::agent

@@ -1,0 +1,80 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/bus.h"
+#include "core/clock.h"
+#include "core/hypervisor.h"
+#include "core/mutex.h"
+#include "core/vm_control.h"
+#include "migrator/forker.h"
+#include "migrator/template_shelf.h"
+#include "tools/samepaged/template_store.h"
+
+namespace samepage::agent {
+
+/// Boots VMs for the placer: makes templates, gets them from the image store, forks VMs from them.
+///
+/// Threads: every method may be called from any thread, and blocks its caller until it is done.
+/// Lifetime: borrows what it is given; stop() has what waits give up soon.
+class Boots {
+ public:
+  struct Options {
+    std::filesystem::path shelf_folder;
+    std::uint64_t template_bytes_max = std::uint64_t{4} << 30U;
+    TemplateStore::Options store;
+  };
+
+  /// Removes what a killed agent was making, now or, when libvirt is away, before the first boot.
+  /// kIo: the shelf's folder cannot be used.
+  static Result<std::unique_ptr<Boots>> create(const Options& options, VmControl& vms,
+                                               Hypervisor& hypervisor, const Clock& clock);
+
+  /// Errors as migrator::Forker::make_template(). kInvalid also: a template of that name is there.
+  Result<bus::TemplateInfo> make(const bus::MakeTemplate& request);
+
+  Result<bus::TemplateList> list(const bus::ListTemplates& request);
+
+  /// kNotFound: neither here nor in the store.
+  Result<void> remove(const bus::RemoveTemplate& request);
+
+  /// kNotFound: no such template. kCorrupt: what is here, or in the store, is damaged.
+  Result<bus::TemplateInfo> fetch(const bus::FetchTemplate& request);
+
+  /// A VM of that name that is here already is the answer; so a boot can be asked for again.
+  Result<bus::BootedVm> boot(const bus::BootVm& request);
+
+  /// kNotFound is no error.
+  Result<void> end(const bus::EndVm& request);
+
+  void stop() { stopping_ = true; }
+
+ private:
+  Boots(std::unique_ptr<migrator::TemplateShelf> shelf, const Options& options, VmControl& vms,
+        Hypervisor& hypervisor, const Clock& clock);
+
+  using Shelved = std::shared_ptr<const migrator::ShelvedTemplate>;
+  Result<Shelved> get(const std::string& name, std::uint64_t& fetched_bytes);
+  Result<void> clean_up();
+  Result<migrator::LeaderOrder> leader_order(const bus::MakeTemplate& request);
+  Result<bus::BootedVm> look_at(const VmInfo& vm) const;
+  Result<std::optional<VmInfo>> find_vm(const std::string& name, const VmId& vm);
+
+  std::unique_ptr<migrator::TemplateShelf> shelf_;
+  TemplateStore store_;
+  VmControl& vms_;
+  Hypervisor& hypervisor_;
+  const Clock& clock_;
+  migrator::Forker forker_;
+  Mutex making_;  // One template is made or fetched at a time: each needs much room.
+  Mutex cleaning_;
+  bool clean_ GUARDED_BY(cleaning_) = false;
+  std::atomic<bool> stopping_ = false;
+};
+
+}  // namespace samepage::agent
