@@ -36,6 +36,11 @@ struct ReportedVm {
   std::string sharing_domain;
   std::vector<std::byte> fingerprint;  ///< Serialized; empty until the agent's first scan of it.
   std::chrono::milliseconds fingerprint_age{0};
+
+  /// What makes the fingerprint of the one before, instead of it.
+  std::vector<std::byte> fingerprint_delta{};
+  std::string tracker{};
+  bool is_mergeable = true;
 };
 
 struct HostReport {
@@ -83,6 +88,10 @@ class Roster {
   /// kInvalid: the report is absurd (its first fault is named); the earlier report stands.
   Result<std::vector<std::string>> report(std::string_view host, const HostReport& report);
 
+  /// Whether the last report had a delta for a fingerprint that is not here. The VM keeps the one
+  /// that is, as old as it is, until its host tells a whole one.
+  bool wants_whole(std::string_view host) const;
+
   /// The connection to a host's agent is gone: the host is down until its next report.
   void lost(std::string_view host);
 
@@ -101,6 +110,7 @@ class Roster {
   struct Entry {
     Vm vm;
     TimePoint fingerprinted_at;
+    bool misses_base = false;
   };
   struct Owner;
   struct Member {
@@ -110,12 +120,14 @@ class Roster {
     TimePoint reported_at;
     bool has_reported = false;
     bool is_connected = false;
+    bool wants_whole = false;
   };
 
   Result<Member*> member(std::string_view host);
   Result<void> check(const ReportedVm& vm) const;
   Result<void> check_text(std::string_view what, std::string_view text) const;
   Entry take(const ReportedVm& reported, std::vector<std::string>& notes) const;
+  Result<fingerprinter::Fingerprint> read_fingerprint(const ReportedVm& reported) const;
   void remember(Entry& entry);
   bool is_up(const Member& member) const;
   Host describe(const std::string& name, const Member& member) const;

@@ -122,11 +122,12 @@ def start_guests(lab: Lab, host: Host, kind: str, quick: bool) -> list[Guest]:
 def ksm_row(lab: Lab, host: Host, kind: str, quick: bool) -> dict[str, Any]:
     """What four guests of two images share, predicted before KSM runs, and what KSM does."""
     guests = start_guests(lab, host, kind, quick)
-    before = count_frames(host).saved_pages
+    before = count_frames(host)
     predicted = run("fingerprint_scan", "predict", "10", *map(where, guests))
     with Ksm(pages_to_scan=20_000, sleep_millisecs=20) as ksm:
         ksm.wait_converged(timeout_s=240, scans_min=4)
-        achieved = count_frames(host).saved_pages - before
+        after = count_frames(host)
+        achieved = after.saved_pages
     for guest in guests:
         guest.stop()
     row = {
@@ -137,7 +138,7 @@ def ksm_row(lab: Lab, host: Host, kind: str, quick: bool) -> dict[str, Any]:
         "achieved_mib": achieved / _PAGES_PER_MIB,
         "error_pct": 100 * (predicted["pages"] - achieved) / achieved,
     }
-    talk(f"ksm {row} {predicted}")
+    talk(f"ksm {row} {predicted} before {before} after {after}")
     return row
 
 

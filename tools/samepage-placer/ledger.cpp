@@ -10,7 +10,8 @@ Ledger::Ledger(Database database, const Clock& clock)
     : database_(std::move(database)),
       journal_({}, database_, clock),
       events_({}, database_, clock),
-      registry_({}, database_, clock) {}
+      registry_({}, database_, clock),
+      sharing_({}, database_, clock) {}
 
 Result<std::unique_ptr<Ledger>> Ledger::open(const std::string& path, const Clock& clock) {
   Database database = TRY(Database::open({.path = path}));

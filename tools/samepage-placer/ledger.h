@@ -9,6 +9,7 @@
 #include "placer/event_log.h"
 #include "placer/journal.h"
 #include "placer/registry.h"
+#include "placer/sharing_history.h"
 
 namespace samepage::control {
 
@@ -22,6 +23,7 @@ class Ledger {
   placer::Journal& journal() { return journal_; }
   placer::EventLog& events() { return events_; }
   placer::Registry& registry() { return registry_; }
+  placer::SharingHistory& sharing() { return sharing_; }
 
  private:
   Ledger(Database database, const Clock& clock);
@@ -30,6 +32,7 @@ class Ledger {
   placer::Journal journal_;
   placer::EventLog events_;
   placer::Registry registry_;
+  placer::SharingHistory sharing_;
 };
 
 }  // namespace samepage::control

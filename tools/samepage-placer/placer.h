@@ -76,6 +76,7 @@ class Placer {
   Result<bus::Envelope> greet(const std::string& host, const bus::Hello& hello);
   Result<bus::Welcome> welcome(const std::string& host, Ledger& ledger);
   void take_report(const std::string& host, const bus::HostReport& report);
+  void ask_whole(const std::string& host);
   Result<void> make_domains(const std::string& host, const bus::HostReport& report);
 
   const Options options_;

@@ -47,7 +47,11 @@ std::uint64_t offered_bytes(const Options& options, const HypervisorFacts& facts
 }  // namespace
 
 Agent::Agent(const Options& options, Hypervisor& hypervisor, const Clock& clock)
-    : options_(options), hypervisor_(hypervisor), clock_(clock), reporter_(hypervisor, clock) {
+    : options_(options),
+      hypervisor_(hypervisor),
+      clock_(clock),
+      reporter_({.watches = {.cpu_share = options.scan_cpu}, .observes_ksm = options.ksm != "off"},
+                hypervisor, clock) {
   add_report_requests();
   add_migration_requests();
 }
@@ -57,6 +61,10 @@ Result<std::unique_ptr<Agent>> Agent::create(const Options& options, Hypervisor&
   std::unique_ptr<Agent> agent(new Agent(options, hypervisor, clock));
   agent->desk_ = std::make_unique<TaskQueue>("desk", kTasksMax);
   agent->scanner_ = std::make_unique<TaskQueue>("scanner", kTasksMax);
+  if (options.ksm == "manage") {
+    agent->ksm_ = TRY(KsmDriver::create(
+        {.cpu_share = options.ksm_cpu, .saved_file = options.run_dir + "/ksm.saved"}));
+  }
   agent->make_migrations();
   TRY(agent->observe_guests());
   TRY(agent->open_bus());
@@ -71,6 +79,7 @@ void Agent::make_migrations() {
   migrations.checkpoints.folder = options_.checkpoint_dir;
   migrations.checkpoints.bytes_max = options_.checkpoint_mib << 20U;
   migrations.images.store.folder = options_.store_dir;
+  migrations.hands_off = [this](const VmId& vm) { return reporter_.watches().hold(vm); };
   Migrations::Notices notices;
   notices.update = [this](const bus::MigrationUpdate& update) {
     bus::Envelope envelope;
@@ -121,6 +130,7 @@ Agent::~Agent() {
     log_warning("events go on why=\"{}\"", ended.error().message());
   }
   desk_->stop();
+  reporter_.watches().stop();
   scanner_->stop();
   migrations_.reset();
   bus_.reset();
@@ -159,6 +169,7 @@ Result<void> Agent::say_hello() {
   hello.set_data_address(options_.data_address);
   const auto reply = TRY(bus_->request(std::move(envelope), clock_.now() + kHelloAnswerMax));
   take_welcome(reply.welcome());
+  reporter_.send_whole();
   log_info("placer greeted host={} report_interval_ms={}", reply.welcome().host(),
            reply.welcome().report_interval_ms());
   report_soon(Effort::kScan);
@@ -198,12 +209,14 @@ void Agent::add_report_requests() {
   using Body = bus::Envelope::BodyCase;
   requests_.add(Body::kWelcome, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
     take_welcome(request.welcome());
+    reporter_.send_whole();
     report_soon(Effort::kScan);
     return done();
   });
   requests_.add(
       Body::kReportNow,
       [this](const bus::Envelope& request) {
+        if (request.report_now().whole()) reporter_.send_whole();
         return answer_report(request.report_now().at_once() ? Effort::kAtOnce : Effort::kScan);
       },
       RequestTable::Queue::kScanner);
@@ -258,6 +271,10 @@ Result<bus::Envelope> Agent::answer_report(Effort effort) {
   }
   bus::Envelope reply;
   *reply.mutable_host_report() = TRY(reporter_.report(domains, effort));
+  if (ksm_ && effort == Effort::kScan) {
+    const auto followed = ksm_->follow(reporter_.ksm_news());
+    if (!followed) log_warning("ksm not paced why=\"{}\"", followed.error().message());
+  }
   return reply;
 }
 

@@ -27,6 +27,19 @@ void add_flags(CLI::App& flags, Options& options) {
                    "The IP address at which other hosts' agents reach this one");
   flags.add_option("--memory-mib", options.memory_mib,
                    "The memory offered to guests, in MiB; 0 takes all of it");
+  flags
+      .add_option("--scan-cpu", options.scan_cpu,
+                  "Of the host's CPU time, how many cores' worth scans may take")
+      ->check(CLI::Range(0.01, 64.0));
+  flags
+      .add_option("--ksm", options.ksm,
+                  "manage: set how fast the kernel merges equal pages; observe: report what it "
+                  "does; off: neither")
+      ->check(CLI::IsMember({"manage", "observe", "off"}));
+  flags
+      .add_option("--ksm-cpu", options.ksm_cpu,
+                  "Of one core, what the kernel's merging may take when it is managed")
+      ->check(CLI::Range(0.01, 0.9));
   flags.add_option("--libvirt", options.libvirt_uri, "The hypervisor's URI");
   flags.add_option("--libvirt-socket", options.libvirt_socket, "libvirt's UNIX socket");
   flags.add_option("--store-dir", options.store_dir,
