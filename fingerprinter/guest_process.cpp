@@ -4,6 +4,8 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <cinttypes>
+#include <cstdio>
 #include <cstring>
 #include <system_error>
 #include <utility>
@@ -133,20 +135,38 @@ Error GuestProcess::blame(const std::string& message) const {
   return {Errc::kNotFound, "process " + std::to_string(pid_) + " has ended"};
 }
 
-Result<std::vector<Mapping>> GuestProcess::mappings() const {
-  const Fd maps(::openat(folder_.get(), "maps", O_RDONLY | O_CLOEXEC));
-  if (!maps) return tl::unexpected(blame("maps: " + reason(errno)));
+Result<std::string> GuestProcess::read_text(const char* name) const {
+  const Fd file(::openat(folder_.get(), name, O_RDONLY | O_CLOEXEC));
+  const std::string what(name);
+  if (!file) return tl::unexpected(blame(what + ": " + reason(errno)));
   std::string text;
   std::array<char, 65536> buffer;
   for (;;) {
-    const ssize_t got = ::read(maps.get(), buffer.data(), buffer.size());
-    if (got < 0) return tl::unexpected(blame("maps: " + reason(errno)));
+    const ssize_t got = ::read(file.get(), buffer.data(), buffer.size());
+    if (got < 0) return tl::unexpected(blame(what + ": " + reason(errno)));
     if (got == 0) break;
     text.append(buffer.data(), static_cast<std::size_t>(got));
-    if (text.size() > kMapsBytesMax) return fail(Errc::kIo, "maps has no end");
+    if (text.size() > kMapsBytesMax) return fail(Errc::kIo, what + " has no end");
   }
-  if (!alive()) return tl::unexpected(blame("maps"));
-  return parse_maps(text);
+  if (!alive()) return tl::unexpected(blame(what));
+  return text;
+}
+
+Result<std::vector<Mapping>> GuestProcess::mappings() const {
+  return parse_maps(TRY(read_text("maps")));
+}
+
+Result<std::string> GuestProcess::mapping_flags(std::uint64_t start) const {
+  const std::string text = TRY(read_text("smaps"));
+  std::array<char, 24> heading{};
+  std::snprintf(heading.data(), heading.size(), "%08" PRIx64 "-", start);
+  constexpr std::string_view kFlags = "\nVmFlags:";
+  const std::size_t mapping =
+      text.starts_with(heading.data()) ? 0 : text.find("\n" + std::string(heading.data()));
+  const std::size_t flags = mapping == std::string::npos ? mapping : text.find(kFlags, mapping);
+  if (flags == std::string::npos) return fail(Errc::kIo, "smaps does not show the guest's RAM");
+  const std::size_t begin = flags + kFlags.size();
+  return text.substr(begin, text.find('\n', begin) - begin);
 }
 
 Result<Fd> GuestProcess::open_memory() const {

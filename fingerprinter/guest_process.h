@@ -62,6 +62,10 @@ class GuestProcess {
   /// kNotFound: the process has ended. kIo: its maps cannot be read.
   Result<std::vector<Mapping>> mappings() const;
 
+  /// The VmFlags of the mapping that begins at `start`, two letters each, as in /proc/PID/smaps.
+  /// kNotFound: the process has ended. kIo: there is no such mapping, or it cannot be read.
+  Result<std::string> mapping_flags(std::uint64_t start) const;
+
   /// Opens /proc/PID/mem for reading. kNotFound: the process has ended. kIo: the kernel refused.
   Result<Fd> open_memory() const;
 
@@ -77,6 +81,8 @@ class GuestProcess {
   Error blame(const std::string& message) const;
 
  private:
+  Result<std::string> read_text(const char* name) const;
+
   GuestProcess(pid_t pid, Fd pidfd, Fd folder, Fd pagemap);
 
   pid_t pid_;

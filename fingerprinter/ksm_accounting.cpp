@@ -1,6 +1,7 @@
 #include "fingerprinter/ksm_accounting.h"
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
 #include "core/page.h"
@@ -70,6 +71,14 @@ Result<FrameCounts> count_frames(std::span<const VmInfo> vms) {
     next = end;
   }
   return counts;
+}
+
+Result<bool> is_mergeable(const VmInfo& vm) {
+  const GuestProcess process = TRY(GuestProcess::open(vm.pid));
+  const std::vector<Mapping> mappings = TRY(process.mappings());
+  const RamBlock ram = TRY(find_ram(mappings, vm.memory_bytes));
+  const std::string flags = TRY(process.mapping_flags(ram.first.start));
+  return (flags + ' ').find(" mg ") != std::string::npos;
 }
 
 }  // namespace samepage::fingerprinter

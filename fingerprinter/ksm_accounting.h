@@ -28,4 +28,8 @@ struct FrameCounts {
 /// moment. kIo: CAP_SYS_ADMIN is missing, without which the kernel names no frames.
 Result<FrameCounts> count_frames(std::span<const VmInfo> vms);
 
+/// Whether KSM looks at this guest's RAM: private memory that QEMU offers (`mem-merge`, which
+/// libvirt's <nosharepages/> turns off). kNotFound: the guest is gone. kIo: the kernel refused.
+Result<bool> is_mergeable(const VmInfo& vm);
+
 }  // namespace samepage::fingerprinter

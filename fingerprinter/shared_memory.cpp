@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/page.h"
@@ -17,7 +18,9 @@
 // A map spares the copy. But one that reads behind a shrunk file ends this process with SIGBUS, so
 // only a file that is sealed against shrinking is mapped (QEMU seals the memfd that it makes). And
 // a map that reads a hole allocates a page in the guest's file, so view() shows only what has no
-// holes at that moment, and everything else is read with pread(), which does neither.
+// holes at that moment, and everything else is read with pread(), which does neither. mincore()
+// tells holes within the run alone (SEEK_HOLE would walk on to the file's next hole), but tells the
+// truth only to who owns the file or may do anything.
 
 namespace samepage::fingerprinter {
 namespace {
@@ -68,10 +71,11 @@ class SharedMemory final : public GuestMemory {
   Result<std::span<const std::byte>> view(PageRun run) override {
     if (!process_.alive()) return failed("view");
     if (mapped_.empty()) return std::span<const std::byte>();
-    const off_t hole = ::lseek(file_.get(), offset_of(run.first), SEEK_HOLE);
-    if (hole < offset_of(run.first + run.count)) return std::span<const std::byte>();
-    return std::span<const std::byte>(
-        mapped_.subspan(run.first * kPageSize, run.count * kPageSize));
+    const auto view = mapped_.subspan(run.first * kPageSize, run.count * kPageSize);
+    std::vector<unsigned char> resident(run.count);
+    if (::mincore(view.data(), view.size(), resident.data()) != 0) return failed("mincore");
+    const bool whole = std::ranges::all_of(resident, [](auto page) { return (page & 1U) != 0; });
+    return whole ? std::span<const std::byte>(view) : std::span<const std::byte>();
   }
 
  private:
@@ -80,6 +84,9 @@ class SharedMemory final : public GuestMemory {
     if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) return;
     const std::size_t bytes = pages_ * kPageSize;
     if (::lseek(file_.get(), 0, SEEK_END) < offset_of(pages_)) return;
+    struct stat file {};
+    if (::fstat(file_.get(), &file) != 0) return;
+    if (::geteuid() != 0 && ::geteuid() != file.st_uid) return;
     void* const at = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, file_.get(),
                             static_cast<off_t>(offset_));
     if (at != MAP_FAILED) mapped_ = {static_cast<std::byte*>(at), bytes};

@@ -33,6 +33,8 @@ struct HostMemory {
   std::uint64_t ksm_mapped_pages = 0;
   std::uint64_t ksm_frames = 0;
   std::uint64_t free_bytes = 0;
+  bool ksm_runs = false;
+  std::uint64_t ksm_full_scans = 0;
 
   /// Frames that sharing has saved already.
   std::uint64_t achieved_shared_pages() const {
@@ -71,6 +73,8 @@ struct Vm {
   /// Null until the first scan. Kept when the VM arrives on a host that has not scanned it yet.
   std::shared_ptr<const fingerprinter::Fingerprint> fingerprint;
   std::chrono::milliseconds fingerprint_age{0};
+  std::string tracker{};     ///< How its agent finds changed pages; empty until the first scan.
+  bool is_mergeable = true;  ///< KSM looks at its RAM.
 
   std::shared_ptr<const VmUsage> usage;  ///< What it used lately; null: nothing is known.
 

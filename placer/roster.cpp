@@ -89,6 +89,7 @@ Result<void> Roster::check(const ReportedVm& vm) const {
   TRY(check_text("VM's UUID", vm.uuid));
   TRY(check_text("VM's name", vm.name));
   TRY(check_text("VM's sharing domain", vm.sharing_domain));
+  TRY(check_text("VM's tracker", vm.tracker));
   if (vm.uuid.empty() || vm.name.empty()) {
     return fail(Errc::kInvalid, "a VM without a UUID or a name");
   }
@@ -116,10 +117,14 @@ Roster::Entry Roster::take(const ReportedVm& reported, std::vector<std::string>&
                     reported.sharing_domain + "\" and shares with no other VM");
     return entry;
   }
-  if (reported.fingerprint.empty()) return entry;
+  entry.vm.tracker = reported.tracker;
+  entry.vm.is_mergeable = reported.is_mergeable;
+  if (reported.fingerprint.empty() && reported.fingerprint_delta.empty()) return entry;
 
-  auto parsed = Fingerprint::parse(reported.fingerprint);
+  auto parsed = read_fingerprint(reported);
   if (!parsed) {
+    entry.misses_base = parsed.error().code() == Errc::kInvalid;
+    if (entry.misses_base) return entry;
     notes.push_back("the fingerprint of " + reported.name +
                     " cannot be read: " + parsed.error().message());
     return entry;
@@ -130,6 +135,15 @@ Roster::Entry Roster::take(const ReportedVm& reported, std::vector<std::string>&
   entry.fingerprinted_at =
       clock_.now() - std::clamp(reported.fingerprint_age, std::chrono::milliseconds(0), kAgeMax);
   return entry;
+}
+
+Result<Fingerprint> Roster::read_fingerprint(const ReportedVm& reported) const {
+  if (!reported.fingerprint.empty()) return Fingerprint::parse(reported.fingerprint);
+  const auto base = scanned_.find(VmId{reported.uuid});
+  if (base == scanned_.end() || base->second.sharing_domain != reported.sharing_domain) {
+    return fail(Errc::kInvalid, "there is no fingerprint that this delta could be for");
+  }
+  return base->second.fingerprint->with_delta(reported.fingerprint_delta);
 }
 
 // A VM that has just arrived, or whose agent has restarted, is not scanned yet where it is now, but
@@ -166,6 +180,7 @@ Result<std::vector<std::string>> Roster::report(std::string_view host, const Hos
 
   std::vector<std::string> notes;
   std::map<VmId, Entry> entries;
+  bool wants_whole = false;
   for (const ReportedVm& vm : report.vms) {
     const Result<void> sound = check(vm);
     if (!sound) {
@@ -174,6 +189,7 @@ Result<std::vector<std::string>> Roster::report(std::string_view host, const Hos
     }
     Entry entry = take(vm, notes);
     entry.vm.host = host;
+    wants_whole = wants_whole || entry.misses_base;
     if (!entries.emplace(entry.vm.id, std::move(entry)).second) {
       return fail(Errc::kInvalid,
                   "the report of " + std::string(host) + " has the VM " + vm.uuid + " twice");
@@ -189,6 +205,7 @@ Result<std::vector<std::string>> Roster::report(std::string_view host, const Hos
   }
   speaker->reported_at = clock_.now();
   speaker->has_reported = true;
+  speaker->wants_whole = wants_whole;
   speaker->is_connected = true;
   std::erase_if(scanned_, [&](const auto& known) {
     return clock_.now() - known.second.seen_at > options_.departed_age_max;
@@ -213,6 +230,11 @@ void Roster::note_copies(std::string_view host, std::vector<std::string>& notes)
                       (twice ? ": it must not run twice" : ""));
     }
   }
+}
+
+bool Roster::wants_whole(std::string_view host) const {
+  const auto found = members_.find(host);
+  return found != members_.end() && found->second.wants_whole;
 }
 
 void Roster::lost(std::string_view host) {

@@ -43,6 +43,11 @@ struct ReportedVm {
   std::chrono::milliseconds fingerprint_age{0};
   std::uint64_t network_bytes = 0;
   std::uint64_t disk_bytes = 0;
+
+  /// What makes the fingerprint of the one before, instead of it.
+  std::vector<std::byte> fingerprint_delta{};
+  std::string tracker{};
+  bool is_mergeable = true;
 };
 
 struct HostReport {
@@ -132,6 +137,10 @@ class Roster {
     labels_ = std::move(labels);
   }
 
+  /// Whether the last report had a delta for a fingerprint that is not here. The VM keeps the one
+  /// that is, as old as it is, until its host tells a whole one.
+  bool wants_whole(std::string_view host) const;
+
   /// The connection to a host's agent is gone: the host is down until its next report.
   void lost(std::string_view host);
 
@@ -150,6 +159,7 @@ class Roster {
   struct Entry {
     Vm vm;
     TimePoint fingerprinted_at;
+    bool misses_base = false;
   };
   struct Owner;
   struct Counters {
@@ -173,12 +183,14 @@ class Roster {
     TimePoint reported_at;
     bool has_reported = false;
     bool is_connected = false;
+    bool wants_whole = false;
   };
 
   Result<Member*> member(std::string_view host);
   Result<void> check(const ReportedVm& vm) const;
   Result<void> check_text(std::string_view what, std::string_view text) const;
   Entry take(const ReportedVm& reported, std::vector<std::string>& notes) const;
+  Result<fingerprinter::Fingerprint> read_fingerprint(const ReportedVm& reported) const;
   void remember(Entry& entry);
   bool is_up(const Member& member) const;
   bool is_counted_anew(const Member& member) const;

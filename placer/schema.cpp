@@ -158,7 +158,23 @@ CREATE TABLE usage (
 CREATE INDEX usage_by_age ON usage (at);
 )sql";
 
-constexpr std::array kSchema{kFirst, kPlansOfAllKinds};
+// What KSM made of the predictions; see sharing_history.h.
+constexpr std::string_view kSharingHistory = R"sql(
+CREATE TABLE sharing_history (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  host TEXT NOT NULL,
+  at INTEGER NOT NULL,
+  vms INTEGER NOT NULL,
+  predicted REAL NOT NULL,
+  low REAL NOT NULL,
+  high REAL NOT NULL,
+  achieved INTEGER NOT NULL,
+  full_scans INTEGER NOT NULL
+);
+CREATE INDEX sharing_history_of_a_host ON sharing_history (host, id);
+)sql";
+
+constexpr std::array kSchema{kFirst, kPlansOfAllKinds, kSharingHistory};
 
 }  // namespace
 

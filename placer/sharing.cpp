@@ -12,7 +12,8 @@ using FingerprintsByDomain = std::map<std::string, std::vector<Fingerprint>, std
 FingerprintsByDomain by_domain(VmSpan vms) {
   FingerprintsByDomain fingerprints;
   for (const Vm* vm : vms) {
-    if (vm->fingerprint != nullptr) fingerprints[vm->sharing_domain].push_back(*vm->fingerprint);
+    if (vm->fingerprint != nullptr && vm->is_mergeable)
+      fingerprints[vm->sharing_domain].push_back(*vm->fingerprint);
   }
   return fingerprints;
 }

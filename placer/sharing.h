@@ -20,7 +20,7 @@ using fingerprinter::Estimate;
 using VmSpan = std::span<const Vm* const>;
 
 /// What VMs share when they are on one host and every page with equal content in one domain is
-/// merged. VMs without a fingerprint share nothing.
+/// merged. VMs without a fingerprint, and those that KSM leaves alone, share nothing.
 struct HostSharing {
   std::uint64_t zero = 0;    ///< Zero pages that guests touched.
   std::uint64_t within = 0;  ///< Pages that repeat a page of the same VM.

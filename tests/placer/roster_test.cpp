@@ -72,6 +72,42 @@ class RosterTest : public ::testing::Test {
   Fleet fleet_;
 };
 
+TEST_F(RosterTest, MakesAFingerprintOfItsDelta) {
+  const ReportedVm first = scanned("web1");
+  ReportedVm second = reported("web1");
+  const auto base = fingerprinter::Fingerprint::parse(first.fingerprint).value();
+  const auto next = fingerprint_of({{.pool = "web1", .mib = 3}, {.pool = "more", .mib = 1}});
+  second.fingerprint_delta = next.delta_since(base);
+  ASSERT_FALSE(second.fingerprint_delta.empty());
+  EXPECT_THAT(notes("host1", {first}), IsEmpty());
+  EXPECT_THAT(notes("host1", {second}), IsEmpty());
+
+  EXPECT_FALSE(roster_.wants_whole("host1"));
+  EXPECT_EQ(web1()->fingerprint->version(), next.version());
+  EXPECT_EQ(web1()->fingerprint_age, std::chrono::seconds(0));
+}
+
+TEST_F(RosterTest, ADeltaForAFingerprintThatIsNotHereLeavesTheOldOneOld) {
+  ReportedVm second = reported("web1");
+  const auto base = fingerprint_of({{.pool = "lost", .mib = 4}});
+  const auto next = fingerprint_of({{.pool = "lost", .mib = 3}, {.pool = "more", .mib = 1}});
+  second.fingerprint_delta = next.delta_since(base);
+  EXPECT_THAT(notes("host1", {second}), IsEmpty());
+  EXPECT_TRUE(roster_.wants_whole("host1"));
+  EXPECT_EQ(web1()->fingerprint, nullptr);
+
+  EXPECT_THAT(notes("host1", {scanned("web1")}), IsEmpty());
+  EXPECT_FALSE(roster_.wants_whole("host1"));
+  clock_.advance(std::chrono::seconds(5));
+  EXPECT_THAT(notes("host1", {second}), IsEmpty());
+  EXPECT_TRUE(roster_.wants_whole("host1"));
+  EXPECT_EQ(web1()->fingerprint_age, std::chrono::seconds(12));
+
+  second.fingerprint_delta.resize(9);
+  EXPECT_THAT(notes("host1", {second}), ElementsAre(HasSubstr("cannot be read")));
+  EXPECT_EQ(web1()->fingerprint_age, std::chrono::seconds(12));
+}
+
 TEST_F(RosterTest, DescribesWhatAgentsReported) {
   EXPECT_THAT(notes("host1", {scanned("web1")}), IsEmpty());
   clock_.advance(std::chrono::seconds(5));

@@ -114,7 +114,7 @@ TEST(ReporterTest, SaysWhichGuestsAreHereWithoutReadingThem) {
   fakes::FakeHypervisor hypervisor;
   hypervisor.add(paused_vm());
   SystemClock clock;
-  Reporter reporter(hypervisor, clock, {});
+  Reporter reporter({}, hypervisor, clock);
 
   const auto list = reporter.list();
 
@@ -129,7 +129,7 @@ TEST(ReporterTest, SaysWhyThereIsNoReport) {
   fakes::FakeHypervisor hypervisor;
   hypervisor.fail_next(fakes::HypervisorCall::kVms, Errc::kUnavailable);
   SystemClock clock;
-  Reporter reporter(hypervisor, clock, {});
+  Reporter reporter({}, hypervisor, clock);
 
   EXPECT_EQ(reporter.report({}, Reporter::Effort::kScan).error().code(), Errc::kUnavailable);
 }

@@ -195,19 +195,31 @@ TEST_F(SubcommandsTest, SharingShowsHostsMatrixAndPairs) {
   answer("GET /sharing",
          R"({"hosts":[{"name":"alpha","vms":3,"predicted_shared_mib":230,"low_mib":221,)"
          R"("high_mib":239,"zero_mib":12,"within_mib":8,"between_mib":210,)"
-         R"("achieved_shared_mib":207}],"pairs":[)"
+         R"("achieved_shared_mib":207,"oldest_fingerprint_age_s":31}],"pairs":[)"
          R"({"a":"db1","b":"web1","mib":4,"low_mib":3,"high_mib":5},)"
-         R"({"a":"web1","b":"web3","mib":150,"low_mib":141,"high_mib":159},)"
+         R"({"a":"web1","b":"web3","mib":150,"low_mib":141,"high_mib":159,"age_s":7},)"
          R"({"a":"db1","b":"web3","mib":5,"low_mib":4,"high_mib":6}]})");
 
   const Output output = samepage({"sharing"});
 
   EXPECT_EQ(output.exit_code, 0);
   EXPECT_THAT(output.out, HasSubstr("alpha    3  12 MiB  8.0 MiB  210 MiB    230 MiB  221-239 MiB"
-                                    "   207 MiB          90 %\n"));
+                                    "   207 MiB          90 %     31 s\n"));
   EXPECT_THAT(output.out, HasSubstr("web3    5.0 MiB  150 MiB         \n"));
-  EXPECT_THAT(output.out, HasSubstr("web1  web3  150 MiB  141-159 MiB\n"));
+  EXPECT_THAT(output.out, HasSubstr("web1  web3  150 MiB  141-159 MiB      7 s\n"));
   EXPECT_LT(output.out.find("web1  web3  150"), output.out.find("db1   web3  5.0"));
+}
+
+TEST_F(SubcommandsTest, VmsSaysWhatWouldBeSharedElsewhere) {
+  answer("GET /what-if",
+         R"({"moves":[],"gain_mib":-12.5,"hosts":[{"name":"alpha","before_mib":200,)"
+         R"("after_mib":100,"low_mib":95,"high_mib":105,"oldest_fingerprint_age_s":4}]})");
+
+  const Output output = samepage({"vms", "--what-if", "web 1=beta", "--what-if", "db=alpha"});
+
+  EXPECT_EQ(output.exit_code, 0) << output.err;
+  EXPECT_THAT(output.out, HasSubstr("alpha  200 MiB      100 MiB  95-105 MiB      4 s\n"));
+  EXPECT_THAT(output.err, HasSubstr("-12.5 MiB"));
 }
 
 TEST_F(SubcommandsTest, ScanNamesTheHostsThatFailed) {

@@ -6,6 +6,7 @@
 #include "tools/samepage-placer/api.h"
 #include "tools/samepage-placer/api_json.h"
 #include "tools/samepage-placer/request_body.h"
+#include "tools/samepage-placer/what_if.h"
 
 namespace samepage::control {
 namespace {
@@ -13,6 +14,8 @@ namespace {
 using http::Request;
 using http::Response;
 using nlohmann::json;
+
+constexpr std::size_t kHistoryMax = 1'000;
 
 Response answer(const json& value) {
   return {.body = value.dump(), .stream = {}};
@@ -71,8 +74,27 @@ Result<Response> list_vms(Placer& placer) {
   return answer({{"vms", std::move(vms)}});
 }
 
+Result<Response> sharing_history(Placer& placer, const Request& request) {
+  const auto host = request.query.find("host");
+  const auto ledger = TRY(placer.open_ledger());
+  const auto points = TRY(ledger->sharing().newest(
+      host == request.query.end() ? std::string_view() : host->second, kHistoryMax));
+  json list = json::array();
+  for (const placer::SharingPoint& point : points) list.push_back(to_json(point));
+  return answer({{"points", std::move(list)}});
+}
+
+Result<Response> what_if(Placer& placer, const Request& request) {
+  const auto moves = request.query.find("moves");
+  if (moves == request.query.end()) return fail(Errc::kInvalid, "moves=VM=HOST,... is missing");
+  return answer(TRY(what_if_json(placer.fleet(), moves->second)));
+}
+
 Result<Response> scan(Placer& placer, const Request& request) {
   const Placer::ScanResult result = placer.ask_hosts(Placer::Freshness::kScanned, request.deadline);
+  const auto ledger = TRY(placer.open_ledger());
+  const placer::Fleet fleet = placer.fleet();
+  for (const placer::Host& host : fleet.hosts) TRY(ledger->sharing().note(fleet, host.name));
   json failed = json::array();
   for (const Placer::ScanFailure& failure : result.failed) {
     failed.push_back({{"host", failure.host}, {"message", failure.message}});
@@ -92,6 +114,10 @@ void add_fleet_routes(Placer& placer, std::vector<http::Route>& routes) {
   routes.push_back({"GET", "/api/v1/sharing", [&](const Request&) -> Result<Response> {
                       return answer(sharing_json(placer.fleet()));
                     }});
+  routes.push_back({"GET", "/api/v1/sharing/history",
+                    [&](const Request& request) { return sharing_history(placer, request); }});
+  routes.push_back(
+      {"GET", "/api/v1/what-if", [&](const Request& request) { return what_if(placer, request); }});
   routes.push_back(
       {"POST", "/api/v1/scan", [&](const Request& request) { return scan(placer, request); }});
   routes.push_back({"GET", "/api/v1/version", [](const Request&) -> Result<Response> {

@@ -151,6 +151,16 @@ std::string hotspot_of(const placer::Host& host) {
   return hotspot ? hotspot->why : std::string();
 }
 
+/// Null when a VM has no fingerprint, or there is no VM.
+json oldest_fingerprint_s(const std::vector<const placer::Vm*>& vms) {
+  std::optional<double> oldest;
+  for (const placer::Vm* vm : vms) {
+    if (vm->fingerprint == nullptr) return nullptr;
+    oldest = std::max(oldest.value_or(0), seconds(vm->fingerprint_age));
+  }
+  return oldest ? json(*oldest) : json(nullptr);
+}
+
 json host_sharing_json(const placer::Host& host, const placer::Fleet& fleet) {
   const auto vms = fleet.vms_on(host.name);
   const placer::HostSharing shared = placer::predict_sharing(vms);
@@ -163,6 +173,12 @@ json host_sharing_json(const placer::Host& host, const placer::Fleet& fleet) {
           {"zero_mib", mib(shared.zero)},
           {"within_mib", mib(shared.within)},
           {"between_mib", mib(shared.between.pages)},
+          {"oldest_fingerprint_age_s", oldest_fingerprint_s(vms)},
+          {"report_age_s",
+           null_or(host.report_age.has_value(), host.report_age ? seconds(*host.report_age) : 0.0)},
+          {"ksm_runs", null_or(host.memory.has_value(), host.memory && host.memory->ksm_runs)},
+          {"ksm_full_scans",
+           null_or(host.memory.has_value(), host.memory ? host.memory->ksm_full_scans : 0)},
           {"achieved_shared_mib",
            null_or(host.memory.has_value(),
                    host.memory ? mib(host.memory->achieved_shared_pages()) : 0.0)}};
@@ -212,6 +228,9 @@ json to_json(const placer::Vm& vm, const placer::Fleet& fleet) {
   object["zero_mib"] = null_or(scanned, mib(counts.zero));
   object["duplicate_mib"] = null_or(scanned, mib(counts.duplicate));
   object["unique_mib"] = null_or(scanned, mib(counts.unique));
+  object["unsettled_mib"] = null_or(scanned, mib(counts.unsettled));
+  object["tracker"] = text_or_null(vm.tracker);
+  object["mergeable"] = null_or(scanned, vm.is_mergeable);
   object["fingerprint_age_s"] = null_or(scanned, seconds(vm.fingerprint_age));
   if (const auto alike = placer::most_alike_with(vm, fleet)) {
     const placer::Vm& other = alike->a->id == vm.id ? *alike->b : *alike->a;
@@ -228,6 +247,7 @@ json sharing_json(const placer::Fleet& fleet) {
     pairs.push_back({{"a", pair.a->name},
                      {"b", pair.b->name},
                      {"mib", mib(pair.common.pages)},
+                     {"age_s", seconds(std::max(pair.a->fingerprint_age, pair.b->fingerprint_age))},
                      {"low_mib", mib(pair.common.low)},
                      {"high_mib", mib(pair.common.high)}});
   }
@@ -251,6 +271,17 @@ json to_json(const placer::Plan& plan) {
   object["achieved_shared"] = nullptr;
   object["moves"] = std::move(moves);
   return object;
+}
+
+json to_json(const placer::SharingPoint& point) {
+  return {{"host", point.host},
+          {"at", rfc3339(point.at)},
+          {"vms", point.vms},
+          {"predicted_shared_mib", mib(point.predicted_pages)},
+          {"low_mib", mib(point.low_pages)},
+          {"high_mib", mib(point.high_pages)},
+          {"achieved_shared_mib", mib(point.achieved_pages)},
+          {"ksm_full_scans", point.ksm_full_scans}};
 }
 
 json to_json(const placer::PlanRecord& plan) {

@@ -29,7 +29,10 @@ placer::ReportedVm read_vm(const bus::Vm& vm) {
           .fingerprint = bytes_of(vm.fingerprint()),
           .fingerprint_age = age(vm.fingerprint_age_ms()),
           .network_bytes = vm.network_bytes(),
-          .disk_bytes = vm.disk_bytes()};
+          .disk_bytes = vm.disk_bytes(),
+          .fingerprint_delta = bytes_of(vm.fingerprint_delta()),
+          .tracker = vm.tracker(),
+          .is_mergeable = !vm.not_mergeable()};
 }
 
 }  // namespace
@@ -75,13 +78,20 @@ Result<std::vector<std::string>> FleetState::report(const std::string& host,
                  .distinct_frames = report.memory().distinct_frames(),
                  .ksm_mapped_pages = report.memory().ksm_mapped_pages(),
                  .ksm_frames = report.memory().ksm_frames(),
-                 .free_bytes = report.memory().free_bytes()};
+                 .free_bytes = report.memory().free_bytes(),
+                 .ksm_runs = report.memory().ksm_runs(),
+                 .ksm_full_scans = report.memory().ksm_full_scans()};
   read.clock = age(report.clock_ms());
   read.cpu_stalled = report.cpu_stalled();
   read.memory_stalled = report.memory_stalled();
   read.io_stalled = report.io_stalled();
   const MutexLock lock(mutex_);
   return roster_.report(host, read);
+}
+
+bool FleetState::wants_whole(const std::string& host) const {
+  const MutexLock lock(mutex_);
+  return roster_.wants_whole(host);
 }
 
 void FleetState::lost(const std::string& host) {

@@ -25,6 +25,7 @@ class FleetState {
 
   /// Returns one sentence for each oddity in the report.
   Result<std::vector<std::string>> report(const std::string& host, const bus::HostReport& report);
+  bool wants_whole(const std::string& host) const;
   void lost(const std::string& host);
   void set_domains(const std::set<std::string>& domains);
 

@@ -10,6 +10,7 @@
 #include "placer/journal.h"
 #include "placer/policy_store.h"
 #include "placer/registry.h"
+#include "placer/sharing_history.h"
 #include "placer/usage_store.h"
 
 namespace samepage::control {
@@ -26,6 +27,7 @@ class Ledger {
   placer::Registry& registry() { return registry_; }
   placer::PolicyStore& policies() { return policies_; }
   placer::UsageStore& usage() { return usage_; }
+  placer::SharingHistory& sharing() { return sharing_; }
 
  private:
   Ledger(Database database, const Clock& clock);
@@ -36,6 +38,7 @@ class Ledger {
   placer::Registry registry_;
   placer::PolicyStore policies_;
   placer::UsageStore usage_;
+  placer::SharingHistory sharing_;
 };
 
 }  // namespace samepage::control

@@ -213,8 +213,13 @@ Placer::ScanResult Placer::ask_hosts(Freshness freshness, Deadline deadline) {
 Result<void> Placer::ask_host(const std::string& host, Freshness freshness, Deadline deadline) {
   bus::Envelope envelope;
   envelope.mutable_report_now()->set_at_once(freshness == Freshness::kStates);
-  const auto reply = TRY(bus_->request(host, std::move(envelope), deadline));
+  const auto reply = TRY(bus_->request(host, envelope, deadline));
   TRY(fleet_.report(host, reply.host_report()));
+  if (!fleet_.wants_whole(host)) return {};
+  envelope.mutable_report_now()->set_at_once(true);
+  envelope.mutable_report_now()->set_whole(true);
+  const auto whole = TRY(bus_->request(host, std::move(envelope), deadline));
+  TRY(fleet_.report(host, whole.host_report()));
   return {};
 }
 
@@ -288,6 +293,10 @@ void Placer::take_report(const std::string& host, const bus::HostReport& report)
     log_warning("report refused host={} why=\"{}\"", host, notes.error().message());
     return;
   }
+  if (fleet_.wants_whole(host)) ask_whole(host);
+  if (const auto kept = ledger_->sharing().note(fleet_.fleet(), host); !kept) {
+    log_warning("sharing not kept host={} why=\"{}\"", host, kept.error().message());
+  }
   for (const std::string& note : *notes) log_warning("report odd host={} what=\"{}\"", host, note);
   if (const auto kept = keep_usage(); !kept) {
     log_warning("usage not kept why=\"{}\"", kept.error().message());
@@ -295,6 +304,16 @@ void Placer::take_report(const std::string& host, const bus::HostReport& report)
   if (const auto noted = runner_->note_sharing(*ledger_); !noted) {
     log_warning("achieved sharing not kept why=\"{}\"", noted.error().message());
   }
+}
+
+// A greeting makes an agent tell everything; its answer is a report like any other.
+void Placer::ask_whole(const std::string& host) {
+  bus::Envelope envelope;
+  auto greeting = welcome(host, *ledger_);
+  if (!greeting) return log_warning("fingerprints not asked for host={}", host);
+  *envelope.mutable_welcome() = *std::move(greeting);
+  log_info("fingerprints asked for host={} why=\"a delta for one that is not here\"", host);
+  if (!bus_->send(host, std::move(envelope))) log_debug("welcome left out host={}", host);
 }
 
 Result<void> Placer::make_domains(const std::string& host, const bus::HostReport& report) {

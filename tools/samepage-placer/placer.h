@@ -108,6 +108,7 @@ class Placer {
   void take_report(const std::string& host, const bus::HostReport& report);
   void send_ring(const std::string& host);
   void send_ring_to_all();
+  void ask_whole(const std::string& host);
   Result<void> make_domains(const std::string& host, const bus::HostReport& report);
 
   const Options options_;

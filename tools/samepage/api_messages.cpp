@@ -77,6 +77,7 @@ Vm read_vm(const json& vm) {
             .unique_mib = number(vm, "unique_mib"),
             .fingerprint_age_s = number(vm, "fingerprint_age_s"),
             .sharing_domain = text(vm, "sharing_domain"),
+            .tracker = text(vm, "tracker"),
             .shares_with = {},
             .shares_mib = {}};
   const auto most = vm.find("shares_most_with");
@@ -115,7 +116,30 @@ HostSharing read_host_sharing(const json& host) {
           .zero_mib = number(host, "zero_mib"),
           .within_mib = number(host, "within_mib"),
           .between_mib = number(host, "between_mib"),
-          .achieved_mib = number(host, "achieved_shared_mib")};
+          .achieved_mib = number(host, "achieved_shared_mib"),
+          .fingerprint_age_s = number(host, "oldest_fingerprint_age_s"),
+          .ksm_full_scans = number(host, "ksm_full_scans"),
+          .ksm_runs = host.contains("ksm_runs") && host.at("ksm_runs") == true};
+}
+
+SharingPoint read_point(const json& point) {
+  return {.host = point.at("host").get<std::string>(),
+          .at = point.at("at").get<std::string>(),
+          .vms = number(point, "vms"),
+          .predicted_mib = number(point, "predicted_shared_mib"),
+          .low_mib = number(point, "low_mib"),
+          .high_mib = number(point, "high_mib"),
+          .achieved_mib = number(point, "achieved_shared_mib"),
+          .ksm_full_scans = number(point, "ksm_full_scans")};
+}
+
+WhatIf::Host read_what_if_host(const json& host) {
+  return {.name = host.at("name").get<std::string>(),
+          .before_mib = number(host, "before_mib"),
+          .after_mib = number(host, "after_mib"),
+          .low_mib = number(host, "low_mib"),
+          .high_mib = number(host, "high_mib"),
+          .age_s = number(host, "oldest_fingerprint_age_s")};
 }
 
 PairSharing read_pair(const json& pair) {
@@ -123,7 +147,8 @@ PairSharing read_pair(const json& pair) {
           .b = pair.at("b").get<std::string>(),
           .mib = number(pair, "mib"),
           .low_mib = number(pair, "low_mib"),
-          .high_mib = number(pair, "high_mib")};
+          .high_mib = number(pair, "high_mib"),
+          .age_s = number(pair, "age_s")};
 }
 
 Move read_move(const json& move) {
@@ -263,6 +288,18 @@ Result<Sharing> parse_sharing(std::string_view json_text) {
   return parse(json_text, [](const json& body) {
     return Sharing{.hosts = list<HostSharing>(body, "hosts", read_host_sharing),
                    .pairs = list<PairSharing>(body, "pairs", read_pair)};
+  });
+}
+
+Result<std::vector<SharingPoint>> parse_sharing_history(std::string_view json_text) {
+  return parse(json_text,
+               [](const json& body) { return list<SharingPoint>(body, "points", read_point); });
+}
+
+Result<WhatIf> parse_what_if(std::string_view json_text) {
+  return parse(json_text, [](const json& body) {
+    return WhatIf{.hosts = list<WhatIf::Host>(body, "hosts", read_what_if_host),
+                  .gain_mib = number(body, "gain_mib")};
   });
 }
 

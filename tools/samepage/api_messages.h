@@ -48,6 +48,7 @@ struct Vm {
   std::optional<double> memory_mib, present_mib, zero_mib, duplicate_mib, unique_mib,
       fingerprint_age_s;
   std::string sharing_domain;
+  std::string tracker;      ///< How its agent finds changed pages; empty until the first scan.
   std::string shares_with;  ///< The VM it shares most with; empty when there is none.
   std::optional<double> shares_mib;
 };
@@ -83,17 +84,35 @@ std::string disk_object(const NewDisk& disk);
 struct HostSharing {
   std::string name;
   std::optional<double> vms, predicted_mib, low_mib, high_mib, zero_mib, within_mib, between_mib,
-      achieved_mib;
+      achieved_mib, fingerprint_age_s, ksm_full_scans;
+  bool ksm_runs = false;
 };
 struct PairSharing {
   std::string a, b;
-  std::optional<double> mib, low_mib, high_mib;
+  std::optional<double> mib, low_mib, high_mib, age_s;
 };
 struct Sharing {
   std::vector<HostSharing> hosts;
   std::vector<PairSharing> pairs;
 };
 Result<Sharing> parse_sharing(std::string_view json);
+
+/// A moment of a host on which KSM ran.
+struct SharingPoint {
+  std::string host, at;
+  std::optional<double> vms, predicted_mib, low_mib, high_mib, achieved_mib, ksm_full_scans;
+};
+Result<std::vector<SharingPoint>> parse_sharing_history(std::string_view json);
+
+struct WhatIf {
+  struct Host {
+    std::string name;
+    std::optional<double> before_mib, after_mib, low_mib, high_mib, age_s;
+  };
+  std::vector<Host> hosts;
+  std::optional<double> gain_mib;
+};
+Result<WhatIf> parse_what_if(std::string_view json);
 
 struct Move {
   std::string vm, uuid, source, target, reason;

@@ -15,10 +15,8 @@
 #include <fcntl.h>
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
-#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <sys/ioctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,6 +24,7 @@
 #include "core/curve_keys.h"
 #include "core/fd.h"
 #include "core/handle.h"
+#include "fingerprinter/change_tracker.h"
 
 namespace samepage::cli {
 namespace {
@@ -188,20 +187,19 @@ Check check_pagemap_scan() {
           .mend = known ? "" : "scans cost more CPU time; Linux 6.7 brings it"};
 }
 
-Check check_userfaultfd() {
-  constexpr std::uint64_t kWriteProtectAsync = std::uint64_t{1} << 15U;
-  constexpr unsigned kUserModeOnly = 1;
-  const Fd fault(
-      static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | kUserModeOnly)));
-  uffdio_api api{};
-  api.api = UFFD_API;
-  api.features = kWriteProtectAsync;
-  const bool known = fault && ::ioctl(fault.get(), UFFDIO_API, &api) == 0;
-  return {.name = "userfaultfd",
-          .verdict = known ? Verdict::kOk : Verdict::kWarn,
-          .found = known ? "asynchronous write protection is available"
-                         : "no asynchronous write protection",
-          .mend = known ? "" : "rescans read all of a guest's memory; Linux 6.7 brings it"};
+Check check_tracker() {
+  const std::string others = fingerprinter::kernel_tracks_soft_dirty() ? "soft-dirty" : "rotation";
+  if (!fingerprinter::kernel_tracks_written_pages()) {
+    return {.name = "tracker",
+            .verdict = Verdict::kWarn,
+            .found = others + " for every guest",
+            .mend = "rescans read much of a guest's memory again; Linux 6.7 brings written-pages"};
+  }
+  return {.name = "tracker",
+          .verdict = Verdict::kOk,
+          .found = "written-pages for guests started with libsamepage-preload.so, " + others +
+                   " for others",
+          .mend = {}};
 }
 
 Check check_agent_key(const std::string& path) {
@@ -260,7 +258,7 @@ std::vector<Check> check_hypervisor(const HostPlaces& places) {
 
 std::vector<Check> check_kernel(const HostPlaces& places) {
   return {check_ksm(places.ksm_folder), check_pagemap(), check_page_flags(places.page_flags),
-          check_pagemap_scan(), check_userfaultfd()};
+          check_pagemap_scan(), check_tracker()};
 }
 
 std::vector<Check> check_keys(const HostPlaces& places) {

@@ -29,7 +29,7 @@ struct HostPlaces {
 /// "libvirt", "qemu", "kvm".
 std::vector<Check> check_hypervisor(const HostPlaces& places);
 
-/// "ksm", "pagemap", "kpageflags", "pagemap_scan", "userfaultfd".
+/// "ksm", "pagemap", "kpageflags", "pagemap_scan", "tracker".
 std::vector<Check> check_kernel(const HostPlaces& places);
 
 /// "agent_key", "placer_key".

@@ -51,6 +51,10 @@ std::string show_age(std::optional<double> seconds) {
   return fmt::format("{:.0f} d", *seconds / 86'400);
 }
 
+std::string show_percent_change(double ratio) {
+  return fmt::format("{:+.1f} %", 100 * ratio);
+}
+
 std::string show_share(std::optional<double> part, std::optional<double> whole) {
   return part && whole && *whole > 0 ? fmt::format("{:.0f} %", *part / *whole * 100) : "-";
 }

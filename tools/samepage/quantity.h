@@ -29,4 +29,7 @@ std::string show_age(std::optional<double> seconds);
 /// "87 %" of `whole`; "-" when the whole is nothing.
 std::string show_share(std::optional<double> part, std::optional<double> whole);
 
+/// "+2.4 %", "-0.3 %" of a ratio.
+std::string show_percent_change(double ratio);
+
 }  // namespace samepage::cli

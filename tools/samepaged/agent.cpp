@@ -63,7 +63,10 @@ Agent::Agent(const Options& options, const Libvirt& libvirt, const Clock& clock)
       hypervisor_(libvirt.hypervisor),
       vms_(libvirt.vms),
       clock_(clock),
-      reporter_(libvirt.hypervisor, clock, pressure_folder(options.pressure_dir)) {
+      reporter_({.watches = {.cpu_share = options.scan_cpu},
+                 .observes_ksm = options.ksm != "off",
+                 .pressure_folder = pressure_folder(options.pressure_dir)},
+                libvirt.hypervisor, clock) {
   add_report_requests();
   add_migration_requests();
   add_store_requests();
@@ -77,6 +80,10 @@ Result<std::unique_ptr<Agent>> Agent::create(const Options& options, const Libvi
   agent->desk_ = std::make_unique<TaskQueue>("desk", kTasksMax);
   agent->scanner_ = std::make_unique<TaskQueue>("scanner", kTasksMax);
   for (auto& queue : agent->disk_queues_) queue = std::make_unique<TaskQueue>("disk", kTasksMax);
+  if (options.ksm == "manage") {
+    agent->ksm_ = TRY(KsmDriver::create(
+        {.cpu_share = options.ksm_cpu, .saved_file = options.run_dir + "/ksm.saved"}));
+  }
   agent->make_migrations();
   TRY(agent->make_store());
   TRY(agent->make_disks());
@@ -95,6 +102,7 @@ void Agent::make_migrations() {
   migrations.checkpoints.folder = options_.checkpoint_dir;
   migrations.checkpoints.bytes_max = options_.checkpoint_mib << 20U;
   migrations.images.store.folder = options_.store_dir;
+  migrations.hands_off = [this](const VmId& vm) { return reporter_.watches().hold(vm); };
   Migrations::Notices notices;
   notices.update = [this](const bus::MigrationUpdate& update) {
     bus::Envelope envelope;
@@ -198,6 +206,7 @@ Agent::~Agent() {
   }
   if (boots_ != nullptr) boots_->stop();
   if (desk_) desk_->stop();
+  reporter_.watches().stop();
   if (scanner_) scanner_->stop();
   for (const auto& queue : disk_queues_) {
     if (queue) queue->stop();
@@ -245,6 +254,7 @@ Result<void> Agent::say_hello() {
   hello.set_link_bytes_per_s(options_.link_mbit * kBytesPerMbit);
   const auto reply = TRY(bus_->request(std::move(envelope), clock_.now() + kHelloAnswerMax));
   take_welcome(reply.welcome());
+  reporter_.send_whole();
   log_info("placer greeted host={} report_interval_ms={}", reply.welcome().host(),
            reply.welcome().report_interval_ms());
   report_soon(Effort::kScan);
@@ -300,12 +310,14 @@ void Agent::add_report_requests() {
   using Body = bus::Envelope::BodyCase;
   requests_.add(Body::kWelcome, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
     take_welcome(request.welcome());
+    reporter_.send_whole();
     report_soon(Effort::kScan);
     return done();
   });
   requests_.add(
       Body::kReportNow,
       [this](const bus::Envelope& request) {
+        if (request.report_now().whole()) reporter_.send_whole();
         return answer_report(request.report_now().at_once() ? Effort::kAtOnce : Effort::kScan);
       },
       RequestTable::Queue::kScanner);
@@ -423,6 +435,10 @@ Result<bus::Envelope> Agent::answer_report(Effort effort) {
   }
   bus::Envelope reply;
   *reply.mutable_host_report() = TRY(reporter_.report(domains, effort));
+  if (ksm_ && effort == Effort::kScan) {
+    const auto followed = ksm_->follow(reporter_.ksm_news());
+    if (!followed) log_warning("ksm not paced why=\"{}\"", followed.error().message());
+  }
   return reply;
 }
 

@@ -15,6 +15,7 @@
 #include "tools/samepaged/boots.h"
 #include "tools/samepaged/disks.h"
 #include "tools/samepaged/host_store.h"
+#include "tools/samepaged/ksm_driver.h"
 #include "tools/samepaged/migrations.h"
 #include "tools/samepaged/options.h"
 #include "tools/samepaged/reporter.h"
@@ -85,7 +86,8 @@ class Agent {
   Domains domains_ GUARDED_BY(mutex_);
   std::chrono::milliseconds report_interval_ GUARDED_BY(mutex_){60'000};
 
-  Reporter reporter_;  // The scanner's alone, but for list().
+  Reporter reporter_;               // The scanner's alone, but for list().
+  std::unique_ptr<KsmDriver> ksm_;  // The scanner's alone; empty unless KSM is managed.
   std::array<std::atomic<bool>, 2>
       report_posted_{};  // By effort: one waits, others would repeat it.
   std::unique_ptr<BusClient> bus_;

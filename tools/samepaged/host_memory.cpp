@@ -21,6 +21,12 @@ std::uint64_t available_bytes() {
   return 0;
 }
 
+std::uint64_t read_ksm(const char* file) {
+  std::uint64_t value = 0;
+  std::ifstream(std::string("/sys/kernel/mm/ksm/") + file) >> value;
+  return value;
+}
+
 }  // namespace
 
 void put_host_memory(const std::vector<VmInfo>& vms, bus::HostMemory& memory) {
@@ -34,6 +40,11 @@ void put_host_memory(const std::vector<VmInfo>& vms, bus::HostMemory& memory) {
   memory.set_distinct_frames(frames->distinct_frames);
   memory.set_ksm_mapped_pages(frames->ksm_mapped_pages);
   memory.set_ksm_frames(frames->ksm_frames);
+}
+
+void put_ksm(bus::HostMemory& memory) {
+  memory.set_ksm_runs(read_ksm("run") == 1);
+  memory.set_ksm_full_scans(read_ksm("full_scans"));
 }
 
 }  // namespace samepage::agent

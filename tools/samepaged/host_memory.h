@@ -11,4 +11,7 @@ namespace samepage::agent {
 /// be counted (no right to see frames, say) is logged and left at zero.
 void put_host_memory(const std::vector<VmInfo>& vms, bus::HostMemory& memory);
 
+/// Whether KSM runs, and how often it has been through all memory.
+void put_ksm(bus::HostMemory& memory);
+
 }  // namespace samepage::agent

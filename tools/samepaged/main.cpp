@@ -35,6 +35,19 @@ void add_flags(CLI::App& flags, Options& options) {
   flags.add_option("--pressure", options.pressure_dir,
                    "The folder of the guests' pressure files (PSI), or `none`; found when it is "
                    "left out");
+  flags
+      .add_option("--scan-cpu", options.scan_cpu,
+                  "Of the host's CPU time, how many cores' worth scans may take")
+      ->check(CLI::Range(0.01, 64.0));
+  flags
+      .add_option("--ksm", options.ksm,
+                  "manage: set how fast the kernel merges equal pages; observe: report what it "
+                  "does; off: neither")
+      ->check(CLI::IsMember({"manage", "observe", "off"}));
+  flags
+      .add_option("--ksm-cpu", options.ksm_cpu,
+                  "Of one core, what the kernel's merging may take when it is managed")
+      ->check(CLI::Range(0.01, 0.9));
   flags.add_option("--libvirt", options.libvirt_uri, "The hypervisor's URI");
   flags.add_option("--libvirt-socket", options.libvirt_socket, "libvirt's UNIX socket");
   flags.add_option(

@@ -161,6 +161,7 @@ Result<bus::TargetReady> Migrations::prepare(const bus::PrepareTarget& request,
   TRY(check_room(request.session(), VmId{request.vm_uuid()}));
   auto session = std::make_shared<Session>();
   session->vm = VmId{request.vm_uuid()};
+  if (options_.hands_off) session->untouched = options_.hands_off(session->vm);
   migrator::TargetOptions options;
   options.session = request.session();
   options.secret = secret;
@@ -193,6 +194,7 @@ Result<void> Migrations::start(const bus::StartMigration& request, const Sharing
   session->domain = domain;
   session->figures.set_session(request.session());
   session->figures.set_goes_on(true);
+  if (options_.hands_off) session->untouched = options_.hands_off(session->vm);
   migrator::SourceOptions options;
   options.session = request.session();
   options.secret = secret;
@@ -323,6 +325,7 @@ void Migrations::run_source(const std::string& name, Session& session) {
     const MutexLock lock(mutex_);
     if (outcomes_.size() >= options_.outcomes_max) outcomes_.pop_front();
     outcomes_.push_back(message);
+    session.untouched.reset();
     session.ended = true;
   }
   ended_.notify_all();
@@ -338,6 +341,7 @@ void Migrations::run_target(const std::string& name, Session& session) {
   if (is_home) checkpoints_.drop(session.vm);
   {
     const MutexLock lock(mutex_);
+    session.untouched.reset();
     session.ended = true;
   }
   ended_.notify_all();

@@ -38,6 +38,10 @@ class Migrations {
     std::chrono::milliseconds leave_max{5'000};
     pagecache::CheckpointStore::Options checkpoints;  ///< Of guests that leave.
     pagecache::ImagePages::Options images;
+
+    /// Called before a VM leaves or arrives: until the result is destroyed, which is when the
+    /// session has ended, nothing looks at its memory. Empty: nothing does anyway.
+    std::function<std::shared_ptr<void>(const VmId&)> hands_off;
   };
 
   /// Told from the migrations' own threads: progress and, once each, the end.
@@ -82,6 +86,7 @@ class Migrations {
     std::unique_ptr<migrator::SourceMigration> source;  // One of the two.
     std::unique_ptr<migrator::TargetMigration> target;
     bus::MigrationOutcome figures;  // A source's, so far.
+    std::shared_ptr<void> untouched;
     bool ended = false;
     std::jthread thread;
   };

@@ -32,6 +32,9 @@ struct Options {
   std::string nbdkit_plugin;
   std::string checkpoint_dir = "/var/lib/samepage/checkpoints";
   std::uint64_t checkpoint_mib = 4096;
+  double scan_cpu = 0.5;
+  std::string ksm = "observe";
+  double ksm_cpu = 0.2;
   bool init = false;
 };
 

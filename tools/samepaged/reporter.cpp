@@ -1,12 +1,10 @@
 #include "tools/samepaged/reporter.h"
 
 #include <algorithm>
-#include <utility>
+#include <chrono>
+#include <vector>
 
-#include "core/log.h"
-#include "fingerprinter/fingerprint.h"
-#include "fingerprinter/guest_memory.h"
-#include "fingerprinter/page_scanner.h"
+#include "fingerprinter/overlap.h"
 #include "tools/samepaged/host_memory.h"
 #include "tools/samepaged/host_pressure.h"
 
@@ -37,65 +35,75 @@ void describe(const VmInfo& vm, bus::Vm& message) {
   message.set_disk_bytes(vm.disk_bytes);
 }
 
-Result<std::vector<std::byte>> fingerprint(const VmInfo& vm, HashSeed seed) {
-  const auto memory = TRY(fingerprinter::open_guest_memory(vm));
-  const auto scan = TRY(fingerprinter::scan(*memory, seed));
-  return fingerprinter::Fingerprint::of(scan).serialize();
-}
-
 }  // namespace
 
 Result<bus::HostReport> Reporter::report(const Domains& domains, Effort effort) {
   const auto started = clock_.now();
   const auto vms = TRY(hypervisor_.vms());
   bus::HostReport report;
-  for (const VmInfo& vm : vms) {
-    if (effort == Effort::kScan) rescan(vm, domains);
-    bus::Vm& message = *report.add_vms();
-    describe(vm, message);
-    const auto found = scanned_.find(vm.id);
-    if (found == scanned_.end()) continue;
-    const std::vector<std::byte>& bytes = found->second.fingerprint;
-    message.set_fingerprint(bytes.data(), bytes.size());
-    const auto age =
-        std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - found->second.at);
-    message.set_fingerprint_age_ms(static_cast<std::uint64_t>(age.count()));
-  }
-  std::erase_if(scanned_, [&](const auto& entry) {
+  if (send_whole_.exchange(false)) told_.clear();
+  std::erase_if(told_, [&](const auto& entry) {
     return std::none_of(vms.begin(), vms.end(),
                         [&](const VmInfo& vm) { return vm.id == entry.first; });
   });
   if (effort == Effort::kScan) {
+    watches_.rescan(vms, domains);
     put_host_memory(vms, memory_);
-    put_pressure(pressure_folder_, report);
+    if (options_.observes_ksm) put_ksm(memory_);
+    note_news(vms);
+    put_pressure(options_.pressure_folder, report);
     // Of the moment when libvirt was asked: what the counters stand for.
     const auto uptime =
         std::chrono::duration_cast<std::chrono::milliseconds>(started.time_since_epoch());
     report.set_clock_ms(static_cast<std::uint64_t>(std::max<std::int64_t>(uptime.count(), 1)));
+  }
+  for (const VmInfo& vm : vms) {
+    bus::Vm& message = *report.add_vms();
+    describe(vm, message);
+    if (const auto known = watches_.known(vm.id)) put_fingerprint(vm.id, *known, message);
   }
   *report.mutable_memory() = memory_;
   report.set_scan_seconds(std::chrono::duration<double>(clock_.now() - started).count());
   return report;
 }
 
+void Reporter::note_news(std::span<const VmInfo> vms) {
+  std::map<std::string, std::vector<fingerprinter::Fingerprint>> by_domain;
+  news_ = {};
+  for (const VmInfo& vm : vms) {
+    const auto known = watches_.known(vm.id);
+    if (!known || !known->is_mergeable) continue;
+    news_.mergeable_pages += known->fingerprint.counts().present();
+    by_domain[vm.sharing_domain].push_back(known->fingerprint);
+  }
+  for (const auto& [domain, fingerprints] : by_domain) {
+    const double expected = fingerprinter::sharing(fingerprints).total().pages;
+    news_.expected_pages += static_cast<std::uint64_t>(expected);
+  }
+  news_.achieved_pages = memory_.ksm_mapped_pages() - memory_.ksm_frames();
+}
+
+void Reporter::put_fingerprint(const VmId& vm, const GuestWatches::Known& known, bus::Vm& message) {
+  const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - known.at);
+  message.set_fingerprint_age_ms(static_cast<std::uint64_t>(age.count()));
+  message.set_tracker(known.tracker);
+  message.set_not_mergeable(!known.is_mergeable);
+  const auto told = told_.find(vm);
+  if (told != told_.end()) {
+    const std::vector<std::byte> delta = known.fingerprint.delta_since(told->second);
+    message.set_fingerprint_delta(delta.data(), delta.size());
+  }
+  if (message.fingerprint_delta().empty()) {
+    const std::vector<std::byte> whole = known.fingerprint.serialize();
+    message.set_fingerprint(whole.data(), whole.size());
+  }
+  told_.insert_or_assign(vm, known.fingerprint);
+}
+
 Result<bus::VmList> Reporter::list() {
   bus::VmList list;
   for (const VmInfo& vm : TRY(hypervisor_.vms())) describe(vm, *list.add_vms());
   return list;
-}
-
-void Reporter::rescan(const VmInfo& vm, const Domains& domains) {
-  const auto domain = domains.find(vm.sharing_domain);
-  if (domain == domains.end()) {
-    scanned_.erase(vm.id);
-    return;
-  }
-  auto fresh = fingerprint(vm, domain->second.seed);
-  if (fresh) {
-    scanned_[vm.id] = {.fingerprint = *std::move(fresh), .at = clock_.now()};
-  } else {
-    log_warning("scan failed vm={} why=\"{}\"", vm.name, fresh.error().message());
-  }
 }
 
 }  // namespace samepage::agent

@@ -49,6 +49,7 @@ class GuestSpec:
     nic: bool = False  # a card on the host's guest network; debian: with Guest.address
     disk_xml: str = ""  # debian only: libvirt's <disk> for /dev/vda instead of an overlay
     kernel_options: str = ""  # added to the kernel command line
+    preload: str = ""  # a library that QEMU is started with: by its path
     multifd_zstd: bool = False  # QEMU's parallel migrations compress; libvirt 9.0 cannot ask for it
 
     def __post_init__(self) -> None:
@@ -163,8 +164,8 @@ def _nic_xml(identity: uuid.UUID) -> str:
 
 
 def _qemu_options(spec: GuestSpec) -> str:
-    if not spec.multifd_zstd:
-        return ""
-    options = ("-global", "migration.multifd-compression=zstd")
+    options = ("-global", "migration.multifd-compression=zstd") if spec.multifd_zstd else ()
     words = "".join(f"<qemu:arg value='{option}'/>" for option in options)
-    return f"<qemu:commandline>{words}</qemu:commandline>"
+    if spec.preload:
+        words += f"<qemu:env name='LD_PRELOAD' value='{escape(spec.preload)}'/>"
+    return f"<qemu:commandline>{words}</qemu:commandline>" if words else ""
