@@ -14,7 +14,7 @@ namespace samepage::migrator {
 /// Threads: every method may be called from any thread.
 class BatchPace {
  public:
-  static constexpr std::size_t kBytesMin = 64U << 10U;
+  static constexpr std::size_t kBytesMin = 256U << 10U;
   static constexpr std::chrono::duration<double> kBatchTime{0.005};
 
   /// A batch for so many bytes of the stream took so many on the wire. `bytes_per_second`: the

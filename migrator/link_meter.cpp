@@ -31,10 +31,10 @@ void LinkMeter::acknowledged(Time now) {
     round_trip_ = way;
     round_trip_known_ = true;
   }
-  std::chrono::duration<double> busy = now - std::max(arrived.at, last_arrival_);
-  if (arrived.alone) busy -= round_trip_;
+  const std::chrono::duration<double> busy = now - std::max(arrived.at, last_arrival_);
   last_arrival_ = now;
-  if (arrived.bytes < kTellingBytes || busy.count() <= 0) return;
+  // What was under way alone took its time to arrive and to be answered for, not to be carried.
+  if (arrived.alone || arrived.bytes < kTellingBytes) return;
   bytes_ += static_cast<double>(arrived.bytes);
   busy_seconds_ += busy.count();
   if (busy_seconds_ < kMemorySeconds) return;

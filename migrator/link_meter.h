@@ -15,16 +15,18 @@ class LinkMeter {
  public:
   using Time = std::chrono::steady_clock::time_point;
 
-  /// Until the rate is known, and at least.
-  static constexpr std::size_t kWindowFirst = 1U << 20U;
-  static constexpr std::size_t kWindowMin = 256U << 10U;
+  /// Until the rate is known, and at least: less would leave the link idle on a busy machine, and
+  /// make it look slow.
+  static constexpr std::size_t kWindowFirst = 4U << 20U;
+  static constexpr std::size_t kWindowMin = 1U << 20U;
 
   void sent(std::size_t bytes, Time now);
 
   /// The oldest that was sent has arrived.
   void acknowledged(Time now);
 
-  /// Of the way while it was busy with batches large enough to tell; 0: not known yet.
+  /// Of the way while several batches were under way that are large enough to tell; 0: not known
+  /// yet.
   double bytes_per_second() const;
 
   /// The shortest time from sending to acknowledgement that was seen.

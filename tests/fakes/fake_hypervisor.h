@@ -157,7 +157,8 @@ class FakeHypervisor final : public Hypervisor {
   }
 
   Result<void> set_downtime_max(const VmId& vm, std::chrono::milliseconds /*max*/) override {
-    return find(vm);
+    TRY(find(vm));
+    return {};
   }
 
   Result<void> cancel_migration(const VmId& vm) override {

@@ -80,7 +80,7 @@ TEST(BatchPaceTest, SizesBatchesByWhatTheyTakeTheLink) {
   };
   EXPECT_EQ(size_at(0, 500'000), kBatchStreamBytesMax);
   EXPECT_EQ(size_at(1e6, 1'000'000), BatchPace::kBytesMin);
-  EXPECT_NEAR(static_cast<double>(size_at(25e6, 500'000)), 250'000, 1000);
+  EXPECT_NEAR(static_cast<double>(size_at(25e6, 200'000)), 625'000, 1000);
   EXPECT_EQ(size_at(25e6, 10'000), kBatchStreamBytesMax);
 }
 
