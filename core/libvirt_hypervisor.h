@@ -46,6 +46,7 @@ class LibvirtHypervisor final : public Hypervisor {
   Result<void> check_migratable(const VmId& vm) override;
   Result<MigrationProgress> migration_progress(const VmId& vm) override;
   Result<void> cancel_migration(const VmId& vm) override;
+  Result<void> start_postcopy(const VmId& vm) override;
   Result<void> resume(const VmId& vm) override;
   Result<void> discard_paused(const VmId& vm) override;
   Result<void> observe(std::function<void(const VmEvent&)> on_event) override;

@@ -27,6 +27,9 @@ struct SourceOptions {
   std::chrono::milliseconds stop_max{10'000};  ///< libvirt may take so long to cancel; then we cut.
   std::chrono::milliseconds answer_max{30'000};  ///< For the target to run or to discard.
   std::chrono::milliseconds report_every{250};
+  MigrateMode mode{};
+  std::chrono::milliseconds switch_look{20};  ///< Between two looks whether to switch to post-copy.
+  std::chrono::milliseconds switch_max{5'000};  ///< For the news of the switch, once it must come.
 };
 
 struct SourceProgress {

@@ -87,12 +87,14 @@ Result<PlanId> Journal::propose(const Plan& plan) {
 Result<void> Journal::insert_moves(PlanId id, const Plan& plan) {
   Statement insert = TRY(database_.prepare(
       "INSERT INTO moves (plan, position, vm, name, sharing_domain, source, target, paused, reason,"
-      " gain, cost, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'planned')"));
+      " gain, cost, streams, postcopy, state)"
+      " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'planned')"));
   std::int64_t position = 0;
   for (const PlannedMove& move : plan.moves) {
     TRY(insert.bind({id.value, position++, move.vm.uuid, move.name, move.sharing_domain,
                      move.source, move.target, std::int64_t{move.paused}, move.reason,
-                     move.gain_pages, stored(move.cost_pages)}));
+                     move.gain_pages, stored(move.cost_pages), std::int64_t{move.mode.streams},
+                     std::int64_t{move.mode.postcopy}}));
     TRY(insert.run());
   }
   return {};
@@ -150,7 +152,9 @@ Result<std::vector<MoveRecord>> Journal::moves(PlanId id) {
   Statement row = TRY(database_.prepare(
       "SELECT m.vm, m.name, m.sharing_domain, m.source, m.target, m.reason, m.gain, m.cost,"
       " m.state, m.error, s.session, s.attempt, s.stream_bytes, s.wire_bytes, s.page_refs,"
-      " s.page_literals, s.zero_pages, s.pages_resent, s.downtime_us, s.total_us, m.paused"
+      " s.page_literals, s.zero_pages, s.pages_resent, s.downtime_us, s.total_us, m.paused, "
+      "m.streams,"
+      " m.postcopy"
       " FROM moves m LEFT JOIN sessions s ON s.plan = m.plan AND s.position = m.position"
       " AND s.attempt = (SELECT max(attempt) FROM sessions t WHERE t.plan = m.plan"
       " AND t.position = m.position) WHERE m.plan = ? ORDER BY m.position"));
@@ -163,6 +167,8 @@ Result<std::vector<MoveRecord>> Journal::moves(PlanId id) {
                                .source = row.text(3),
                                .target = row.text(4),
                                .paused = row.integer(20) != 0,
+                               .mode = {.streams = static_cast<unsigned>(row.integer(21)),
+                                        .postcopy = row.integer(22) != 0},
                                .reason = row.text(5),
                                .gain_pages = row.integer(6),
                                .cost_pages = figure(row, 7)},

@@ -100,7 +100,12 @@ CREATE TABLE domains (
 ) WITHOUT ROWID;
 )sql";
 
-constexpr std::array kSchema{kFirst};
+constexpr std::string_view kMoveModes = R"sql(
+ALTER TABLE moves ADD COLUMN streams INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE moves ADD COLUMN postcopy INTEGER NOT NULL DEFAULT 0;
+)sql";
+
+constexpr std::array kSchema{kFirst, kMoveModes};
 
 }  // namespace
 

@@ -74,6 +74,8 @@ json move_json(std::size_t index, const placer::MoveRecord& record) {
   move["target"] = record.move.target;
   move["reason"] = record.move.reason;
   move["gain_mib"] = mib(record.move.gain_pages);
+  move["parallel"] = record.move.mode.streams;
+  move["postcopy"] = record.move.mode.postcopy;
   move["state"] = to_string(record.state);
   move["error"] = text_or_null(record.error);
   return move;
