@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <span>
 #include <vector>
 
@@ -19,72 +20,121 @@ inline constexpr std::size_t kBatchStreamBytesMax = 1U << 20U;
 /// The most pages that fit into one batch.
 inline constexpr std::size_t kBatchRefsMax = kBatchStreamBytesMax / kPageSize;
 
-/// A page that the target finds on its own host: by the hash, verified by the digest.
-struct PageRef {
-  PageHash hash;
-  PageDigest digest;
+/// What a batch is made of, in the order of the stream. Every kind but the first stands for page
+/// records: a header of 8 bytes each, then the page.
+enum class BatchKind : std::uint8_t {
+  kLiteral = 0,  ///< Bytes from the literals.
+  kZeros = 1,    ///< Zero pages, whose records end in one zero byte.
+  kPages = 2,    ///< Pages from the literals.
+  kFound = 3,    ///< Pages that the target finds by their hashes.
+  kPlaced = 4,   ///< Pages that the target's base has at the same numbers.
+  kCopies = 5,   ///< Pages that went before in the stream.
+  kDeltas = 6,   ///< Pages of which an older version went before: the differences are literals.
 };
 
-/// What a batch is made of, in the order of the stream.
-struct BatchOp {
-  enum class Kind : std::uint8_t {
-    kLiteral = 0,   ///< `count` bytes from the literals.
-    kRefs = 1,      ///< `count` page records: a header each, then the referenced page.
-    kZeros = 2,     ///< `count` zero-page records of 9 bytes: a header each, then a zero.
-    kBareRefs = 3,  ///< `count` referenced pages without headers.
-  };
-
-  Kind kind = Kind::kLiteral;
-  std::uint64_t count = 0;
-  std::uint64_t header = 0;  ///< Of the first record; each next one is a page further.
+/// Which stretch of the stream a batch stands for.
+struct BatchHeader {
+  std::uint64_t sequence = 0;  ///< 0, 1, 2, ...
+  std::uint64_t begin = 0;     ///< Of the stretch, in QEMU's stream.
+  std::size_t size = 0;        ///< Of the stretch, 1 to kBatchStreamBytesMax.
+  PageDigest mac;              ///< Of the stretch, see stretch_mac().
 };
 
-/// Encodes a stretch of QEMU's stream, token by token, as one BATCH message's body
-/// (docs/formats/migrator.md).
-/// Threads: one at a time.
-class BatchBuilder {
+/// Keyed BLAKE3 of a stretch and its sequence number: stretches that agree, in order, are the
+/// stream. Each is verified for itself, so several may be under way in parallel.
+PageDigest stretch_mac(const DigestKey& key, std::uint64_t sequence,
+                       std::span<const std::byte> stretch);
+
+/// A BATCH message's body: `head`, then `plain`, which lies in the stretch itself.
+struct EncodedBatch {
+  std::vector<std::byte> head;
+  std::span<const std::byte> plain;
+  std::vector<std::uint32_t> ref_offsets;  ///< Of its found and placed pages, in the stretch.
+  std::size_t literal_bytes = 0;
+  bool packed = false;  ///< Compression of the literals paid.
+
+  std::size_t size() const { return head.size() + plain.size(); }
+};
+
+/// Encodes one stretch of QEMU's stream, token by token (docs/formats/migrator.md).
+/// Borrows the tokens' bytes until finish(). Threads: one at a time.
+class BatchEncoder {
  public:
-  explicit BatchBuilder(int zstd_level) : packer_(zstd_level) {}
-
   /// The tokens' bytes must not exceed kBatchStreamBytesMax together.
   void add_literal(std::span<const std::byte> bytes);
   void add_zero_page(const StreamToken& record);
-  void add_page_ref(const StreamToken& record, const PageRef& ref);
+  void add_page(const StreamToken& record);
+  void add_found(const StreamToken& record, PageHash hash);
+  void add_placed(const StreamToken& record);
 
-  std::size_t stream_bytes() const { return stream_bytes_; }
+  /// `place`: where in QEMU's stream the same page began before; it lies before this stretch.
+  void add_copy(const StreamToken& record, std::uint64_t place);
 
-  /// Where the referenced pages lie in the batch's stretch of the stream.
-  std::span<const std::uint32_t> ref_offsets() const { return ref_offsets_; }
+  /// False, and nothing added, when the difference to the older version at `place` takes more than
+  /// `bytes_max`.
+  bool add_delta(const StreamToken& record, std::uint64_t place, PageView older,
+                 std::size_t bytes_max);
 
-  /// The body, for the batch number `sequence`; `mac` is the stream's up to the end of this batch.
-  /// Begins an empty batch.
-  std::vector<std::byte> finish(std::uint64_t sequence, const PageDigest& mac);
+  /// Nothing but bytes and pages as they are were added.
+  bool is_one_literal() const;
+
+  /// The batch of all that was added; the next one begins.
+  EncodedBatch finish(const BatchHeader& header, int zstd_level);
+
+  /// The same for one literal, not copied: `stretch`, all that was added, must outlive it.
+  EncodedBatch finish_plain(const BatchHeader& header, std::span<const std::byte> stretch);
 
  private:
-  void extend(BatchOp::Kind kind, std::uint64_t count, std::uint64_t header);
+  struct Op {
+    BatchKind kind = BatchKind::kLiteral;
+    bool bare = false;  ///< A page record whose header is in a literal before it.
+    std::uint64_t count = 0;
+    std::uint64_t page = 0;
+  };
+
+  void begin_page(BatchKind kind, const StreamToken& record);
+  void extend(BatchKind kind, bool bare, std::uint64_t count, std::uint64_t page);
+  void add_part(std::span<const std::byte> literal);
+  void write_ops(ByteWriter& body) const;
+  bool write_literals(int zstd_level, ByteWriter& body);
+  void clear();
 
   BytePacker packer_;
-  std::vector<BatchOp> ops_;
-  std::vector<PageRef> refs_;
+  std::vector<Op> ops_;
+  std::vector<PageHash> hashes_;
+  std::vector<std::uint64_t> places_;
   std::vector<std::uint32_t> ref_offsets_;
-  std::vector<std::byte> literals_;
+  std::vector<std::span<const std::byte>> literals_;
+  std::deque<std::vector<std::byte>> deltas_;  ///< That literals lie in.
+  std::size_t literal_bytes_ = 0;
+  std::vector<std::byte> gathered_;
   std::size_t stream_bytes_ = 0;
 };
 
-/// A stretch of QEMU's stream with holes where the referenced pages belong.
-struct Batch {
-  struct Hole {
-    std::uint32_t offset = 0;  ///< In `stream`; a whole page fits there.
-    PageRef ref;
-  };
+/// A page that is missing in a decoded stretch.
+struct BatchGap {
+  BatchKind kind = BatchKind::kFound;  ///< kFound to kDeltas.
+  std::uint32_t offset = 0;            ///< In the stretch; a whole page fits there.
+  std::uint64_t page = 0;              ///< Its number in its RAM block.
+  PageHash hash;                       ///< Of kFound.
+  std::uint64_t place = 0;           ///< In QEMU's stream, of kCopies and kDeltas; before `begin`.
+  std::span<const std::byte> delta;  ///< Of kDeltas: begins with it.
 
-  std::uint64_t sequence = 0;
-  std::vector<std::byte> stream;
-  std::vector<Hole> holes;  ///< By offset; none overlaps another.
-  PageDigest mac;           ///< Of QEMU's whole stream up to the end of this batch.
+  /// The target looks for it on its host, and may have to ask for it.
+  bool is_ref() const { return kind == BatchKind::kFound || kind == BatchKind::kPlaced; }
 };
 
-/// kCorrupt: the body is not a batch. Takes at most a few times kBatchStreamBytesMax of memory.
-Result<Batch> decode_batch(std::span<const std::byte> body, ByteUnpacker& unpacker);
+struct BatchBody {
+  BatchHeader header;
+  std::span<const std::byte> rest;  ///< For decode_batch(); borrowed from the body.
+};
+/// kCorrupt: not a batch's header, or of another size than it may have.
+Result<BatchBody> decode_batch_header(std::span<const std::byte> body);
+
+/// Lays the stretch out in `stretch`, which has the header's size, and returns its gaps by offset;
+/// none overlaps another. Deltas are borrowed from `unpacker`, and where `rest` is plain from that.
+/// kCorrupt: the body is not a batch.
+Result<std::vector<BatchGap>> decode_batch(const BatchBody& body, ByteUnpacker& unpacker,
+                                           std::span<std::byte> stretch);
 
 }  // namespace samepage::migrator

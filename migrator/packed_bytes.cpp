@@ -1,5 +1,6 @@
 #include "migrator/packed_bytes.h"
 
+#include <algorithm>
 #include <string>
 
 #include "core/check.h"
@@ -16,43 +17,59 @@ bool pays(std::size_t packed, std::size_t plain) {
 
 }  // namespace
 
-BytePacker::BytePacker(int zstd_level) : zstd_level_(zstd_level), zstd_(ZSTD_createCCtx()) {
+BytePacker::BytePacker() : zstd_(ZSTD_createCCtx()) {
   CHECK(zstd_ != nullptr);
 }
 
-void BytePacker::pack(std::span<const std::byte> bytes, ByteWriter& message) {
-  packed_.resize(ZSTD_compressBound(bytes.size()));
-  const std::size_t size = ZSTD_compressCCtx(zstd_.get(), packed_.data(), packed_.size(),
-                                             bytes.data(), bytes.size(), zstd_level_);
-  const bool packed = ZSTD_isError(size) == 0 && pays(size, bytes.size());
-  const std::span<const std::byte> chosen = packed ? std::span(packed_).first(size) : bytes;
-  message.u8(packed ? kZstd : kRaw);
-  message.varint(chosen.size());
+bool BytePacker::pack(std::span<const std::byte> bytes, int zstd_level, ByteWriter& message) {
+  std::span<const std::byte> chosen = bytes;
+  bool packed = false;
+  if (zstd_level != kPackNothing && !bytes.empty()) {
+    packed_.resize(std::max(packed_.size(), ZSTD_compressBound(bytes.size())));
+    const std::size_t size = ZSTD_compressCCtx(zstd_.get(), packed_.data(), packed_.size(),
+                                               bytes.data(), bytes.size(), zstd_level);
+    packed = ZSTD_isError(size) == 0 && pays(size, bytes.size());
+    if (packed) chosen = std::span(packed_).first(size);
+  }
+  if (packed) {
+    message.u8(kZstd);
+    message.varint(bytes.size());
+    message.varint(chosen.size());
+  } else {
+    announce_plain(bytes.size(), message);
+  }
   message.raw(chosen);
+  return packed;
+}
+
+void BytePacker::announce_plain(std::size_t size, ByteWriter& message) {
+  message.u8(kRaw);
+  message.varint(size);
 }
 
 ByteUnpacker::ByteUnpacker() : zstd_(ZSTD_createDCtx()) {
   CHECK(zstd_ != nullptr);
 }
 
-Result<std::vector<std::byte>> ByteUnpacker::unpack(ByteReader& message, std::size_t size) {
+Result<std::span<const std::byte>> ByteUnpacker::unpack(ByteReader& message, std::size_t size_max) {
   const auto coding = TRY(message.u8());
-  const auto packed_size = TRY(message.varint(message.remaining()));
-  const auto packed = TRY(message.raw(packed_size));
   if (coding == kRaw) {
-    if (packed.size() != size) return fail(Errc::kCorrupt, "plain bytes of the wrong size");
-    return std::vector<std::byte>(packed.begin(), packed.end());
+    const auto plain_size = TRY(message.varint(size_max));
+    return message.raw(plain_size);
   }
   if (coding != kZstd) return fail(Errc::kCorrupt, "bytes of an unknown coding");
 
-  std::vector<std::byte> plain(size);
+  const auto size = TRY(message.varint(size_max));
+  const auto packed_size = TRY(message.varint(message.remaining()));
+  const auto packed = TRY(message.raw(packed_size));
+  plain_.resize(std::max<std::size_t>(plain_.size(), size));
   const std::size_t unpacked =
-      ZSTD_decompressDCtx(zstd_.get(), plain.data(), plain.size(), packed.data(), packed.size());
+      ZSTD_decompressDCtx(zstd_.get(), plain_.data(), size, packed.data(), packed.size());
   if (ZSTD_isError(unpacked) != 0) {
     return fail(Errc::kCorrupt, std::string("zstd: ") + ZSTD_getErrorName(unpacked));
   }
   if (unpacked != size) return fail(Errc::kCorrupt, "packed bytes of the wrong size");
-  return plain;
+  return std::span<const std::byte>(plain_).first(size);
 }
 
 }  // namespace samepage::migrator

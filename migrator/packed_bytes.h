@@ -13,18 +13,24 @@
 
 namespace samepage::migrator {
 
+/// Sends bytes as they are: see BytePacker::pack().
+inline constexpr int kPackNothing = 0;
+
 /// Writes bytes to a message, compressed with zstd when that pays and as they are when not. The
 /// form is in docs/formats/migrator.md. Keeps buffers from one call to the next.
 /// Threads: one at a time.
 class BytePacker {
  public:
-  /// `zstd_level`: 1 (fast) to 19; negative levels are faster still.
-  explicit BytePacker(int zstd_level);
+  BytePacker();
 
-  void pack(std::span<const std::byte> bytes, ByteWriter& message);
+  /// `zstd_level`: 1 (fast) to 19; negative levels are faster still; kPackNothing.
+  /// Returns whether the bytes were compressed.
+  bool pack(std::span<const std::byte> bytes, int zstd_level, ByteWriter& message);
+
+  /// What comes before `size` bytes that follow as they are.
+  static void announce_plain(std::size_t size, ByteWriter& message);
 
  private:
-  int zstd_level_;
   Handle<ZSTD_CCtx, ZSTD_freeCCtx> zstd_;
   std::vector<std::byte> packed_;
 };
@@ -34,12 +40,13 @@ class ByteUnpacker {
  public:
   ByteUnpacker();
 
-  /// kCorrupt: the bytes are damaged, or unpack to another size than `size`. Reserves no more
-  /// memory than `size`, whatever the message says.
-  Result<std::vector<std::byte>> unpack(ByteReader& message, std::size_t size);
+  /// The bytes, until the next call or the end of the message's. kCorrupt: they are damaged, or
+  /// more than `size_max`. Reserves no more memory than that, whatever the message says.
+  Result<std::span<const std::byte>> unpack(ByteReader& message, std::size_t size_max);
 
  private:
   Handle<ZSTD_DCtx, ZSTD_freeDCtx> zstd_;
+  std::vector<std::byte> plain_;
 };
 
 }  // namespace samepage::migrator

@@ -1,5 +1,6 @@
 #include "migrator/peer_link.h"
 
+#include <algorithm>
 #include <array>
 
 #include "core/byte_reader.h"
@@ -10,21 +11,25 @@ namespace samepage::migrator {
 namespace {
 
 constexpr std::size_t kHeaderBytes = 5;
+constexpr std::size_t kFirstWriteBytes = 16U << 10U;  // A whole TLS record.
 
 }  // namespace
 
-// One buffer and one write, so that a message does not go out as two packets.
-Result<void> PeerLink::send(MessageType type, std::span<const std::byte> body, Deadline deadline) {
-  CHECK(body.size() <= body_bytes_max(type));
+// The header and a short head are one write, so that a message does not go out as two packets.
+Result<void> PeerLink::send(MessageType type, std::span<const std::byte> head,
+                            std::span<const std::byte> tail, Deadline deadline) {
+  CHECK(head.size() + tail.size() <= body_bytes_max(type));
   ByteWriter header;
   header.u8(static_cast<std::uint8_t>(type));
-  header.u32(static_cast<std::uint32_t>(body.size()));
+  header.u32(static_cast<std::uint32_t>(head.size() + tail.size()));
+  const std::size_t first = std::min(head.size(), kFirstWriteBytes - kHeaderBytes);
+  header.raw(head.first(first));
 
   const MutexLock lock(sending_);
-  sent_.assign(header.view().begin(), header.view().end());
-  sent_.insert(sent_.end(), body.begin(), body.end());
-  TRY(stream_.write_all(sent_, deadline));
-  bytes_.fetch_add(sent_.size(), std::memory_order_relaxed);
+  TRY(stream_.write_all(header.view(), deadline));
+  if (first < head.size()) TRY(stream_.write_all(head.subspan(first), deadline));
+  if (!tail.empty()) TRY(stream_.write_all(tail, deadline));
+  bytes_.fetch_add(kHeaderBytes + head.size() + tail.size(), std::memory_order_relaxed);
   return {};
 }
 
@@ -37,10 +42,10 @@ Result<PeerLink::Message> PeerLink::receive(Deadline deadline) {
   const std::size_t size_max = body_bytes_max(type);
   if (size_max == 0) return fail(Errc::kCorrupt, "a message of an unknown type");
   if (size > size_max) return fail(Errc::kCorrupt, "a message of too many bytes");
-  received_.resize(size);
-  TRY(read_all(received_, deadline));
+  Message message{.type = type, .body = std::vector<std::byte>(size)};
+  TRY(read_all(message.body, deadline));
   bytes_.fetch_add(kHeaderBytes + size, std::memory_order_relaxed);
-  return Message{.type = type, .body = received_};
+  return message;
 }
 
 Result<void> PeerLink::read_all(std::span<std::byte> buffer, Deadline deadline) {

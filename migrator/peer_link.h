@@ -23,11 +23,17 @@ class PeerLink {
   explicit PeerLink(ByteStream& stream) : stream_(stream) {}
 
   /// Any error: the message may have been sent in part; give the connection up.
-  Result<void> send(MessageType type, std::span<const std::byte> body, Deadline deadline);
+  Result<void> send(MessageType type, std::span<const std::byte> body, Deadline deadline) {
+    return send(type, body, {}, deadline);
+  }
+
+  /// The same for a body in two parts; the second one is not copied.
+  Result<void> send(MessageType type, std::span<const std::byte> head,
+                    std::span<const std::byte> tail, Deadline deadline);
 
   struct Message {
     MessageType type = MessageType::kHello;
-    std::span<const std::byte> body;  ///< Valid until the next receive().
+    std::vector<std::byte> body;
   };
 
   /// kUnavailable: the connection ended. kCorrupt: this is no message. kTimedOut: no whole message
@@ -42,9 +48,7 @@ class PeerLink {
 
   ByteStream& stream_;
   std::atomic<std::uint64_t> bytes_{0};
-  std::vector<std::byte> received_;
   Mutex sending_;
-  std::vector<std::byte> sent_ GUARDED_BY(sending_);
 };
 
 }  // namespace samepage::migrator

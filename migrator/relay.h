@@ -14,11 +14,18 @@ inline constexpr std::size_t kBatchesInFlightMax = 64;
 
 /// How long a relay waits and how much it holds. The two ends need not have the same.
 struct RelayOptions {
-  std::size_t batches_in_flight_max = 16;  ///< 1 to kBatchesInFlightMax; 1 MiB of memory each.
+  /// 1 to kBatchesInFlightMax; at most 1 MiB of memory each.
+  std::size_t batches_in_flight_max = kBatchesInFlightMax;
 
-  /// Bytes under way between the relays, at least one batch. QEMU takes them for delivered when it
-  /// estimates the downtime, so no more than the link needs.
-  std::size_t wire_bytes_in_flight_max = 4U << 20U;
+  /// Bytes under way between the relays, at least one batch; fewer when the link needs fewer.
+  std::size_t wire_bytes_in_flight_max = 32U << 20U;
+
+  /// Of the stream that went before, kept to copy pages from and to send differences to. The
+  /// smaller one of both ends counts.
+  std::uint64_t history_bytes_max = 256U << 20U;
+
+  /// Threads that encode or rebuild batches; 0: one for each processor, at most 4.
+  std::size_t workers = 0;
 
   /// A batch is sent as soon as QEMU has been silent for `flush_after`, or after `batch_age_max`;
   /// a record of which QEMU has written only a part, after `batch_age_max`.
@@ -31,8 +38,11 @@ struct RelayOptions {
   /// QEMU may say nothing for so long, for instance while it waits for its disks.
   std::chrono::milliseconds quiet_max{120'000};
 
-  int zstd_level = 1;  ///< -7 (fastest) to 19.
+  int zstd_level_max = 3;  ///< 1 to 19: the hardest that a slow link may choose.
 };
+
+/// `options.workers`, or what it stands for on this machine.
+std::size_t worker_count(const RelayOptions& options);
 
 /// kInvalid: a field is out of its range.
 Result<void> check(const RelayOptions& options);
@@ -49,10 +59,12 @@ struct RelayEnds {
 struct RelayCounters {
   std::uint64_t stream_bytes = 0;
   std::uint64_t wire_bytes = 0;
-  std::uint64_t page_refs = 0;      ///< Pages named by their digest, the resent ones included.
+  std::uint64_t page_refs = 0;      ///< Pages that the target had, the resent ones included.
+  std::uint64_t page_deltas = 0;    ///< Pages sent as the difference to an older version.
   std::uint64_t page_literals = 0;  ///< Pages sent with their content.
   std::uint64_t zero_pages = 0;
   std::uint64_t pages_resent = 0;  ///< References that the target could not resolve.
+  std::uint64_t passes = 0;        ///< How often QEMU began to go through the guest's memory.
 };
 
 }  // namespace samepage::migrator

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <optional>
 #include <string>
 #include <thread>
@@ -10,12 +9,13 @@
 #include <vector>
 
 #include "core/check.h"
-#include "fingerprinter/bloom_filter.h"
-#include "migrator/batch.h"
+#include "migrator/batch_pace.h"
+#include "migrator/compression_choice.h"
+#include "migrator/ordered_stage.h"
 #include "migrator/peer_link.h"
 #include "migrator/relay_verdict.h"
 #include "migrator/resend_window.h"
-#include "migrator/stream_parser.h"
+#include "migrator/stretch_encoder.h"
 
 namespace samepage::migrator {
 namespace {
@@ -26,19 +26,12 @@ Deadline after(std::chrono::microseconds wait) {
   return std::chrono::steady_clock::now() + wait;
 }
 
-struct AtomicCounters {
-  std::atomic<std::uint64_t> stream_bytes{0};
-  std::atomic<std::uint64_t> page_refs{0};
-  std::atomic<std::uint64_t> page_literals{0};
-  std::atomic<std::uint64_t> zero_pages{0};
-  std::atomic<std::uint64_t> pages_resent{0};
-};
-
 }  // namespace
 
-/// Two threads. The caller of run() owns the parser, the batch under way and the MAC: it reads
-/// QEMU, and writes batches to the target. The other one reads the target: it writes QEMU's return
-/// path and resends pages. They share the window, the link and the verdict.
+/// A pipeline. The caller of run() cuts QEMU's stream into stretches; workers encode them as
+/// batches; one thread sends these in order, as the window allows; one reads the target: it writes
+/// QEMU's return path and resends pages. They share the stage between, the window, what the target
+/// is known to have, the link and the verdict.
 class RelaySource::Impl {
  public:
   Impl(const RelayOptions& options, RelayEnds ends, const SharingDomain& domain,
@@ -46,83 +39,95 @@ class RelaySource::Impl {
       : options_(options),
         qemu_(ends.qemu),
         domain_(domain),
+        mac_key_(stream_mac_key(secret)),
         verdict_(ends),
         link_(ends.peer),
         window_({.batches_max = options.batches_in_flight_max,
-                 .wire_bytes_max = options.wire_bytes_in_flight_max}),
-        mac_(stream_mac_key(secret)),
-        builder_(options.zstd_level),
-        resend_packer_(options.zstd_level) {}
+                 .wire_bytes_max = options.wire_bytes_in_flight_max},
+                domain.key),
+        stage_(worker_count(options) + 2),
+        compression_(options.zstd_level_max) {}
 
   Result<void> run() {
     CHECK(!std::exchange(ran_, true));
-    Result<void> outcome = greet();
-    std::thread replies;
-    if (outcome) {
-      replies = std::thread([this] { receive_replies(); });
-      outcome = relay();
+    if (auto greeted = greet(); !greeted) {
+      end(std::move(greeted));
+      return verdict_.result();
     }
-    end(std::move(outcome));
-    if (replies.joinable()) replies.join();
+    {
+      std::vector<std::jthread> threads;
+      threads.emplace_back([this] { receive_replies(); });
+      threads.emplace_back([this] { end(send_batches()); });
+      for (std::size_t i = 0; i < worker_count(options_); ++i) {
+        threads.emplace_back([this] { encode_stretches(); });
+      }
+      if (auto cut = cut_stream(); !cut) end(std::move(cut));
+    }
     return verdict_.result();
   }
 
   void end(Result<void> outcome) {
     verdict_.end(std::move(outcome));
     window_.close();
+    stage_.close();
   }
 
   RelayCounters counters() const {
-    return {.stream_bytes = counters_.stream_bytes,
-            .wire_bytes = link_.bytes(),
-            .page_refs = counters_.page_refs,
-            .page_literals = counters_.page_literals,
-            .zero_pages = counters_.zero_pages,
-            .pages_resent = counters_.pages_resent};
+    RelayCounters counters{.stream_bytes = stream_bytes_,
+                           .wire_bytes = link_.bytes(),
+                           .pages_resent = pages_resent_,
+                           .passes = passes_};
+    if (!greeted_) return counters;
+    counters.page_refs = known_->page_refs;
+    counters.page_deltas = known_->page_deltas;
+    counters.page_literals = known_->page_literals;
+    counters.zero_pages = known_->zero_pages;
+    return counters;
   }
 
   bool delivered() const { return delivered_; }
 
  private:
+  using Stage = OrderedStage<CutStretch, EncodedStretch>;
+
   Result<void> greet();
   Result<void> take_filter(std::span<const std::byte> body);
 
-  // The thread of run().
-  Result<void> relay();
-  Result<void> fill_batch();
-  void tokenize();
-  void add(const StreamToken& token);
-  void drain();
-  Result<void> send_batch();
+  Result<void> cut_stream();
+  void encode_stretches();
+  Result<void> send_batches();
+  Result<void> send(EncodedStretch encoded);
   Result<void> send_end();
 
   // The thread of the replies.
   void receive_replies();
   Result<void> handle_reply(const PeerLink::Message& message);
-  Result<void> resend(std::span<const std::byte> body);
+  Result<void> resend_missing(std::span<const std::byte> body);
+  Result<void> resend_differing(std::span<const std::byte> body);
+  Result<void> resend(const ResentPages& pages);
+  Result<void> take_base(std::span<const std::byte> body);
   Result<void> acknowledge(std::span<const std::byte> body);
   Result<void> return_path(std::span<const std::byte> body);
 
   const RelayOptions options_;
   ByteStream& qemu_;
   const SharingDomain domain_;
+  const DigestKey mac_key_;
   RelayVerdict verdict_;
   PeerLink link_;
   ResendWindow window_;
-  AtomicCounters counters_;
+  Stage stage_;
+  CompressionChoice compression_;
+  SlabPool slabs_;
+  std::optional<TargetKnowledge> known_;  ///< Set before greeted_.
+  std::atomic<bool> greeted_{false};
   std::atomic<bool> delivered_{false};
   std::atomic<std::uint64_t> end_sequence_{kNotEnded};
+  std::atomic<std::uint64_t> stream_bytes_{0};
+  std::atomic<std::uint64_t> pages_resent_{0};
+  std::atomic<std::uint64_t> passes_{0};
+  std::uint64_t batches_ = 0;  ///< Of the whole stream; set before the stage's input ends.
   bool ran_ = false;
-
-  std::optional<fingerprinter::BloomFilter> filter_;
-  StreamParser parser_;
-  StreamMac mac_;
-  BatchBuilder builder_;
-  std::vector<std::byte> stream_;  ///< Of the batch under way: [0, filled_) was read from QEMU,
-  std::size_t filled_ = 0;         ///< [0, parsed_) is in the builder.
-  std::size_t parsed_ = 0;
-  std::uint64_t sequence_ = 0;
-  bool qemu_ended_ = false;
 
   BytePacker resend_packer_;
 };
@@ -130,120 +135,85 @@ class RelaySource::Impl {
 // The filter comes before the first batch: pages that go out before it cost their full size.
 Result<void> RelaySource::Impl::greet() {
   const Deadline deadline = after(options_.stall_max);
-  TRY(link_.send(MessageType::kHello, encode_hello(), deadline));
+  const Hello ours{.history_bytes = options_.history_bytes_max};
+  TRY(link_.send(MessageType::kHello, encode_hello(ours), deadline));
   const auto hello = TRY(link_.receive(deadline));
   if (hello.type != MessageType::kHello) return fail(Errc::kCorrupt, "the peer is no relay");
-  TRY(check_hello(hello.body));
+  const Hello theirs = TRY(decode_hello(hello.body));
+  known_.emplace(domain_, mac_key_, std::min(ours.history_bytes, theirs.history_bytes));
   const auto filter = TRY(link_.receive(deadline));
   if (filter.type != MessageType::kFilter) return fail(Errc::kCorrupt, "the peer sent no filter");
-  return take_filter(filter.body);
+  TRY(take_filter(filter.body));
+  greeted_ = true;
+  return {};
 }
 
 Result<void> RelaySource::Impl::take_filter(std::span<const std::byte> body) {
   if (body.empty()) return {};
-  filter_ = TRY(fingerprinter::BloomFilter::parse(body, body_bytes_max(MessageType::kFilter)));
+  known_->filter =
+      TRY(fingerprinter::BloomFilter::parse(body, body_bytes_max(MessageType::kFilter)));
   return {};
 }
 
-Result<void> RelaySource::Impl::relay() {
-  stream_.resize(kBatchStreamBytesMax);
-  while (!qemu_ended_) {
-    TRY(fill_batch());
-    TRY(send_batch());
+Result<void> RelaySource::Impl::cut_stream() {
+  RelayOptions options = options_;
+  options.history_bytes_max = known_->history.reach();
+  StreamCutter cutter(qemu_, slabs_, options);
+  BatchPace pace(std::chrono::steady_clock::now());
+  while (auto stretch = TRY(cutter.next(pace.batch_bytes()))) {
+    const std::size_t size = stretch->bytes.bytes.size();
+    stream_bytes_ = cutter.stream_bytes();
+    passes_ = cutter.passes();
+    known_->history.add(stretch->bytes);
+    if (!stage_.push(std::move(*stretch))) return {};  // Whoever closed it has said why.
+    pace.passed(size, std::chrono::steady_clock::now());
   }
+  batches_ = cutter.stretches();
+  stage_.end_input();
+  return {};
+}
+
+void RelaySource::Impl::encode_stretches() {
+  StretchEncoder encoder(*known_);
+  while (auto ticket = stage_.take()) {
+    const int level = compression_.level();
+    EncodedStretch encoded = encoder.encode(std::move(ticket->job), level);
+    const auto load = stage_.load();
+    compression_.saw({.level = level,
+                      .literal_bytes = encoded.batch.literal_bytes,
+                      .paid = encoded.batch.packed,
+                      .encoders_late = load.waiting > 1,
+                      .link_late = load.done > 1});
+    stage_.finish(ticket->number, std::move(encoded));
+  }
+}
+
+Result<void> RelaySource::Impl::send_batches() {
+  while (auto encoded = stage_.pop()) TRY(send(*std::move(encoded)));
   return send_end();
 }
 
-// Until the batch is full, QEMU is silent for a moment, or has closed its stream. The front of a
-// record is of no use to the other QEMU, so its rest is waited for a little longer; but not for
-// long, because what looks like a record may be something else that has an end there.
-Result<void> RelaySource::Impl::fill_batch() {
-  Deadline due = after(options_.batch_age_max);
-  while (filled_ < stream_.size()) {
-    const bool waiting = filled_ == 0;
-    Deadline deadline = waiting ? after(options_.quiet_max) : due;
-    if (parsed_ > 0) deadline = std::min(due, after(options_.flush_after));
-
-    const auto size = qemu_.read_some(std::span(stream_).subspan(filled_), deadline);
-    if (!size && size.error().code() == Errc::kTimedOut && !waiting) {
-      if (parsed_ == 0) drain();
-      return {};
-    }
-    if (!size) return tl::unexpected(Error(size.error()).within("read from QEMU"));
-    qemu_ended_ = *size == 0;
-    if (qemu_ended_) {
-      drain();
-      return {};
-    }
-    if (waiting) due = after(options_.batch_age_max);
-    filled_ += *size;
-    tokenize();
-  }
-  return {};
-}
-
-void RelaySource::Impl::tokenize() {
-  const auto read = std::span<const std::byte>(stream_).first(filled_);
-  while (const auto token = parser_.next(read.subspan(parsed_))) add(*token);
-}
-
-void RelaySource::Impl::add(const StreamToken& token) {
-  parsed_ += token.bytes.size();
-  counters_.stream_bytes += token.bytes.size();
-  if (token.kind == StreamToken::Kind::kZeroPage) {
-    ++counters_.zero_pages;
-    return builder_.add_zero_page(token);
-  }
-  if (token.kind == StreamToken::Kind::kBytes) return builder_.add_literal(token.bytes);
-
-  if (filter_) {
-    const PageHash hash = hash_page(token.page(), domain_.seed);
-    if (filter_->lookup(hash)) {
-      ++counters_.page_refs;
-      return builder_.add_page_ref(token, {hash, digest_page(token.page(), domain_.key)});
-    }
-  }
-  ++counters_.page_literals;
-  builder_.add_literal(token.bytes);
-}
-
-void RelaySource::Impl::drain() {
-  const auto rest = std::span<const std::byte>(stream_).subspan(parsed_, filled_ - parsed_);
-  if (!rest.empty()) add(parser_.drain(rest));
-}
-
-Result<void> RelaySource::Impl::send_batch() {
-  if (parsed_ == 0) return {};
-  mac_.update(std::span<const std::byte>(stream_).first(parsed_));
-  const auto offsets = builder_.ref_offsets();
-  ResendWindow::Entry entry;
-  entry.sequence = sequence_;
-  entry.ref_offsets.assign(offsets.begin(), offsets.end());
-  const auto body = builder_.finish(sequence_, mac_.current());
-  ++sequence_;
-
-  std::vector<std::byte> next = window_.take_buffer();
-  next.resize(kBatchStreamBytesMax);
-  filled_ -= parsed_;
-  std::memcpy(next.data(), stream_.data() + parsed_, filled_);
-  parsed_ = 0;
-  entry.stream = std::exchange(stream_, std::move(next));
-  entry.wire_bytes = body.size();
-
+Result<void> RelaySource::Impl::send(EncodedStretch encoded) {
+  ResendWindow::Entry entry{.sequence = encoded.header.sequence,
+                            .wire_bytes = encoded.batch.size(),
+                            .stretch = std::move(encoded.stretch.bytes),
+                            .ref_offsets = std::move(encoded.batch.ref_offsets)};
+  const auto slab = entry.stretch.slab;  // The batch's plain part lies in it.
   const Deadline deadline = after(options_.stall_max);
   TRY(window_.add(std::move(entry), deadline));
-  return link_.send(MessageType::kBatch, body, deadline);
+  return link_.send(MessageType::kBatch, encoded.batch.head, encoded.batch.plain, deadline);
 }
 
 Result<void> RelaySource::Impl::send_end() {
   const Deadline deadline = after(options_.stall_max);
-  const auto body = encode_end(
-      {.sequence = sequence_, .stream_bytes = counters_.stream_bytes, .mac = mac_.current()});
+  StreamEnd end{.sequence = batches_, .stream_bytes = stream_bytes_, .mac = {}};
+  end.mac = end_mac(mac_key_, end);
+  const auto body = encode_end(end);
   ResendWindow::Entry entry;
-  entry.sequence = sequence_;
+  entry.sequence = end.sequence;
   entry.wire_bytes = body.size();
   TRY(window_.add(std::move(entry), deadline));
-  end_sequence_ = sequence_;
+  end_sequence_ = end.sequence;
   TRY(link_.send(MessageType::kEnd, body, deadline));
   return window_.wait_until_empty(after(options_.stall_max));
 }
@@ -260,7 +230,11 @@ void RelaySource::Impl::receive_replies() {
 Result<void> RelaySource::Impl::handle_reply(const PeerLink::Message& message) {
   switch (message.type) {
     case MessageType::kMissing:
-      return resend(message.body);
+      return resend_missing(message.body);
+    case MessageType::kDoubt:
+      return resend_differing(message.body);
+    case MessageType::kBase:
+      return take_base(message.body);
     case MessageType::kAck:
       return acknowledge(message.body);
     case MessageType::kReturnPath:
@@ -270,12 +244,28 @@ Result<void> RelaySource::Impl::handle_reply(const PeerLink::Message& message) {
   }
 }
 
-Result<void> RelaySource::Impl::resend(std::span<const std::byte> body) {
+Result<void> RelaySource::Impl::resend_missing(std::span<const std::byte> body) {
   const MissingPages missing = TRY(decode_missing(body));
-  const ResentPages pages = TRY(window_.pages(missing));
-  counters_.pages_resent += missing.refs.size();
+  return resend(TRY(window_.pages(missing)));
+}
+
+Result<void> RelaySource::Impl::resend_differing(std::span<const std::byte> body) {
+  const DoubtedBatch doubt = TRY(decode_doubt(body));
+  return resend(TRY(window_.differing(doubt)));
+}
+
+Result<void> RelaySource::Impl::resend(const ResentPages& pages) {
+  pages_resent_ += pages.refs.size();
   return link_.send(MessageType::kResend, encode_resend(pages, resend_packer_),
                     after(options_.stall_max));
+}
+
+Result<void> RelaySource::Impl::take_base(std::span<const std::byte> body) {
+  if (known_->base_owner) return fail(Errc::kCorrupt, "a second base");
+  ByteUnpacker unpacker;
+  known_->base_owner = std::make_unique<const BasePages>(TRY(decode_base(body, unpacker)));
+  known_->base = known_->base_owner.get();
+  return {};
 }
 
 Result<void> RelaySource::Impl::acknowledge(std::span<const std::byte> body) {

@@ -15,8 +15,8 @@ namespace samepage::migrator {
 /// Invariant: what it sends stands for exactly the bytes that QEMU wrote, in order. It understands
 /// QEMU's stream only to save bytes; a stream that it does not understand passes unchanged.
 ///
-/// Threads: run() uses its caller's thread and one of its own; stop(), counters() and delivered()
-/// may be called from any thread.
+/// Threads: run() uses its caller's thread and several of its own; stop(), counters() and
+/// delivered() may be called from any thread.
 class RelaySource final {
  public:
   /// kInvalid: an option is out of its range.

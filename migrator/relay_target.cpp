@@ -1,18 +1,19 @@
 #include "migrator/relay_target.h"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstring>
-#include <deque>
 #include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "core/check.h"
-#include "migrator/batch.h"
+#include "migrator/arrivals.h"
 #include "migrator/peer_link.h"
 #include "migrator/relay_verdict.h"
+#include "migrator/stretch_rebuilder.h"
 
 namespace samepage::migrator {
 namespace {
@@ -24,74 +25,68 @@ Deadline after(std::chrono::microseconds wait) {
   return std::chrono::steady_clock::now() + wait;
 }
 
-struct AtomicCounters {
-  std::atomic<std::uint64_t> stream_bytes{0};
-  std::atomic<std::uint64_t> page_refs{0};
-  std::atomic<std::uint64_t> pages_resent{0};
-};
-
-/// A batch that waits for pages, or behind one that does.
-struct HeldBatch {
-  Batch batch;
-  std::vector<std::uint32_t> missing;  ///< Holes that the source was asked to fill.
-};
-
 }  // namespace
 
-/// Two threads. The caller of run() owns the batches and the MAC: it reads the source and writes
-/// QEMU. The other one reads QEMU and writes its return path to the source. They share the link and
-/// the verdict.
+/// A pipeline. The caller of run() reads the source; workers rebuild batches and verify them; one
+/// thread writes them to QEMU in order; one reads QEMU and writes its return path to the source.
+/// They share the arrivals, the history, the link and the verdict.
 class RelayTarget::Impl {
  public:
-  Impl(const RelayOptions& options, RelayEnds ends, pagecache::PageCache& cache, DigestKey key,
+  Impl(const RelayOptions& options, RelayEnds ends, TargetPages pages, DigestKey page_key,
        const SessionSecret& secret)
       : options_(options),
         qemu_(ends.qemu),
-        cache_(cache),
-        key_(key),
+        cache_(pages.cache),
+        page_key_(page_key),
+        mac_key_(stream_mac_key(secret)),
         verdict_(ends),
         link_(ends.peer),
-        mac_(stream_mac_key(secret)) {}
+        base_(pages.base) {}
 
   Result<void> run() {
     CHECK(!std::exchange(ran_, true));
     Result<void> outcome = greet();
-    std::thread answers;
-    if (outcome) {
-      answers = std::thread([this] { forward_return_path(); });
-      outcome = relay();
-    }
-    // After the end QEMU still reads what it was given; it closes when it has.
-    if (!outcome) end(std::move(outcome));
-    if (answers.joinable()) answers.join();
-    end({});
+    if (outcome) outcome = pass();
+    end(std::move(outcome));
     return verdict_.result();
   }
 
-  void end(Result<void> outcome) { verdict_.end(std::move(outcome)); }
+  void end(Result<void> outcome) {
+    verdict_.end(std::move(outcome));
+    arrivals_.close();
+    if (greeted_) history_->close();
+  }
 
   RelayCounters counters() const {
-    return {.stream_bytes = counters_.stream_bytes,
+    return {.stream_bytes = stream_bytes_,
             .wire_bytes = link_.bytes(),
-            .page_refs = counters_.page_refs,
-            .pages_resent = counters_.pages_resent};
+            .page_refs = page_refs_,
+            .pages_resent = pages_resent_};
   }
 
   bool delivered() const { return delivered_; }
 
  private:
   Result<void> greet();
+  Result<void> pass();
+  Result<void> send_base();
 
   // The thread of run().
-  Result<void> relay();
-  Result<void> handle(const PeerLink::Message& message);
-  Result<void> take_batch(std::span<const std::byte> body);
-  void fill_holes(HeldBatch& held);
+  Result<void> receive();
+  Result<void> handle(PeerLink::Message message);
+  Result<void> take_batch(PeerLink::Message message);
   Result<void> take_resend(std::span<const std::byte> body);
-  Result<void> fill_missing(HeldBatch& held, std::span<const std::byte> pages);
   Result<void> take_end(std::span<const std::byte> body);
-  Result<void> deliver();
-  Result<void> deliver_batch(const Batch& batch);
+
+  // The workers', and the receiver's for batches that pages have come for.
+  void rebuild_batches();
+  Result<void> rebuild(StretchRebuilder& rebuilder, Arrival& arrival);
+  Result<void> verify(Arrival& arrival);
+  Result<void> doubt(Arrival& arrival);
+
+  // The writer's.
+  void write_stream();
+  Result<void> deliver_all();
   Result<void> deliver_end();
   Result<void> send_ack(std::uint64_t sequence);
 
@@ -102,48 +97,85 @@ class RelayTarget::Impl {
   const RelayOptions options_;
   ByteStream& qemu_;
   pagecache::PageCache& cache_;
-  const DigestKey key_;
+  const DigestKey page_key_;
+  const DigestKey mac_key_;
   RelayVerdict verdict_;
   PeerLink link_;
-  AtomicCounters counters_;
+  BaseChoice base_;
+  Arrivals arrivals_;
+  SlabPool slabs_;
+  std::optional<StreamHistory> history_;  ///< Set before greeted_.
+  std::atomic<bool> greeted_{false};
   std::atomic<bool> delivered_{false};
+  std::atomic<std::uint64_t> stream_bytes_{0};
+  std::atomic<std::uint64_t> page_refs_{0};
+  std::atomic<std::uint64_t> pages_resent_{0};
   bool ran_ = false;
 
+  // The receiver's own, the writer's once the input has ended.
   ByteUnpacker unpacker_;
-  StreamMac mac_;
-  std::deque<HeldBatch> held_;
   std::uint64_t next_sequence_ = 0;
+  std::uint64_t next_begin_ = 0;
   std::optional<StreamEnd> end_;
 };
 
 Result<void> RelayTarget::Impl::greet() {
   const Deadline deadline = after(options_.stall_max);
-  TRY(link_.send(MessageType::kHello, encode_hello(), deadline));
+  const Hello ours{.history_bytes = options_.history_bytes_max};
+  TRY(link_.send(MessageType::kHello, encode_hello(ours), deadline));
   const auto hello = TRY(link_.receive(deadline));
   if (hello.type != MessageType::kHello) return fail(Errc::kCorrupt, "the peer is no relay");
-  TRY(check_hello(hello.body));
+  const Hello theirs = TRY(decode_hello(hello.body));
+  history_.emplace(std::min(ours.history_bytes, theirs.history_bytes));
+  greeted_ = true;
 
   // Without a filter everything is sent in full, which is slower and not wrong.
   std::vector<std::byte> filter;
   if (cache_.size() > 0) filter = cache_.filter().serialize();
   if (filter.size() > body_bytes_max(MessageType::kFilter)) filter.clear();
-  return link_.send(MessageType::kFilter, filter, after(options_.stall_max));
-}
-
-Result<void> RelayTarget::Impl::relay() {
-  while (!delivered_) {
-    const auto wait = held_.empty() ? options_.quiet_max : options_.stall_max;
-    const auto message = TRY(link_.receive(after(wait)));
-    TRY(handle(message));
-    TRY(deliver());
-  }
+  TRY(link_.send(MessageType::kFilter, filter, after(options_.stall_max)));
+  if (base_.chosen()) return send_base();
   return {};
 }
 
-Result<void> RelayTarget::Impl::handle(const PeerLink::Message& message) {
+// After the end QEMU still reads what it was given; it closes when it has.
+Result<void> RelayTarget::Impl::pass() {
+  std::vector<std::jthread> threads;
+  threads.emplace_back([this] { forward_return_path(); });
+  threads.emplace_back([this] { write_stream(); });
+  for (std::size_t i = 0; i < worker_count(options_); ++i) {
+    threads.emplace_back([this] { rebuild_batches(); });
+  }
+  Result<void> received = receive();
+  if (!received) end(received);
+  return received;
+}
+
+Result<void> RelayTarget::Impl::send_base() {
+  BasePages base{.checks = cache_.checks(*base_.chosen())};
+  base.checks.resize(std::min(base.checks.size(), kBasePagesMax));
+  BytePacker packer;
+  return link_.send(MessageType::kBase, encode_base(base, packer), after(options_.stall_max));
+}
+
+// Behind the end only pages come that were asked for, and then the source leaves.
+Result<void> RelayTarget::Impl::receive() {
+  for (;;) {
+    auto message = link_.receive(after(options_.quiet_max));
+    if (message) {
+      TRY(handle(*std::move(message)));
+      continue;
+    }
+    if (!end_) return tl::unexpected(message.error());
+    arrivals_.end_pages();
+    return {};
+  }
+}
+
+Result<void> RelayTarget::Impl::handle(PeerLink::Message message) {
   switch (message.type) {
     case MessageType::kBatch:
-      return take_batch(message.body);
+      return take_batch(std::move(message));
     case MessageType::kResend:
       return take_resend(message.body);
     case MessageType::kEnd:
@@ -153,88 +185,106 @@ Result<void> RelayTarget::Impl::handle(const PeerLink::Message& message) {
   }
 }
 
-Result<void> RelayTarget::Impl::take_batch(std::span<const std::byte> body) {
+Result<void> RelayTarget::Impl::take_batch(PeerLink::Message message) {
   if (end_) return fail(Errc::kCorrupt, "a batch behind the end");
-  if (held_.size() == kBatchesInFlightMax) return fail(Errc::kCorrupt, "too many batches at once");
-  HeldBatch held{.batch = TRY(decode_batch(body, unpacker_)), .missing = {}};
-  if (held.batch.sequence != next_sequence_) return fail(Errc::kCorrupt, "a batch out of order");
+  auto arrival = std::make_shared<Arrival>();
+  arrival->body = std::move(message.body);
+  const BatchBody body = TRY(decode_batch_header(arrival->body));
+  const bool next = body.header.sequence == next_sequence_ && body.header.begin == next_begin_;
+  if (!next) return fail(Errc::kCorrupt, "a batch out of order");
+  arrival->header = body.header;
+  arrival->rest = body.rest;
+  arrival->stretch = slabs_.take_bytes(body.header.size);
   ++next_sequence_;
-  fill_holes(held);
-  if (!held.missing.empty()) {
-    const MissingPages missing{.sequence = held.batch.sequence, .refs = held.missing};
-    TRY(link_.send(MessageType::kMissing, encode_missing(missing), after(options_.stall_max)));
-  }
-  held_.push_back(std::move(held));
-  return {};
+  next_begin_ += body.header.size;
+  return arrivals_.add(std::move(arrival));
 }
 
-void RelayTarget::Impl::fill_holes(HeldBatch& held) {
-  const std::span<std::byte> stream(held.batch.stream);
-  for (std::uint32_t i = 0; i < held.batch.holes.size(); ++i) {
-    const auto& [offset, ref] = held.batch.holes[i];
-    const PageBuffer hole = stream.subspan(offset).first<kPageSize>();
-    if (!cache_.find(ref.digest, ref.hash, hole)) held.missing.push_back(i);
+void RelayTarget::Impl::rebuild_batches() {
+  StretchRebuilder rebuilder({.cache = cache_, .history = *history_, .base = base_});
+  while (const auto arrival = arrivals_.take()) {
+    if (auto rebuilt = rebuild(rebuilder, *arrival); !rebuilt) return end(std::move(rebuilt));
   }
-  counters_.page_refs += held.batch.holes.size();
+}
+
+Result<void> RelayTarget::Impl::rebuild(StretchRebuilder& rebuilder, Arrival& arrival) {
+  const bool chose_base = TRY(rebuilder.rebuild(arrival));
+  page_refs_ += arrival.refs.size();
+  if (chose_base) TRY(send_base());
+  if (arrival.missing.empty()) return verify(arrival);
+  const MissingPages missing{.sequence = arrival.header.sequence, .refs = arrival.missing};
+  arrivals_.ask(arrival);
+  return link_.send(MessageType::kMissing, encode_missing(missing), after(options_.stall_max));
+}
+
+Result<void> RelayTarget::Impl::verify(Arrival& arrival) {
+  const auto& header = arrival.header;
+  if (stretch_mac(mac_key_, header.sequence, arrival.stretch.bytes) == header.mac) {
+    arrivals_.complete(arrival);
+    return {};
+  }
+  // A page may have changed between its hash and its MAC; the source tells which.
+  if (!arrival.doubted && !arrival.refs.empty()) return doubt(arrival);
+  return fail(Errc::kCorrupt, "a batch that is not the source's stream");
+}
+
+Result<void> RelayTarget::Impl::doubt(Arrival& arrival) {
+  DoubtedBatch doubt{.sequence = arrival.header.sequence, .digests = {}};
+  for (const BatchGap& ref : arrival.refs) {
+    const PageView page = arrival.stretch.bytes.subspan(ref.offset).first<kPageSize>();
+    doubt.digests.push_back(shorten(digest_page(page, page_key_)));
+  }
+  arrival.doubted = true;
+  arrivals_.ask(arrival);
+  return link_.send(MessageType::kDoubt, encode_doubt(doubt), after(options_.stall_max));
 }
 
 Result<void> RelayTarget::Impl::take_resend(std::span<const std::byte> body) {
   const ResentPages resent = TRY(decode_resend(body, unpacker_));
-  for (HeldBatch& held : held_) {
-    if (held.batch.sequence == resent.sequence) return fill_missing(held, resent.pages);
-  }
-  return fail(Errc::kCorrupt, "pages for a batch that waits for none");
-}
-
-Result<void> RelayTarget::Impl::fill_missing(HeldBatch& held, std::span<const std::byte> pages) {
-  if (pages.size() != held.missing.size() * kPageSize) {
+  const auto arrival = TRY(arrivals_.asked(resent.sequence));
+  const bool asked_for = arrival->doubted || resent.refs == arrival->missing;
+  if (!asked_for || (!resent.refs.empty() && resent.refs.back() >= arrival->refs.size())) {
     return fail(Errc::kCorrupt, "other pages than asked for");
   }
-  for (const std::uint32_t number : held.missing) {
-    const PageView page = pages.first<kPageSize>();
+  std::span<const std::byte> pages(resent.pages);
+  for (const std::uint32_t ref : resent.refs) {
+    std::byte* to = arrival->stretch.bytes.data() + arrival->refs[ref].offset;
+    std::memcpy(to, pages.data(), kPageSize);
     pages = pages.subspan(kPageSize);
-    const Batch::Hole& hole = held.batch.holes[number];
-    if (digest_page(page, key_) != hole.ref.digest) {
-      return fail(Errc::kCorrupt, "a resent page that does not match its digest");
-    }
-    std::memcpy(held.batch.stream.data() + hole.offset, page.data(), kPageSize);
   }
-  counters_.pages_resent += held.missing.size();
-  held.missing.clear();
-  return {};
+  pages_resent_ += resent.refs.size();
+  arrival->missing.clear();
+  return verify(*arrival);
 }
 
 Result<void> RelayTarget::Impl::take_end(std::span<const std::byte> body) {
   if (end_) return fail(Errc::kCorrupt, "a second end");
   end_ = TRY(decode_end(body));
-  if (end_->sequence != next_sequence_) return fail(Errc::kCorrupt, "an end out of order");
+  const bool is_the_end = end_->sequence == next_sequence_ && end_->stream_bytes == next_begin_ &&
+                          end_mac(mac_key_, *end_) == end_->mac;
+  if (!is_the_end) return fail(Errc::kCorrupt, "an end that is not that of the source's stream");
+  arrivals_.end_input();
   return {};
 }
 
-Result<void> RelayTarget::Impl::deliver() {
-  while (!held_.empty() && held_.front().missing.empty()) {
-    TRY(deliver_batch(held_.front().batch));
-    held_.pop_front();
-  }
-  if (end_ && held_.empty()) return deliver_end();
-  return {};
+void RelayTarget::Impl::write_stream() {
+  if (auto written = deliver_all(); !written) end(std::move(written));
 }
 
-Result<void> RelayTarget::Impl::deliver_batch(const Batch& batch) {
-  mac_.update(batch.stream);
-  if (mac_.current() != batch.mac) {
-    return fail(Errc::kCorrupt, "a batch that is not the source's stream");
+Result<void> RelayTarget::Impl::deliver_all() {
+  while (const auto arrival = TRY(arrivals_.pop(options_.stall_max))) {
+    const auto& stretch = arrival->stretch;
+    history_->add(stretch);
+    const auto written = qemu_.write_all(stretch.bytes, after(options_.stall_max));
+    if (!written) return tl::unexpected(Error(written.error()).within("write to QEMU"));
+    stream_bytes_ += stretch.bytes.size();
+    TRY(send_ack(arrival->header.sequence));
   }
-  const auto written = qemu_.write_all(batch.stream, after(options_.stall_max));
-  if (!written) return tl::unexpected(Error(written.error()).within("write to QEMU"));
-  counters_.stream_bytes += batch.stream.size();
-  return send_ack(batch.sequence);
+  if (verdict_.ended()) return {};
+  return deliver_end();
 }
 
 Result<void> RelayTarget::Impl::deliver_end() {
-  if (end_->stream_bytes != counters_.stream_bytes || end_->mac != mac_.current()) {
-    return fail(Errc::kCorrupt, "an end that is not that of the source's stream");
-  }
   auto finished = qemu_.finish_writing();
   // QEMU may have closed first: it needs no more than what it has read.
   if (!finished && finished.error().code() != Errc::kUnavailable) return finished;
@@ -268,13 +318,12 @@ Result<bool> RelayTarget::Impl::forward_answer(std::span<std::byte> buffer) {
 }
 
 Result<std::unique_ptr<RelayTarget>> RelayTarget::create(const RelayOptions& options,
-                                                         RelayEnds ends,
-                                                         pagecache::PageCache& cache,
+                                                         RelayEnds ends, TargetPages pages,
                                                          const SharingDomain& domain,
                                                          const SessionSecret& secret) {
   TRY(check(options));
   return std::unique_ptr<RelayTarget>(
-      new RelayTarget(std::make_unique<Impl>(options, ends, cache, domain.key, secret)));
+      new RelayTarget(std::make_unique<Impl>(options, ends, pages, domain.key, secret)));
 }
 
 RelayTarget::RelayTarget(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "core/result.h"
 #include "core/sharing_domain.h"
@@ -10,21 +11,32 @@
 
 namespace samepage::migrator {
 
+/// Where the target's relay finds pages.
+struct TargetPages {
+  TargetPages(pagecache::PageCache& pages,  // NOLINT(google-explicit-constructor)
+              std::optional<pagecache::SourceId> like_the_guest = std::nullopt)
+      : cache(pages), base(like_the_guest) {}
+
+  pagecache::PageCache& cache;  ///< Borrowed; outlives the relay, and is of its domain.
+
+  /// The source of `cache` that is like the guest, page for page, when it is known: its checkpoint,
+  /// when it comes home. Otherwise the relay finds out whether there is one.
+  std::optional<pagecache::SourceId> base;
+};
+
 /// The target host's half of a migration relay: tells the source which pages are on this host,
 /// rebuilds QEMU's stream from references and literals, and forwards QEMU's answers.
 ///
 /// Invariant: every byte that QEMU gets is part of a prefix of the source's stream whose MAC was
 /// checked first (see "Nothing unverified reaches QEMU" in docs/design-notes.md).
 ///
-/// Threads: run() uses its caller's thread and one of its own; stop(), counters() and delivered()
-/// may be called from any thread.
+/// Threads: run() uses its caller's thread and several of its own; stop(), counters() and
+/// delivered() may be called from any thread.
 class RelayTarget final {
  public:
-  /// `cache` is borrowed, must outlive the relay and be of the same domain. kInvalid: an option is
-  /// out of its range.
+  /// kInvalid: an option is out of its range.
   static Result<std::unique_ptr<RelayTarget>> create(const RelayOptions& options, RelayEnds ends,
-                                                     pagecache::PageCache& cache,
-                                                     const SharingDomain& domain,
+                                                     TargetPages pages, const SharingDomain& domain,
                                                      const SessionSecret& secret);
 
   /// Relays until everything is delivered and QEMU has closed its side. Once only. Both connections

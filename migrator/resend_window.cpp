@@ -1,22 +1,37 @@
 #include "migrator/resend_window.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
 #include "core/check.h"
 
 namespace samepage::migrator {
+namespace {
+
+using std::chrono::steady_clock;
+
+PageView page_at(const ResendWindow::Entry& entry, std::uint32_t ref) {
+  return entry.stretch.bytes.subspan(entry.ref_offsets[ref]).first<kPageSize>();
+}
+
+void append(PageView page, std::uint32_t ref, ResentPages& resent) {
+  resent.refs.push_back(ref);
+  resent.pages.insert(resent.pages.end(), page.begin(), page.end());
+}
+
+}  // namespace
 
 bool ResendWindow::has_room(std::size_t wire_bytes) {
   if (entries_.empty()) return true;
   return entries_.size() < limits_.batches_max &&
-         wire_bytes_ + wire_bytes <= limits_.wire_bytes_max;
+         wire_bytes_ + wire_bytes <= std::min(limits_.wire_bytes_max, meter_.window());
 }
 
 Result<void> ResendWindow::add(Entry entry, Deadline deadline) {
   const MutexLock lock(mutex_);
   while (!closed_ && !has_room(entry.wire_bytes)) {
-    if (std::chrono::steady_clock::now() >= deadline) {
+    if (steady_clock::now() >= deadline) {
       return fail(Errc::kTimedOut, "the target stopped acknowledging");
     }
     changed_.wait_until(mutex_, deadline);
@@ -25,6 +40,7 @@ Result<void> ResendWindow::add(Entry entry, Deadline deadline) {
   CHECK(entry.sequence == next_sequence_);
   ++next_sequence_;
   wire_bytes_ += entry.wire_bytes;
+  meter_.sent(entry.wire_bytes, steady_clock::now());
   entries_.push_back(std::move(entry));
   return {};
 }
@@ -34,29 +50,46 @@ Result<void> ResendWindow::acknowledge(std::uint64_t sequence) {
   if (entries_.empty() || sequence < entries_.front().sequence || sequence >= next_sequence_) {
     return fail(Errc::kCorrupt, "an acknowledgement of what is not under way");
   }
+  const auto now = steady_clock::now();
   while (!entries_.empty() && entries_.front().sequence <= sequence) {
     wire_bytes_ -= entries_.front().wire_bytes;
-    buffers_.push_back(std::move(entries_.front().stream));
+    meter_.acknowledged(now);
     entries_.pop_front();
   }
   changed_.notify_all();
   return {};
 }
 
-Result<ResentPages> ResendWindow::pages(const MissingPages& missing) {
-  const MutexLock lock(mutex_);
-  if (entries_.empty() || missing.sequence < entries_.front().sequence ||
-      missing.sequence >= next_sequence_) {
+Result<const ResendWindow::Entry*> ResendWindow::under_way(std::uint64_t sequence) {
+  if (entries_.empty() || sequence < entries_.front().sequence || sequence >= next_sequence_) {
     return fail(Errc::kCorrupt, "a request for pages of a batch that is not under way");
   }
-  const Entry& entry = entries_[missing.sequence - entries_.front().sequence];
-  ResentPages resent{.sequence = missing.sequence, .pages = {}};
+  return &entries_[sequence - entries_.front().sequence];
+}
+
+Result<ResentPages> ResendWindow::pages(const MissingPages& missing) {
+  const MutexLock lock(mutex_);
+  const Entry& entry = *TRY(under_way(missing.sequence));
+  ResentPages resent{.sequence = missing.sequence, .refs = {}, .pages = {}};
   for (const std::uint32_t ref : missing.refs) {
     if (ref >= entry.ref_offsets.size()) {
       return fail(Errc::kCorrupt, "a request for a page that was not referred to");
     }
-    const auto page = std::span(entry.stream).subspan(entry.ref_offsets[ref], kPageSize);
-    resent.pages.insert(resent.pages.end(), page.begin(), page.end());
+    append(page_at(entry, ref), ref, resent);
+  }
+  return resent;
+}
+
+Result<ResentPages> ResendWindow::differing(const DoubtedBatch& doubt) {
+  const MutexLock lock(mutex_);
+  const Entry& entry = *TRY(under_way(doubt.sequence));
+  if (doubt.digests.size() != entry.ref_offsets.size()) {
+    return fail(Errc::kCorrupt, "digests of other pages than were referred to");
+  }
+  ResentPages resent{.sequence = doubt.sequence, .refs = {}, .pages = {}};
+  for (std::uint32_t ref = 0; ref < doubt.digests.size(); ++ref) {
+    const PageView page = page_at(entry, ref);
+    if (shorten(digest_page(page, key_)) != doubt.digests[ref]) append(page, ref, resent);
   }
   return resent;
 }
@@ -64,7 +97,7 @@ Result<ResentPages> ResendWindow::pages(const MissingPages& missing) {
 Result<void> ResendWindow::wait_until_empty(Deadline deadline) {
   const MutexLock lock(mutex_);
   while (!closed_ && !entries_.empty()) {
-    if (std::chrono::steady_clock::now() >= deadline) {
+    if (steady_clock::now() >= deadline) {
       return fail(Errc::kTimedOut, "the target did not acknowledge the end");
     }
     changed_.wait_until(mutex_, deadline);
@@ -73,12 +106,9 @@ Result<void> ResendWindow::wait_until_empty(Deadline deadline) {
   return {};
 }
 
-std::vector<std::byte> ResendWindow::take_buffer() {
+double ResendWindow::link_bytes_per_second() const {
   const MutexLock lock(mutex_);
-  if (buffers_.empty()) return {};
-  std::vector<std::byte> buffer = std::move(buffers_.back());
-  buffers_.pop_back();
-  return buffer;
+  return meter_.bytes_per_second();
 }
 
 void ResendWindow::close() {

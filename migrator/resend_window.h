@@ -4,19 +4,20 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <optional>
 #include <vector>
 
 #include "core/clock.h"
 #include "core/mutex.h"
+#include "core/page_digest.h"
 #include "core/result.h"
+#include "migrator/link_meter.h"
 #include "migrator/relay_messages.h"
+#include "migrator/stream_slab.h"
 
 namespace samepage::migrator {
 
-/// What the source has sent and the target has not acknowledged: bounded, and kept so that pages
-/// can be sent again.
-/// Threads: every method may be called from any thread.
+/// What the source has sent and the target has not acknowledged: bounded by what the link needs,
+/// and kept so that pages can be sent again. Threads: every method may be called from any thread.
 class ResendWindow {
  public:
   struct Limits {
@@ -26,11 +27,11 @@ class ResendWindow {
   struct Entry {
     std::uint64_t sequence = 0;
     std::size_t wire_bytes = 0;
-    std::vector<std::byte> stream;           ///< The batch's stretch of QEMU's stream.
+    StreamBytes stretch;
     std::vector<std::uint32_t> ref_offsets;  ///< Where in it the referenced pages lie.
   };
 
-  explicit ResendWindow(Limits limits) : limits_(limits) {}
+  ResendWindow(Limits limits, const DigestKey& page_key) : limits_(limits), key_(page_key) {}
 
   /// Keeps `entry`, as soon as there is room for it. Sequence numbers rise by one from 0.
   /// kTimedOut: the target has acknowledged too little. Else what close() was given.
@@ -39,26 +40,31 @@ class ResendWindow {
   /// Lets go of everything up to `sequence`. kCorrupt: that was not sent, or acknowledged before.
   Result<void> acknowledge(std::uint64_t sequence);
 
-  /// Copies of the pages. kCorrupt: there are no such references under way.
+  /// The pages asked for. kCorrupt: there are no such references under way.
   Result<ResentPages> pages(const MissingPages& missing);
+
+  /// Those pages of a batch that are not what the target has instead. Errors as pages().
+  Result<ResentPages> differing(const DoubtedBatch& doubt);
 
   /// kTimedOut: not everything was acknowledged. Else what close() was given.
   Result<void> wait_until_empty(Deadline deadline);
 
-  /// An emptied buffer to use again, so that a migration does not allocate a MiB for each batch.
-  std::vector<std::byte> take_buffer();
+  /// Of the way to the target; 0: not known yet.
+  double link_bytes_per_second() const;
 
   /// Makes every waiting and later add() and wait_until_empty() return kUnavailable.
   void close();
 
  private:
   bool has_room(std::size_t wire_bytes) REQUIRES(mutex_);
+  Result<const Entry*> under_way(std::uint64_t sequence) REQUIRES(mutex_);
 
   const Limits limits_;
-  Mutex mutex_;
+  const DigestKey key_;
+  mutable Mutex mutex_;
   std::condition_variable_any changed_;
   std::deque<Entry> entries_ GUARDED_BY(mutex_);
-  std::vector<std::vector<std::byte>> buffers_ GUARDED_BY(mutex_);
+  LinkMeter meter_ GUARDED_BY(mutex_);
   std::uint64_t next_sequence_ GUARDED_BY(mutex_) = 0;
   std::size_t wire_bytes_ GUARDED_BY(mutex_) = 0;
   bool closed_ GUARDED_BY(mutex_) = false;

@@ -316,19 +316,29 @@ StreamParser::Step StreamParser::ram_record(Cursor& cursor) {
 }
 
 StreamParser::Step StreamParser::ram_page(Cursor& cursor, std::uint64_t header) {
-  if ((header & kRamContinues) == 0) cursor.skip(cursor.u8());
+  std::string_view name;
+  if ((header & kRamContinues) == 0) name = cursor.name(cursor.u8());
   const bool zero = (header & kRamZero) != 0;
   cursor.skip(zero ? 1 : kPageSize);
   if (cursor.incomplete()) return std::nullopt;
   // A record may fill a page with another byte than zero, but no supported QEMU writes one.
   if (zero && cursor.taken().back() != std::byte{0}) return give_up(cursor);
+  if (!name.empty()) block_ = block_named(name);
   return StreamToken{.kind = zero ? StreamToken::Kind::kZeroPage : StreamToken::Kind::kPage,
                      .bytes = cursor.taken(),
-                     .header = header};
+                     .header = header,
+                     .block = block_,
+                     .in_main_block = block_ == main_block_};
+}
+
+/// A name that is in no list gets a number of its own.
+std::uint32_t StreamParser::block_named(std::string_view name) const {
+  const auto found = std::find(ram_blocks_.begin(), ram_blocks_.end(), name);
+  return static_cast<std::uint32_t>(found - ram_blocks_.begin());
 }
 
 StreamParser::Step StreamParser::ram_sizes(Cursor& cursor, std::uint64_t header) {
-  if (ram_blocks_ != 0) return give_up(cursor);
+  if (!ram_blocks_.empty()) return give_up(cursor);
   ram_blocks_bytes_ = header & ~kRamFlags;
   return take(cursor, ram_blocks_bytes_ == 0 ? State::kRamRecords : State::kRamBlocks);
 }
@@ -340,9 +350,13 @@ StreamParser::Step StreamParser::ram_block(Cursor& cursor) {
   // Some capabilities add fields to the list without saying so in the stream. Then what is read
   // here as a name or a size does not fit, or the record behind the list has impossible flags.
   const bool fits = !name.empty() && is_printable(name) && size <= ram_blocks_bytes_ &&
-                    size % kPageSize == 0 && ram_blocks_ < kRamBlocksMax;
+                    size % kPageSize == 0 && ram_blocks_.size() < kRamBlocksMax;
   if (!fits) return give_up(cursor);
-  ++ram_blocks_;
+  if (size > main_block_bytes_) {
+    main_block_bytes_ = size;
+    main_block_ = static_cast<std::uint32_t>(ram_blocks_.size());
+  }
+  ram_blocks_.emplace_back(name);
   ram_blocks_bytes_ -= size;
   return take(cursor, ram_blocks_bytes_ == 0 ? State::kRamRecords : State::kRamBlocks);
 }

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/page.h"
@@ -21,6 +23,9 @@ struct StreamToken {
   Kind kind = Kind::kBytes;
   std::span<const std::byte> bytes;  ///< All of the piece, borrowed from the parser's input.
   std::uint64_t header = 0;          ///< Of a page: its offset in its block, and flags below 4096.
+  std::uint32_t block = 0;           ///< Of a page: its RAM block's number in QEMU's list, from 0.
+  bool in_main_block = false;        ///< Of a page: its block is the largest, the guest's memory
+                                     ///< proper, whose pages a GuestMemory numbers alike.
 
   PageView page() const { return bytes.last<kPageSize>(); }
   std::span<const std::byte> before_page() const { return bytes.first(bytes.size() - kPageSize); }
@@ -82,6 +87,7 @@ class StreamParser {
   Step ram_block(Cursor& cursor);
   Step ram_record(Cursor& cursor);
   Step ram_page(Cursor& cursor, std::uint64_t header);
+  std::uint32_t block_named(std::string_view name) const;
   Step skip(std::span<const std::byte> input);
   Step take(const Cursor& cursor, State next);
   Step give_up(const Cursor& cursor);
@@ -90,9 +96,12 @@ class StreamParser {
   std::uint64_t skip_ = 0;
   std::optional<std::uint32_t> ram_section_;
   std::uint64_t ram_blocks_bytes_ = 0;  ///< Of blocks that the list has not named yet.
-  std::size_t ram_blocks_ = 0;
   std::vector<std::uint64_t> multifd_offsets_;  ///< Of the packet's pages, in their block.
   std::size_t multifd_taken_ = 0;
+  std::vector<std::string> ram_blocks_;
+  std::uint32_t block_ = 0;  ///< The one that the last page record named.
+  std::uint32_t main_block_ = 0;
+  std::uint64_t main_block_bytes_ = 0;
   std::vector<std::byte> drained_;  ///< The front of a record that was given out as bytes.
 };
 

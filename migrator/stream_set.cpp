@@ -10,9 +10,11 @@ void add_up(RelayCounters& sum, const RelayCounters& one) {
   sum.stream_bytes += one.stream_bytes;
   sum.wire_bytes += one.wire_bytes;
   sum.page_refs += one.page_refs;
+  sum.page_deltas += one.page_deltas;
   sum.page_literals += one.page_literals;
   sum.zero_pages += one.zero_pages;
   sum.pages_resent += one.pages_resent;
+  sum.passes += one.passes;
 }
 
 }  // namespace

@@ -15,6 +15,8 @@ class GuestPageSource final : public PageSource {
   GuestPageSource(std::shared_ptr<fingerprinter::GuestMemory> memory, std::string vm_name);
 
   Result<void> read(std::uint64_t page, PageBuffer destination) override;
+  Result<void> read_many(std::span<const std::uint64_t> pages,
+                         std::span<std::byte> destination) override;
   std::string name() const override { return "guest " + vm_name_; }
 
  private:

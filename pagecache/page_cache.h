@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "core/page_digest.h"
 #include "core/page_hash.h"
@@ -16,7 +17,7 @@
 namespace samepage::pagecache {
 
 struct Options {
-  std::size_t pages_max = 64U << 20U;  ///< Entries of the index: at most 24 bytes each.
+  std::size_t pages_max = 64U << 20U;  ///< Entries of the index: at most 24 bytes each, checks too.
   std::size_t filter_bytes_max = 16U
                                  << 20U;  ///< Of filter(): 1 % false positives up to 14 M pages.
 };
@@ -27,11 +28,37 @@ struct SourceId {
   friend auto operator<=>(const SourceId&, const SourceId&) = default;
 };
 
-/// Where on this host a page with a given digest is, for one sharing domain.
+/// A page that is looked for by its hash.
+struct WantedPage {
+  PageHash hash;
+  std::uint64_t number =
+      0;  ///< Where its own guest has it: a place with this number is tried first.
+  PageBuffer to;
+
+  // What find_many() says.
+  bool found = false;
+  SourceId source;
+  std::uint64_t page = 0;  ///< Of the source.
+};
+
+/// A page that is looked for where it should lie in a source.
+struct PlacedPage {
+  std::uint64_t page = 0;
+  PageBuffer to;
+  bool found = false;  ///< Says read_placed().
+};
+
+/// 16 bits of a page's hash, by which a page that has changed is told from one that has not, nearly
+/// always. 0 stands for no page.
+using PageCheck = std::uint16_t;
+PageCheck check_of(PageHash hash);
+
+/// Where on this host a page with a given content is, for one sharing domain.
 ///
-/// Invariant: a page that find() hands out has the digest that it was asked by, whatever its source
-/// did meanwhile: bytes are copied to the caller's buffer, digested, compared. The index holds
-/// hashes and positions, never page data, and its entries are only hints.
+/// The index holds hashes and positions, never page data, and its entries are only hints: whatever
+/// a source did meanwhile, bytes are copied to the caller's buffer and looked at there. find() then
+/// proves them by their digest. find_many() and read_placed() compare the hash, which tells what
+/// has changed and proves nothing: their caller proves what it made of the pages.
 ///
 /// Threads: every method may be called from any thread; a reading source blocks only its reader.
 class PageCache final {
@@ -55,6 +82,18 @@ class PageCache final {
   /// Copies the page named `digest` into `page`, trying each indexed place of `hash`.
   /// kNotFound: no place on this host holds it (any more); `page` then holds garbage.
   Result<void> find(const PageDigest& digest, PageHash hash, PageBuffer page);
+
+  /// Copies each page that some indexed place of its hash still holds; of several places one of the
+  /// same page number first. Reads of neighbouring pages are joined.
+  void find_many(std::span<WantedPage> pages);
+
+  /// Copies each page whose hash still agrees with the source's check of it. No page is found in a
+  /// source that is gone.
+  void read_placed(SourceId source, std::span<PlacedPage> pages);
+
+  /// The checks of all pages that the source had when it was added, by their numbers, also of those
+  /// that have too many places for the index. Empty: the source is gone.
+  std::vector<PageCheck> checks(SourceId source) const;
 
   /// A membership filter over every indexed hash, for a migration's source to ask before it refers
   /// to a page.

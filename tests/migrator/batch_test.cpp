@@ -1,5 +1,5 @@
 // The promises under test: a batch stands for exactly the tokens that were added, runs cost next to
-// nothing, and a body that no builder wrote is kCorrupt within bounded memory.
+// nothing, and a body that no encoder wrote is kCorrupt within bounded memory.
 
 #include "migrator/batch.h"
 
@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "core/byte_writer.h"
+#include "migrator/page_delta.h"
 #include "tests/fakes/fake_qemu_stream.h"
 
 namespace samepage::migrator {
@@ -19,44 +20,101 @@ using Bytes = std::vector<std::byte>;
 using Kind = StreamToken::Kind;
 
 constexpr PageDigest kMac{.bytes = {std::byte{9}}};
+constexpr std::uint64_t kBegin = 5'000'000;
 
-PageRef ref_of(PageView page) {
-  return {hash_page(page, {1}), digest_page(page, DigestKey{})};
+BatchHeader header_for(std::size_t size) {
+  return {.sequence = 7, .begin = kBegin, .size = size, .mac = kMac};
 }
 
-Result<Batch> decode(std::span<const std::byte> body) {
-  ByteUnpacker unpacker;
-  return decode_batch(body, unpacker);
+struct Decoded {
+  BatchHeader header;
+  Bytes stretch;
+  std::vector<BatchGap> gaps;
+  ByteUnpacker unpacker;  ///< That deltas are borrowed from.
+};
+
+Result<std::unique_ptr<Decoded>> decode(std::span<const std::byte> body) {
+  auto decoded = std::make_unique<Decoded>();
+  const BatchBody head = TRY(decode_batch_header(body));
+  decoded->header = head.header;
+  decoded->stretch.resize(head.header.size);
+  decoded->gaps = TRY(decode_batch(head, decoded->unpacker, decoded->stretch));
+  return decoded;
 }
 
-/// The tokens of `stream` as a batch; every page for which `known` says so is a reference.
-Bytes encode(std::span<const std::byte> stream, const std::function<bool()>& known) {
-  BatchBuilder builder(1);
+Bytes whole(const EncodedBatch& batch) {
+  Bytes body = batch.head;
+  body.insert(body.end(), batch.plain.begin(), batch.plain.end());
+  return body;
+}
+
+/// A page as it might have been before: it differs in a few bytes.
+Bytes older_version(PageView page) {
+  Bytes older(page.begin(), page.end());
+  for (const std::size_t at : {0U, 700U, 703U, 4095U}) older[at] ^= std::byte{0x55};
+  return older;
+}
+
+/// The tokens of `stream` as a batch; `choose` says how each page is sent.
+EncodedBatch encode(std::span<const std::byte> stream, const std::function<BatchKind()>& choose,
+                    int level = 1) {
+  BatchEncoder batch;
   StreamParser parser;
-  while (const auto token = parser.next(stream)) {
-    stream = stream.subspan(token->bytes.size());
-    if (token->kind == Kind::kZeroPage) {
-      builder.add_zero_page(*token);
-    } else if (token->kind == Kind::kPage && known()) {
-      builder.add_page_ref(*token, ref_of(token->page()));
-    } else {
-      builder.add_literal(token->bytes);
+  auto rest = stream;
+  while (const auto token = parser.next(rest)) {
+    rest = rest.subspan(token->bytes.size());
+    if (token->kind == Kind::kZeroPage) batch.add_zero_page(*token);
+    if (token->kind == Kind::kBytes) batch.add_literal(token->bytes);
+    if (token->kind != Kind::kPage) continue;
+    const std::uint64_t place = kBegin - kPageSize - token->header / kPageSize % 1000;
+    switch (choose()) {
+      case BatchKind::kFound:
+        batch.add_found(*token, hash_page(token->page(), {1}));
+        break;
+      case BatchKind::kPlaced:
+        batch.add_placed(*token);
+        break;
+      case BatchKind::kCopies:
+        batch.add_copy(*token, place);
+        break;
+      case BatchKind::kDeltas: {
+        const Bytes older = older_version(token->page());
+        EXPECT_TRUE(batch.add_delta(*token, place, std::span(older).first<kPageSize>(), 100));
+        break;
+      }
+      default:
+        batch.add_page(*token);
     }
   }
-  builder.add_literal(stream);
-  return builder.finish(7, kMac);
+  batch.add_literal(rest);
+  return batch.finish(header_for(stream.size()), level);
 }
 
-/// Fills the holes from `original`, and checks that each names the page which lies there.
-Bytes fill(const Batch& batch, const Bytes& original) {
-  Bytes stream = batch.stream;
-  for (const Batch::Hole& hole : batch.holes) {
-    const auto page = std::span(original).subspan(hole.offset).first<kPageSize>();
-    EXPECT_EQ(hole.ref.hash, ref_of(page).hash);
-    EXPECT_EQ(hole.ref.digest, ref_of(page).digest);
-    std::copy(page.begin(), page.end(), stream.begin() + hole.offset);
+/// Fills the gaps from `original`, and checks that each names what lies there.
+Bytes fill(const Decoded& batch, std::span<const std::byte> original) {
+  Bytes stream = batch.stretch;
+  for (const BatchGap& gap : batch.gaps) {
+    const auto page = original.subspan(gap.offset).first<kPageSize>();
+    const PageBuffer to = std::span(stream).subspan(gap.offset).first<kPageSize>();
+    std::ranges::copy(page, to.begin());
+    if (gap.kind == BatchKind::kFound) {
+      EXPECT_EQ(gap.hash, hash_page(page, {1}));
+    }
+    if (gap.kind == BatchKind::kDeltas) {
+      std::ranges::copy(older_version(page), to.begin());
+      EXPECT_TRUE(apply_delta(gap.delta, to));
+    }
+    if (!gap.is_ref()) {
+      EXPECT_EQ(gap.place, kBegin - kPageSize - gap.page % 1000);
+    }
   }
   return stream;
+}
+
+BatchKind any_kind(std::mt19937_64& random) {
+  constexpr std::array kKinds{BatchKind::kPages, BatchKind::kFound, BatchKind::kPlaced,
+                              BatchKind::kCopies, BatchKind::kDeltas};
+  return kKinds[random() % kKinds.size()];
 }
 
 TEST(BatchTest, StandsForTheTokensThatWereAdded) {
@@ -65,114 +123,160 @@ TEST(BatchTest, StandsForTheTokensThatWereAdded) {
     std::mt19937_64 random(seed);
     const Bytes stream = fakes::fake_guest_stream(100, random, nullptr);
 
-    const Bytes body = encode(stream, [&] { return random() % 3 != 0; });
-    const Batch batch = decode(body).value();
+    const EncodedBatch batch = encode(
+        stream, [&] { return any_kind(random); }, seed % 2 == 0 ? 1 : kPackNothing);
+    const Bytes body = whole(batch);
+    const auto decoded = decode(body).value();
 
-    EXPECT_EQ(batch.sequence, 7U);
-    EXPECT_EQ(batch.mac, kMac);
-    EXPECT_GT(batch.holes.size(), 0U);
-    EXPECT_EQ(fill(batch, stream), stream);
+    EXPECT_EQ(decoded->header.sequence, 7U);
+    EXPECT_EQ(decoded->header.begin, kBegin);
+    EXPECT_EQ(decoded->header.mac, kMac);
+    EXPECT_EQ(fill(*decoded, stream), stream);
+    std::vector<std::uint32_t> refs;
+    for (const BatchGap& gap : decoded->gaps) {
+      if (gap.is_ref()) refs.push_back(gap.offset);
+    }
+    EXPECT_GT(refs.size(), 0U);
+    EXPECT_EQ(batch.ref_offsets, refs);
   }
 }
 
-TEST(BatchTest, CarriesAnEmptyStretch) {
-  const Batch batch = decode(BatchBuilder(1).finish(0, kMac)).value();
+TEST(BatchTest, APlainBatchCopiesNothing) {
+  std::mt19937_64 random(3);
+  const Bytes stream = fakes::random_bytes(10'000, random);
+  BatchEncoder encoder;
+  encoder.add_literal(stream);
+  ASSERT_TRUE(encoder.is_one_literal());
 
-  EXPECT_TRUE(batch.stream.empty());
-  EXPECT_TRUE(batch.holes.empty());
+  const EncodedBatch batch = encoder.finish_plain(header_for(stream.size()), stream);
+
+  EXPECT_EQ(batch.plain.data(), stream.data());
+  EXPECT_EQ(decode(whole(batch)).value()->stretch, stream);
 }
 
 TEST(BatchTest, CodesRunsInAFewBytes) {
-  fakes::FakeQemuStream zeros;
-  for (std::uint64_t i = 0; i < 100'000; ++i) zeros.zero(i * kPageSize);
-  StreamToken token{.kind = Kind::kZeroPage, .bytes = zeros.view().first(9), .header = 0x22};
-  BatchBuilder builder(1);
-  for (std::uint64_t i = 0; i < 100'000; ++i) {
-    token.header = i * kPageSize | 0x22U;
-    builder.add_zero_page(token);
-  }
-
-  const Bytes body = builder.finish(0, kMac);
-
-  EXPECT_LT(body.size(), 64U);
-  EXPECT_TRUE(std::ranges::equal(decode(body).value().stream, zeros.view()));
-}
-
-TEST(BatchTest, BreaksARunWhereOffsetsOrFlagsDo) {
-  std::mt19937_64 random(5);
-  const Bytes content = fakes::random_bytes(kPageSize, random);
-  const PageView page = std::span(content).first<kPageSize>();
-  BatchBuilder builder(1);
-  fakes::FakeQemuStream all;
-  for (const std::uint64_t header : {0x1028U, 0x2028U, 0x4028U, 0x5020U, 0x5028U}) {
+  fakes::FakeQemuStream records;
+  BatchEncoder batch;
+  const Bytes page(kPageSize);
+  for (std::uint64_t i = 0; i < 255; ++i) {
     fakes::FakeQemuStream record;
-    record.be64(header).raw(page);
-    all.raw(record.view());
-    builder.add_page_ref({.kind = Kind::kPage, .bytes = record.view(), .header = header},
-                         ref_of(page));
+    const bool zero = i < 100;
+    const std::uint64_t header = (i + 4) * kPageSize | (zero ? 0x22U : 0x28U);
+    record.be64(header).raw(std::span(page).first(zero ? 1 : kPageSize));
+    records.raw(record.view());
+    const StreamToken token{.bytes = record.view(), .header = header};
+    if (zero) {
+      batch.add_zero_page(token);
+    } else if (i < 200) {
+      batch.add_placed(token);
+    } else {
+      batch.add_copy(token, (i - 200) * (kPageSize + 8));
+    }
   }
 
-  const Batch batch = decode(builder.finish(0, kMac)).value();
+  const EncodedBatch encoded = batch.finish(header_for(records.size()), 1);
+  const auto decoded = decode(encoded.head).value();
 
-  EXPECT_TRUE(std::ranges::equal(fill(batch, {all.view().begin(), all.view().end()}), all.view()));
+  EXPECT_LT(encoded.size(), 120U);
+  EXPECT_EQ(decoded->gaps.size(), 155U);
+  for (const BatchGap& gap : decoded->gaps) {
+    const auto header = std::span(decoded->stretch).subspan(gap.offset - 8, 8);
+    EXPECT_TRUE(std::ranges::equal(header, records.view().subspan(gap.offset - 8, 8)));
+  }
 }
 
-TEST(BatchTest, RefusesEveryTruncation) {
+TEST(BatchTest, ALargeDifferenceIsNoDelta) {
+  std::mt19937_64 random(4);
+  const Bytes older = fakes::random_bytes(kPageSize, random);
+  const Bytes newer = fakes::random_bytes(kPageSize, random);
+  BatchEncoder batch;
+  const StreamToken token{.bytes = newer};
+
+  EXPECT_FALSE(batch.add_delta(token, 0, std::span(older).first<kPageSize>(), 1000));
+  batch.add_page(token);
+
+  EXPECT_EQ(decode(batch.finish(header_for(kPageSize), 1).head).value()->stretch, newer);
+}
+
+TEST(BatchTest, TheMacDependsOnTheStretchAndItsNumber) {
+  const Bytes stretch(5000, std::byte{1});
+  const PageDigest mac = stretch_mac({}, 3, stretch);
+
+  EXPECT_EQ(mac, stretch_mac({}, 3, stretch));
+  EXPECT_NE(mac, stretch_mac({}, 4, stretch));
+  EXPECT_NE(mac, stretch_mac({}, 3, std::span(stretch).first(4999)));
+  EXPECT_NE(mac, stretch_mac({{std::byte{1}}}, 3, stretch));
+}
+
+TEST(BatchTest, RefusesEveryTruncationAndTail) {
   std::mt19937_64 random(6);
-  const Bytes stream = fakes::fake_guest_stream(6, random, nullptr);
-  const Bytes body = encode(stream, [&] { return random() % 2 == 0; });
+  const Bytes stream = fakes::fake_guest_stream(12, random, nullptr);
+  Bytes body = encode(stream, [&] { return any_kind(random); }).head;
 
   for (std::size_t size = 0; size < body.size(); ++size) {
-    ASSERT_EQ(decode(std::span(body).first(size)).error().code(), Errc::kCorrupt) << size;
+    const auto decoded = decode(std::span(body).first(size));
+    ASSERT_EQ(decoded.error().code(), Errc::kCorrupt) << size;
   }
-}
-
-TEST(BatchTest, RefusesTrailingBytes) {
-  Bytes body = BatchBuilder(1).finish(0, kMac);
   body.push_back(std::byte{0});
   EXPECT_EQ(decode(body).error().code(), Errc::kCorrupt);
 }
 
-TEST(BatchTest, RefusesMoreThanItsShareOfTheStream) {
-  for (const std::uint64_t code : {
-           (kBatchStreamBytesMax + 1) << 2U,                  // literals
-           (std::uint64_t{256} << 2U) | 1U,                   // page records
-           (std::uint64_t{kBatchStreamBytesMax} << 2U) | 2U,  // zero pages
-           (std::uint64_t{257} << 2U) | 3U,                   // pages
-           std::uint64_t{UINT64_MAX},
-       }) {
-    ByteWriter body;
-    body.u64(0);
-    body.varint(code);
-    body.u64(0x28);
-    EXPECT_EQ(decode(body.view()).error().code(), Errc::kCorrupt) << code;
-  }
+/// A body with these operations and nothing else.
+Errc error_of(std::size_t size, std::initializer_list<std::uint64_t> ops) {
+  ByteWriter body;
+  body.varint(0);
+  body.varint(kBegin);
+  body.varint(size);
+  body.raw(kMac.bytes);
+  for (const std::uint64_t op : ops) body.varint(op);
+  body.varint(0);
+  BytePacker::announce_plain(0, body);
+  const auto decoded = decode(body.view());
+  return decoded ? Errc::kNotFound : decoded.error().code();
 }
 
-TEST(BatchTest, RefusesAnOperationOfNoBytes) {
-  for (const std::uint64_t kind : {1U, 2U, 3U}) {
-    ByteWriter body;
-    body.u64(0);
-    body.varint(kind);
-    EXPECT_EQ(decode(body.view()).error().code(), Errc::kCorrupt);
-  }
+TEST(BatchTest, RefusesWhatIsNotItsStretch) {
+  const auto op = [](std::uint64_t count, std::uint64_t kind) { return count << 4U | kind; };
+  EXPECT_EQ(error_of(9, {op(1, 1), 0}), Errc::kNotFound);  // One zero page is fine.
+
+  EXPECT_EQ(error_of(0, {}), Errc::kCorrupt);
+  EXPECT_EQ(error_of(9, {}), Errc::kCorrupt);
+  EXPECT_EQ(error_of(18, {op(1, 1), 0}), Errc::kCorrupt);
+  EXPECT_EQ(error_of(9, {op(2, 1), 0}), Errc::kCorrupt);
+  EXPECT_EQ(error_of(9, {op(UINT64_MAX >> 5U, 1), 0}), Errc::kCorrupt);
+  EXPECT_EQ(error_of(9, {op(0, 1), op(1, 1), 0}), Errc::kCorrupt);
+  EXPECT_EQ(error_of(9, {op(1, 7), 0}), Errc::kCorrupt);
+  EXPECT_EQ(error_of(9, {op(1, 1 | 8), 0}), Errc::kCorrupt);
+  EXPECT_EQ(error_of(9, {op(9, 0)}), Errc::kCorrupt);
+  EXPECT_EQ(error_of(2 * kPageSize, {op(2, 4 | 8), 0}), Errc::kCorrupt);
+}
+
+TEST(BatchTest, RefusesPlacesThatDoNotLieBefore) {
+  const auto copy_from = [](std::uint64_t place) {
+    return error_of(kPageSize + 8, {1U << 4U | 5U, 0, place << 1U});
+  };
+  EXPECT_EQ(copy_from(0), Errc::kNotFound);
+  EXPECT_EQ(copy_from(kBegin - kPageSize), Errc::kNotFound);
+  EXPECT_EQ(copy_from(kBegin - kPageSize + 1), Errc::kCorrupt);
+  EXPECT_EQ(copy_from(kBegin + 1), Errc::kCorrupt);
 }
 
 TEST(BatchTest, DecodesOrRefusesDamagedBodies) {
   std::mt19937_64 random(7);
-  const Bytes stream = fakes::fake_guest_stream(8, random, nullptr);
-  const Bytes body = encode(stream, [&] { return random() % 2 == 0; });
+  const Bytes stream = fakes::fake_guest_stream(16, random, nullptr);
+  const Bytes body = encode(stream, [&] { return any_kind(random); }).head;
   for (int round = 0; round < 5000; ++round) {
     Bytes damaged = body;
-    const std::size_t range = round % 2 == 0 ? 64 : damaged.size();
+    const std::size_t range = round % 2 == 0 ? 96 : damaged.size();
     damaged[random() % range] = static_cast<std::byte>(random());
-    const auto batch = decode(damaged);
-    if (!batch) {
-      ASSERT_EQ(batch.error().code(), Errc::kCorrupt);
+    const auto decoded = decode(damaged);
+    if (!decoded) {
+      ASSERT_EQ(decoded.error().code(), Errc::kCorrupt);
       continue;
     }
-    ASSERT_LE(batch->stream.size(), kBatchStreamBytesMax);
-    for (const auto& hole : batch->holes) ASSERT_LE(hole.offset + kPageSize, batch->stream.size());
+    for (const BatchGap& gap : (*decoded)->gaps) {
+      ASSERT_LE(gap.offset + kPageSize, (*decoded)->stretch.size());
+    }
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <random>
 #include <thread>
 #include <utility>
@@ -82,11 +83,12 @@ inline Bytes read_exactly(ByteStream& stream, std::size_t size) {
 /// Both relays, with the QEMU of both hosts played by the test.
 class RelayHarness {
  public:
-  explicit RelayHarness(pagecache::PageCache& cache, const RelayOptions& options = {}) {
+  explicit RelayHarness(pagecache::PageCache& cache, const RelayOptions& options = {},
+                        std::optional<pagecache::SourceId> base = std::nullopt) {
     source = RelaySource::create(options, {*source_qemu_.second, *wire.first}, test_domain, kSecret)
                  .value();
-    target = RelayTarget::create(options, {*target_qemu_.second, *wire.second}, cache, test_domain,
-                                 kSecret)
+    target = RelayTarget::create(options, {*target_qemu_.second, *wire.second}, {cache, base},
+                                 test_domain, kSecret)
                  .value();
   }
   ~RelayHarness() { join(); }

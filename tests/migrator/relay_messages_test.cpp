@@ -20,13 +20,23 @@ TEST(RelayMessagesTest, ComeBackAsTheyWereSent) {
       decode_missing(encode_missing({.sequence = 3, .refs = {0, 5, 255}})).value();
   const StreamEnd sent{.sequence = 8, .stream_bytes = 99, .mac = {.bytes = {std::byte{1}}}};
   const StreamEnd end = decode_end(encode_end(sent)).value();
-  BytePacker packer(1);
+  BytePacker packer;
   ByteUnpacker unpacker;
   const Bytes pages(3 * kPageSize, std::byte{4});
   const ResentPages resent =
-      decode_resend(encode_resend({.sequence = 6, .pages = pages}, packer), unpacker).value();
+      decode_resend(encode_resend({.sequence = 6, .refs = {1, 7, 9}, .pages = pages}, packer),
+                    unpacker)
+          .value();
+  const BasePages base =
+      decode_base(encode_base({.checks = {7, 0, 65535}}, packer), unpacker).value();
+  const DoubtedBatch doubt =
+      decode_doubt(encode_doubt({.sequence = 4, .digests = {{}, {std::byte{9}}}})).value();
 
-  EXPECT_TRUE(check_hello(encode_hello()));
+  EXPECT_EQ(decode_hello(encode_hello({.history_bytes = 77})).value().history_bytes, 77U);
+  EXPECT_EQ(base.checks, (std::vector<pagecache::PageCheck>{7, 0, 65535}));
+  EXPECT_EQ(doubt.sequence, 4U);
+  EXPECT_EQ(doubt.digests, (std::vector<ShortDigest>{{}, {std::byte{9}}}));
+  EXPECT_EQ(resent.refs, (std::vector<std::uint32_t>{1, 7, 9}));
   EXPECT_EQ(missing.sequence, 3U);
   EXPECT_EQ(missing.refs, (std::vector<std::uint32_t>{0, 5, 255}));
   EXPECT_EQ(end.sequence, 8U);
@@ -38,12 +48,19 @@ TEST(RelayMessagesTest, ComeBackAsTheyWereSent) {
 }
 
 TEST(RelayMessagesTest, RefuseEveryTruncationAndEveryTail) {
-  BytePacker packer(1);
+  BytePacker packer;
   const std::vector<std::pair<Bytes, std::function<bool(const Bytes&)>>> messages{
-      {encode_hello(), [](const Bytes& body) { return check_hello(body).has_value(); }},
+      {encode_hello({}), [](const Bytes& body) { return decode_hello(body).has_value(); }},
+      {encode_doubt({.sequence = 1, .digests = {{}}}),
+       [](const Bytes& body) { return decode_doubt(body).has_value(); }},
+      {encode_base({.checks = {1, 2}}, packer),
+       [](const Bytes& body) {
+         ByteUnpacker unpacker;
+         return decode_base(body, unpacker).has_value();
+       }},
       {encode_missing({.sequence = 1, .refs = {2}}),
        [](const Bytes& body) { return decode_missing(body).has_value(); }},
-      {encode_resend({.sequence = 1, .pages = Bytes(kPageSize)}, packer),
+      {encode_resend({.sequence = 1, .refs = {0}, .pages = Bytes(kPageSize)}, packer),
        [](const Bytes& body) {
          ByteUnpacker unpacker;
          return decode_resend(body, unpacker).has_value();
@@ -64,15 +81,15 @@ TEST(RelayMessagesTest, RefuseEveryTruncationAndEveryTail) {
 }
 
 TEST(RelayMessagesTest, HelloOfAnotherVersionIsInvalid) {
-  Bytes hello = encode_hello();
-  hello[8] = std::byte{2};
-  EXPECT_EQ(check_hello(hello).error().code(), Errc::kInvalid);
+  Bytes hello = encode_hello({});
+  hello[8] = std::byte{1};
+  EXPECT_EQ(decode_hello(hello).error().code(), Errc::kInvalid);
 }
 
 TEST(RelayMessagesTest, HelloOfSomethingElseIsCorrupt) {
-  Bytes hello = encode_hello();
+  Bytes hello = encode_hello({});
   hello[0] = std::byte{'H'};
-  EXPECT_EQ(check_hello(hello).error().code(), Errc::kCorrupt);
+  EXPECT_EQ(decode_hello(hello).error().code(), Errc::kCorrupt);
 }
 
 TEST(RelayMessagesTest, MissingPagesAreAscendingAndInABatch) {
@@ -85,14 +102,27 @@ TEST(RelayMessagesTest, MissingPagesAreAscendingAndInABatch) {
   EXPECT_EQ(missing({kBatchRefsMax}).error().code(), Errc::kCorrupt);
 }
 
+TEST(RelayMessagesTest, TheEndsMacDependsOnEachOfItsNumbers) {
+  const DigestKey key{{std::byte{3}}};
+  const StreamEnd end{.sequence = 8, .stream_bytes = 99, .mac = {}};
+  const PageDigest mac = end_mac(key, end);
+
+  EXPECT_EQ(mac, end_mac(key, end));
+  EXPECT_NE(mac, end_mac(key, {.sequence = 9, .stream_bytes = 99, .mac = {}}));
+  EXPECT_NE(mac, end_mac(key, {.sequence = 8, .stream_bytes = 98, .mac = {}}));
+  EXPECT_NE(mac, end_mac({{std::byte{4}}}, end));
+}
+
 TEST(RelayMessagesTest, ResentPagesAreWhole) {
-  BytePacker packer(1);
+  BytePacker packer;
   ByteUnpacker unpacker;
-  ByteWriter body;
-  body.u64(0);
-  body.varint(2);
-  packer.pack(Bytes(kPageSize + 1), body);
-  EXPECT_EQ(decode_resend(body.view(), unpacker).error().code(), Errc::kCorrupt);
+  for (const std::size_t size : {kPageSize, 2 * kPageSize - 1, 2 * kPageSize + 1}) {
+    ByteWriter body;
+    body.u64(0);
+    for (const std::uint64_t number : {2U, 0U, 1U}) body.varint(number);
+    packer.pack(Bytes(size), 1, body);
+    EXPECT_EQ(decode_resend(body.view(), unpacker).error().code(), Errc::kCorrupt) << size;
+  }
 }
 
 }  // namespace

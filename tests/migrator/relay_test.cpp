@@ -86,6 +86,127 @@ TEST(RelayTest, RefersToPagesThatTheTargetHas) {
   EXPECT_LT(relay.target->counters().wire_bytes, stream.size() / 20);
 }
 
+/// A guest's pages as QEMU sends them in its first pass, then some of them again.
+class GuestStream {
+ public:
+  explicit GuestStream(std::size_t count) : random_(9) {
+    for (std::size_t i = 0; i < count; ++i) {
+      pages.push_back(fakes::random_bytes(kPageSize, random_));
+    }
+    stream_.file_header().configuration("pc-q35-7.2").section_start("ram", 4);
+    stream_.ram_sizes(count * kPageSize).ram_block("pc.ram", count * kPageSize);
+    stream_.end_of_section().footer().section_part();
+    stream_.first_page("pc.ram", 0, view(0));
+    for (std::size_t i = 1; i < count; ++i) send(i);
+  }
+
+  void send(std::size_t page) { stream_.page(page * kPageSize, view(page)); }
+
+  Bytes finish() {
+    stream_.end_of_section().footer().section_end().end_of_section().footer();
+    stream_.devices(fakes::random_bytes(3000, random_));
+    return {stream_.view().begin(), stream_.view().end()};
+  }
+
+  std::vector<Bytes> pages;
+
+ private:
+  PageView view(std::size_t page) const { return std::span(pages[page]).first<kPageSize>(); }
+
+  std::mt19937_64 random_;
+  FakeQemuStream stream_;
+};
+
+TEST(RelayTest, SendsTheDifferenceToWhatItSentBefore) {
+  GuestStream guest(1000);
+  for (int pass = 0; pass < 3; ++pass) {
+    for (std::size_t i = 0; i < 1000; i += 2) {
+      guest.pages[i][static_cast<std::size_t>(pass) + i] ^= std::byte{1};
+      guest.send(i);
+    }
+  }
+  const Bytes stream = guest.finish();
+  const auto cache = empty_cache();
+  RelayHarness relay(*cache, patient());
+
+  EXPECT_TRUE(relay.migrate(stream) == stream);
+
+  const RelayCounters counters = relay.source->counters();
+  EXPECT_EQ(counters.page_deltas, 1500U);
+  EXPECT_EQ(counters.passes, 4U);
+  EXPECT_LT(counters.wire_bytes, 1010 * kPageSize);
+}
+
+TEST(RelayTest, CopiesPagesThatItSentElsewhere) {
+  GuestStream guest(600);
+  for (std::size_t i = 0; i < 300; ++i) {
+    guest.pages[i] = guest.pages[i + 300];
+    guest.send(i);
+  }
+  const Bytes stream = guest.finish();
+  const auto cache = empty_cache();
+  RelayHarness relay(*cache, patient());
+
+  EXPECT_TRUE(relay.migrate(stream) == stream);
+
+  EXPECT_GT(relay.source->counters().page_refs, 250U);
+  EXPECT_LT(relay.source->counters().wire_bytes, 660 * kPageSize);
+}
+
+TEST(RelayTest, KeepsNoMoreHistoryThanBothEndsAllow) {
+  GuestStream guest(1000);
+  for (std::size_t i = 0; i < 1000; ++i) guest.send(i);
+  const Bytes stream = guest.finish();
+  const auto cache = empty_cache();
+  for (const std::uint64_t bytes : {std::uint64_t{0}, std::uint64_t{300'000}}) {
+    RelayOptions options = patient();
+    options.history_bytes_max = bytes;
+    RelayHarness relay(*cache, options);
+
+    EXPECT_TRUE(relay.migrate(stream) == stream);
+    EXPECT_EQ(relay.source->counters().page_refs, 0U);
+  }
+}
+
+TEST(RelayTest, AGuestThatComesHomeCostsNextToNothing) {
+  GuestStream guest(4000);
+  const auto home = std::make_shared<std::vector<Bytes>>(guest.pages);
+  const Bytes stream = guest.finish();
+  const auto cache = make_cache(home);
+  RelayHarness relay(*cache, patient(), pagecache::SourceId{1});
+
+  EXPECT_TRUE(relay.migrate(stream) == stream);
+
+  EXPECT_EQ(relay.source->counters().page_refs, 4000U);
+  EXPECT_EQ(relay.source->counters().pages_resent, 0U);
+  EXPECT_LT(relay.source->counters().wire_bytes, stream.size() / 500);
+}
+
+TEST(RelayTest, PagesThatChangedAtHomeAreSentAgain) {
+  GuestStream guest(1000);
+  const auto home = std::make_shared<std::vector<Bytes>>(guest.pages);
+  const Bytes stream = guest.finish();
+  const auto cache = make_cache(home);
+  for (std::size_t i = 0; i < 1000; i += 5) (*home)[i][9] ^= std::byte{1};
+  RelayHarness relay(*cache, patient(), pagecache::SourceId{1});
+
+  EXPECT_TRUE(relay.migrate(stream) == stream);
+  EXPECT_GE(relay.source->counters().pages_resent, 200U);
+}
+
+TEST(RelayTest, ATwinThatLiesInMemoryAlikeIsNoticed) {
+  GuestStream guest(30'000);
+  const auto twin = std::make_shared<std::vector<Bytes>>(guest.pages);
+  const Bytes stream = guest.finish();
+  const auto cache = make_cache(twin);
+  RelayHarness relay(*cache, patient());
+
+  EXPECT_TRUE(relay.migrate(stream) == stream);
+
+  // Eight bytes a page until it is noticed, then two, which it costs to say where what is.
+  EXPECT_LT(relay.source->counters().wire_bytes, 30'000 * 8);
+}
+
 TEST(RelayTest, CountsLiteralPages) {
   std::mt19937_64 random(2);
   std::vector<Bytes> sent;
@@ -184,7 +305,9 @@ TEST(RelayTest, RefusesOptionsOutOfRange) {
   EXPECT_TRUE(refused({.wire_bytes_in_flight_max = 0}));
   EXPECT_TRUE(refused({.flush_after = std::chrono::microseconds(0)}));
   EXPECT_TRUE(refused({.stall_max = std::chrono::milliseconds(-1)}));
-  EXPECT_TRUE(refused({.zstd_level = 20}));
+  EXPECT_TRUE(refused({.zstd_level_max = 0}));
+  EXPECT_TRUE(refused({.zstd_level_max = 20}));
+  EXPECT_TRUE(refused({.workers = 65}));
   EXPECT_FALSE(refused({}));
 }
 

@@ -3,12 +3,15 @@
 
 #include "migrator/resend_window.h"
 
+#include <algorithm>
 #include <thread>
 
 #include <gtest/gtest.h>
 
 namespace samepage::migrator {
 namespace {
+
+constexpr DigestKey kKey{{std::byte{5}}};
 
 Deadline soon() {
   return std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
@@ -21,15 +24,17 @@ ResendWindow::Entry entry(std::uint64_t sequence, std::size_t wire_bytes = 10) {
   ResendWindow::Entry made;
   made.sequence = sequence;
   made.wire_bytes = wire_bytes;
-  made.stream.assign(8 + 2 * kPageSize, static_cast<std::byte>(sequence));
-  made.stream[8] = std::byte{0xAA};
-  made.stream[8 + kPageSize] = std::byte{0xBB};
+  auto slab = std::make_shared<Slab>(8 + 2 * kPageSize);
+  made.stretch = {.slab = slab, .bytes = slab->bytes().first(8 + 2 * kPageSize)};
+  std::ranges::fill(made.stretch.bytes, static_cast<std::byte>(sequence));
+  made.stretch.bytes[8] = std::byte{0xAA};
+  made.stretch.bytes[8 + kPageSize] = std::byte{0xBB};
   made.ref_offsets = {8, 8 + kPageSize};
   return made;
 }
 
 TEST(ResendWindowTest, BoundsTheBatches) {
-  ResendWindow window({.batches_max = 2, .wire_bytes_max = 1000});
+  ResendWindow window({.batches_max = 2, .wire_bytes_max = 1000}, kKey);
   ASSERT_TRUE(window.add(entry(0), soon()));
   ASSERT_TRUE(window.add(entry(1), soon()));
 
@@ -39,7 +44,7 @@ TEST(ResendWindowTest, BoundsTheBatches) {
 }
 
 TEST(ResendWindowTest, BoundsTheBytesButLetsOneBatchPass) {
-  ResendWindow window({.batches_max = 9, .wire_bytes_max = 1000});
+  ResendWindow window({.batches_max = 9, .wire_bytes_max = 1000}, kKey);
   ASSERT_TRUE(window.add(entry(0, 5000), soon()));
 
   EXPECT_EQ(window.add(entry(1, 1), soon()).error().code(), Errc::kTimedOut);
@@ -49,7 +54,7 @@ TEST(ResendWindowTest, BoundsTheBytesButLetsOneBatchPass) {
 }
 
 TEST(ResendWindowTest, WakesWhoWaitsForRoom) {
-  ResendWindow window({.batches_max = 1, .wire_bytes_max = 1000});
+  ResendWindow window({.batches_max = 1, .wire_bytes_max = 1000}, kKey);
   ASSERT_TRUE(window.add(entry(0), soon()));
   std::thread other([&] { EXPECT_TRUE(window.acknowledge(0)); });
 
@@ -58,7 +63,7 @@ TEST(ResendWindowTest, WakesWhoWaitsForRoom) {
 }
 
 TEST(ResendWindowTest, ReturnsThePagesThatWereReferredTo) {
-  ResendWindow window({.batches_max = 9, .wire_bytes_max = 1000});
+  ResendWindow window({.batches_max = 9, .wire_bytes_max = 1000}, kKey);
   for (std::uint64_t i = 0; i < 3; ++i) ASSERT_TRUE(window.add(entry(i), soon()));
   ASSERT_TRUE(window.acknowledge(0));
 
@@ -71,7 +76,7 @@ TEST(ResendWindowTest, ReturnsThePagesThatWereReferredTo) {
 }
 
 TEST(ResendWindowTest, RefusesWhatIsNotUnderWay) {
-  ResendWindow window({.batches_max = 9, .wire_bytes_max = 1000});
+  ResendWindow window({.batches_max = 9, .wire_bytes_max = 1000}, kKey);
   EXPECT_EQ(window.acknowledge(0).error().code(), Errc::kCorrupt);
   for (std::uint64_t i = 0; i < 3; ++i) ASSERT_TRUE(window.add(entry(i), soon()));
   ASSERT_TRUE(window.acknowledge(0));
@@ -84,7 +89,7 @@ TEST(ResendWindowTest, RefusesWhatIsNotUnderWay) {
 }
 
 TEST(ResendWindowTest, WaitsUntilAllIsAcknowledged) {
-  ResendWindow window({.batches_max = 9, .wire_bytes_max = 1000});
+  ResendWindow window({.batches_max = 9, .wire_bytes_max = 1000}, kKey);
   for (std::uint64_t i = 0; i < 3; ++i) ASSERT_TRUE(window.add(entry(i), soon()));
 
   EXPECT_EQ(window.wait_until_empty(soon()).error().code(), Errc::kTimedOut);
@@ -94,7 +99,7 @@ TEST(ResendWindowTest, WaitsUntilAllIsAcknowledged) {
 }
 
 TEST(ResendWindowTest, CloseWakesWhoWaits) {
-  ResendWindow window({.batches_max = 1, .wire_bytes_max = 1000});
+  ResendWindow window({.batches_max = 1, .wire_bytes_max = 1000}, kKey);
   ASSERT_TRUE(window.add(entry(0), soon()));
   std::thread other([&] { window.close(); });
 
@@ -103,14 +108,25 @@ TEST(ResendWindowTest, CloseWakesWhoWaits) {
   other.join();
 }
 
-TEST(ResendWindowTest, HandsBuffersOutAgain) {
-  ResendWindow window({.batches_max = 2, .wire_bytes_max = 1000});
+TEST(ResendWindowTest, ReturnsThePagesThatDiffer) {
+  ResendWindow window({.batches_max = 9, .wire_bytes_max = 1000}, kKey);
+  const ResendWindow::Entry sent = entry(0);
+  const auto page = [&](std::size_t at) {
+    return digest_page(sent.stretch.bytes.subspan(at).first<kPageSize>(), kKey);
+  };
   ASSERT_TRUE(window.add(entry(0), soon()));
-  EXPECT_TRUE(window.take_buffer().empty());
-  ASSERT_TRUE(window.acknowledge(0));
 
-  EXPECT_EQ(window.take_buffer().size(), 8 + 2 * kPageSize);
-  EXPECT_TRUE(window.take_buffer().empty());
+  const ShortDigest first = shorten(page(8));
+  const ShortDigest second = shorten(page(8 + kPageSize));
+  const ResentPages none = window.differing({.sequence = 0, .digests = {first, second}}).value();
+  const ResentPages one = window.differing({.sequence = 0, .digests = {first, first}}).value();
+
+  EXPECT_TRUE(none.refs.empty());
+  EXPECT_EQ(one.refs, std::vector<std::uint32_t>{1});
+  ASSERT_EQ(one.pages.size(), kPageSize);
+  EXPECT_EQ(one.pages[0], std::byte{0xBB});
+  EXPECT_EQ(window.differing({.sequence = 0, .digests = {first}}).error().code(), Errc::kCorrupt);
+  EXPECT_EQ(window.differing({.sequence = 1, .digests = {}}).error().code(), Errc::kCorrupt);
 }
 
 }  // namespace

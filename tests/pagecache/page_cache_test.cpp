@@ -104,6 +104,105 @@ TEST_F(PageCacheTest, TriesTheNextPlaceWhenTheFirstGuestEnded) {
   EXPECT_TRUE(find(11));
 }
 
+/// Looks pages up by their contents, all at once.
+class Lookup {
+ public:
+  explicit Lookup(const SharingDomain& domain) : domain_(domain) {}
+
+  void want(std::uint64_t content, std::uint64_t number = 0) {
+    const Page page = FakeGuestMemory::page_of(content);
+    contents_.push_back(page);
+    pages_.push_back(std::make_unique<Page>());
+    wanted.push_back({.hash = hash_page(page, domain_.seed),
+                      .number = number,
+                      .to = *pages_.back(),
+                      .found = false,
+                      .source = {},
+                      .page = 0});
+  }
+  std::vector<bool> found(PageCache& cache) {
+    cache.find_many(wanted);
+    std::vector<bool> found;
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      found.push_back(wanted[i].found);
+      EXPECT_TRUE(!wanted[i].found || *pages_[i] == contents_[i]);
+    }
+    return found;
+  }
+
+  std::vector<WantedPage> wanted;
+
+ private:
+  const SharingDomain domain_;
+  std::vector<Page> contents_;
+  std::vector<std::unique_ptr<Page>> pages_;
+};
+
+TEST_F(PageCacheTest, FindsManyPagesAtOnce) {
+  const auto first = guest({11, 12, 13, 14});
+  const SourceId first_id = add(first);
+  const auto second = guest({0, 21, 11});
+  add(second);
+  first->put(1, 99);
+  Lookup lookup(domain_);
+  for (const std::uint64_t content : {14U, 11U, 12U, 21U, 77U, 11U, 13U}) lookup.want(content);
+
+  EXPECT_EQ(lookup.found(*cache_), (std::vector<bool>{true, true, false, true, false, true, true}));
+  EXPECT_EQ(lookup.wanted[0].source, first_id);
+  EXPECT_EQ(lookup.wanted[0].page, 3U);
+}
+
+TEST_F(PageCacheTest, ManyPagesAreFoundInTheNextPlaceToo) {
+  const auto first = guest({11, 12});
+  const auto second = guest({0, 12, 11});
+  add(first);
+  add(second);
+  first->reads_left = 0;
+  Lookup lookup(domain_);
+  lookup.want(11);
+  lookup.want(12);
+
+  EXPECT_EQ(lookup.found(*cache_), (std::vector<bool>{true, true}));
+}
+
+TEST_F(PageCacheTest, PrefersThePlaceOfTheSameNumber) {
+  add(guest({11, 5}));
+  const SourceId second = add(guest({6, 7, 11}));
+  Lookup lookup(domain_);
+  lookup.want(11, 2);
+
+  EXPECT_EQ(lookup.found(*cache_), std::vector<bool>{true});
+  EXPECT_EQ(lookup.wanted[0].source, second);
+}
+
+TEST_F(PageCacheTest, ReadsPagesWhereTheyLieUnlessTheyChanged) {
+  const auto memory = guest({11, 12, 0, 13});
+  const SourceId id = add(memory);
+  const auto checks = cache_->checks(id);
+  memory->put(1, 99);
+  std::array<Page, 6> to{};
+  std::vector<PlacedPage> placed;
+  for (const std::uint64_t page : {3U, 0U, 1U, 2U, 700U, 5000U}) {
+    placed.push_back({.page = page, .to = to.at(placed.size())});
+  }
+  cache_->read_placed(id, placed);
+
+  EXPECT_EQ(checks.size(), 4U);
+  EXPECT_EQ(checks[3], check_of(hash_page(FakeGuestMemory::page_of(13), domain_.seed)));
+  std::vector<bool> found;
+  for (const PlacedPage& page : placed) found.push_back(page.found);
+  EXPECT_TRUE(found[0] && found[1]);
+  EXPECT_FALSE(found[2] || found[4] || found[5]);
+  EXPECT_EQ(to[0], FakeGuestMemory::page_of(13));
+  EXPECT_EQ(to[1], FakeGuestMemory::page_of(11));
+
+  cache_->remove(id);
+  EXPECT_TRUE(cache_->checks(id).empty());
+  for (PlacedPage& page : placed) page.found = false;
+  cache_->read_placed(id, placed);
+  EXPECT_FALSE(placed[0].found);
+}
+
 TEST_F(PageCacheTest, AHashOfAnotherPageFindsNothingWrong) {
   add(guest({11}));
   const Page other = FakeGuestMemory::page_of(12);

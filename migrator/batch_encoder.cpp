@@ -1,0 +1,181 @@
+#include <algorithm>
+#include <utility>
+
+#include "core/check.h"
+#include "migrator/batch.h"
+#include "migrator/batch_codes.h"
+#include "migrator/page_delta.h"
+
+namespace samepage::migrator {
+namespace {
+
+void write_header(const BatchHeader& header, ByteWriter& body) {
+  body.varint(header.sequence);
+  body.varint(header.begin);
+  body.varint(header.size);
+  body.raw(header.mac.bytes);
+}
+
+}  // namespace
+
+PageDigest stretch_mac(const DigestKey& key, std::uint64_t sequence,
+                       std::span<const std::byte> stretch) {
+  ByteWriter number;
+  number.u64(sequence);
+  StreamMac mac(key);
+  mac.update(stretch);
+  mac.update(number.view());
+  return mac.current();
+}
+
+// A run goes on while each record is that of the next page.
+void BatchEncoder::extend(BatchKind kind, bool bare, std::uint64_t count, std::uint64_t page) {
+  stream_bytes_ += count * (bare ? kPageSize : stream_bytes_of(kind));
+  CHECK(stream_bytes_ <= kBatchStreamBytesMax);
+  if (!ops_.empty() && ops_.back().kind == kind && !ops_.back().bare && !bare) {
+    Op& last = ops_.back();
+    if (kind == BatchKind::kLiteral || page == last.page + last.count) {
+      last.count += count;
+      return;
+    }
+  }
+  ops_.push_back({.kind = kind, .bare = bare, .count = count, .page = page});
+}
+
+void BatchEncoder::add_literal(std::span<const std::byte> bytes) {
+  if (bytes.empty()) return;
+  add_part(bytes);
+  extend(BatchKind::kLiteral, false, bytes.size(), 0);
+}
+
+void BatchEncoder::add_zero_page(const StreamToken& record) {
+  if (record.bytes.size() != kZeroRecordBytes) return add_literal(record.bytes);
+  extend(BatchKind::kZeros, false, 1, record.header / kPageSize);
+}
+
+void BatchEncoder::begin_page(BatchKind kind, const StreamToken& record) {
+  const auto before = record.before_page();
+  const bool bare = before.size() != kHeaderBytes || record.header % kPageSize != kPageFlags;
+  if (bare) add_literal(before);
+  if (kind == BatchKind::kFound || kind == BatchKind::kPlaced) {
+    const std::size_t header = bare ? 0 : kHeaderBytes;
+    ref_offsets_.push_back(static_cast<std::uint32_t>(stream_bytes_ + header));
+  }
+  extend(kind, bare, 1, record.header / kPageSize);
+}
+
+void BatchEncoder::add_page(const StreamToken& record) {
+  begin_page(BatchKind::kPages, record);
+  add_part(record.page());
+}
+
+void BatchEncoder::add_found(const StreamToken& record, PageHash hash) {
+  begin_page(BatchKind::kFound, record);
+  hashes_.push_back(hash);
+}
+
+void BatchEncoder::add_placed(const StreamToken& record) {
+  begin_page(BatchKind::kPlaced, record);
+}
+
+void BatchEncoder::add_copy(const StreamToken& record, std::uint64_t place) {
+  begin_page(BatchKind::kCopies, record);
+  places_.push_back(place);
+}
+
+bool BatchEncoder::add_delta(const StreamToken& record, std::uint64_t place, PageView older,
+                             std::size_t bytes_max) {
+  std::vector<std::byte> delta;
+  if (!append_delta(older, record.page(), bytes_max, delta)) return false;
+  begin_page(BatchKind::kDeltas, record);
+  places_.push_back(place);
+  add_part(deltas_.emplace_back(std::move(delta)));
+  return true;
+}
+
+void BatchEncoder::add_part(std::span<const std::byte> literal) {
+  literals_.push_back(literal);
+  literal_bytes_ += literal.size();
+}
+
+void BatchEncoder::write_ops(ByteWriter& body) const {
+  Expected expected;
+  auto place = places_.begin();
+  for (const Op& op : ops_) {
+    body.varint(op.count << kKindBits | (op.bare ? kBareBit : 0U) |
+                static_cast<std::uint64_t>(op.kind));
+    if (op.kind == BatchKind::kLiteral) continue;
+    body.varint(zigzag(op.page - expected.page));
+    expected.page = op.page + op.count;
+    if (!has_place(op.kind)) continue;
+    for (std::uint64_t i = 0; i < op.count; ++i, ++place) {
+      body.varint(zigzag(*place - expected.place));
+      expected.place = *place + kPageRecordBytes;
+    }
+  }
+  body.varint(0);
+}
+
+bool BatchEncoder::write_literals(int zstd_level, ByteWriter& body) {
+  if (zstd_level == kPackNothing) {
+    BytePacker::announce_plain(literal_bytes_, body);
+    for (const auto literal : literals_) body.raw(literal);
+    return false;
+  }
+  gathered_.clear();
+  gathered_.reserve(literal_bytes_);
+  for (const auto literal : literals_) {
+    gathered_.insert(gathered_.end(), literal.begin(), literal.end());
+  }
+  return packer_.pack(gathered_, zstd_level, body);
+}
+
+EncodedBatch BatchEncoder::finish(const BatchHeader& header, int zstd_level) {
+  CHECK(stream_bytes_ == header.size);
+  ByteWriter body;
+  write_header(header, body);
+  write_ops(body);
+  for (const PageHash& hash : hashes_) body.u64(hash.value);
+  EncodedBatch batch;
+  batch.literal_bytes = literal_bytes_;
+  batch.packed = write_literals(zstd_level, body);
+  batch.head = body.take();
+  batch.ref_offsets = std::exchange(ref_offsets_, {});
+  clear();
+  return batch;
+}
+
+void BatchEncoder::clear() {
+  ops_.clear();
+  hashes_.clear();
+  places_.clear();
+  ref_offsets_.clear();
+  literals_.clear();
+  deltas_.clear();
+  literal_bytes_ = 0;
+  stream_bytes_ = 0;
+}
+
+bool BatchEncoder::is_one_literal() const {
+  return std::ranges::all_of(ops_, [](const Op& op) {
+    return op.kind == BatchKind::kLiteral || op.kind == BatchKind::kPages;
+  });
+}
+
+EncodedBatch BatchEncoder::finish_plain(const BatchHeader& header,
+                                        std::span<const std::byte> stretch) {
+  CHECK(stream_bytes_ == header.size);
+  clear();
+  ByteWriter body;
+  write_header(header, body);
+  body.varint(stretch.size() << kKindBits | static_cast<std::uint64_t>(BatchKind::kLiteral));
+  body.varint(0);
+  BytePacker::announce_plain(stretch.size(), body);
+  return {.head = body.take(),
+          .plain = stretch,
+          .ref_offsets = {},
+          .literal_bytes = stretch.size(),
+          .packed = false};
+}
+
+}  // namespace samepage::migrator

@@ -1,0 +1,299 @@
+// The promises under test are those of the relays' small parts: what may be under way, how hard to
+// compress, when to look pages up, how large batches are, and what lies where in the stream.
+
+#include <random>
+#include <thread>
+
+#include <gtest/gtest.h>
+
+#include "migrator/arrivals.h"
+#include "migrator/batch_pace.h"
+#include "migrator/compression_choice.h"
+#include "migrator/hit_watch.h"
+#include "migrator/link_meter.h"
+#include "migrator/ordered_stage.h"
+#include "migrator/relay.h"
+#include "migrator/sent_places.h"
+#include "migrator/stream_history.h"
+#include "migrator/stretch_rebuilder.h"
+
+namespace samepage::migrator {
+namespace {
+
+using std::chrono::milliseconds;
+
+LinkMeter::Time at_ms(double ms) {
+  return LinkMeter::Time(std::chrono::duration_cast<LinkMeter::Time::duration>(
+      std::chrono::duration<double, std::milli>(ms)));
+}
+
+/// Sends batches one behind the other over a link of this rate and delay.
+LinkMeter measured(double bytes_per_ms, double delay_ms) {
+  LinkMeter meter;
+  constexpr std::size_t kBytes = 100'000;
+  meter.sent(kBytes, at_ms(0));
+  meter.acknowledged(at_ms(delay_ms + kBytes / bytes_per_ms));
+  double free_at = 1000;
+  for (int i = 0; i < 100; ++i) {
+    meter.sent(kBytes, at_ms(1000));
+    meter.sent(kBytes, at_ms(1000));
+    free_at += kBytes / bytes_per_ms;
+    meter.acknowledged(at_ms(free_at + delay_ms));
+    free_at += kBytes / bytes_per_ms;
+    meter.acknowledged(at_ms(free_at + delay_ms));
+  }
+  return meter;
+}
+
+TEST(LinkMeterTest, LetsLittleMoreBeUnderWayThanTheLinkNeeds) {
+  EXPECT_EQ(LinkMeter().window(), LinkMeter::kWindowFirst);
+
+  const LinkMeter fast = measured(125'000, 1);
+  EXPECT_NEAR(fast.bytes_per_second(), 125e6, 10e6);
+  EXPECT_NEAR(static_cast<double>(fast.window()), 125e6 * 0.022, 0.5e6);
+
+  const LinkMeter slow = measured(1'000, 1);
+  EXPECT_NEAR(slow.bytes_per_second(), 1e6, 0.1e6);
+  EXPECT_EQ(slow.window(), LinkMeter::kWindowMin);
+
+  const LinkMeter far = measured(125'000, 100);
+  EXPECT_GT(far.window(), 12U << 20U);
+}
+
+TEST(LinkMeterTest, SmallBatchesTellNothingOfTheRate) {
+  LinkMeter meter;
+  for (int i = 0; i < 50; ++i) {
+    meter.sent(200, at_ms(10 * i));
+    meter.acknowledged(at_ms(10 * i + 5));
+  }
+  EXPECT_EQ(meter.bytes_per_second(), 0);
+  EXPECT_EQ(meter.window(), LinkMeter::kWindowFirst);
+}
+
+TEST(BatchPaceTest, SizesBatchesByTheRate) {
+  const auto size_at = [](double bytes_per_ms) {
+    BatchPace pace(at_ms(0));
+    for (int ms = 1; ms < 200; ++ms) {
+      pace.passed(static_cast<std::size_t>(bytes_per_ms), at_ms(ms));
+    }
+    return pace.batch_bytes();
+  };
+  EXPECT_EQ(size_at(100), BatchPace::kBytesMin);
+  EXPECT_NEAR(static_cast<double>(size_at(100'000)), 500'000, 50'000);
+  EXPECT_EQ(size_at(10'000'000), kBatchStreamBytesMax);
+}
+
+CompressionChoice::Batch batch_at(int level, bool paid, bool encoders_late, bool link_late) {
+  return {.level = level,
+          .literal_bytes = 1U << 20U,
+          .paid = paid,
+          .encoders_late = encoders_late,
+          .link_late = link_late};
+}
+
+TEST(CompressionChoiceTest, FollowsWhatIsLate) {
+  CompressionChoice choice(6);
+  EXPECT_EQ(choice.level(), 1);
+  for (int i = 0; i < 4; ++i) choice.saw(batch_at(1, true, false, true));
+  EXPECT_EQ(choice.level(), 6);
+  for (int i = 0; i < 100; ++i) choice.saw(batch_at(6, true, false, false));
+  EXPECT_EQ(choice.level(), 6);
+  for (int i = 0; i < 4; ++i) choice.saw(batch_at(6, true, true, false));
+  EXPECT_EQ(choice.level(), 1);
+  for (int i = 0; i < 4; ++i) choice.saw(batch_at(1, true, true, false));
+  EXPECT_EQ(choice.level(), -3);
+  for (int i = 0; i < 1000; ++i) choice.saw(batch_at(-3, true, true, false));
+  EXPECT_EQ(choice.level(), -3);
+  for (int i = 0; i < 24; ++i) choice.saw(batch_at(-3, true, true, false));
+  EXPECT_EQ(choice.level(), kPackNothing);
+}
+
+TEST(CompressionChoiceTest, TriesRarelyWhatDoesNotPay) {
+  CompressionChoice choice(3);
+  int tried = 0;
+  for (int i = 0; i < 160; ++i) {
+    const int level = choice.level();
+    if (level != kPackNothing) ++tried;
+    choice.saw(batch_at(level, false, false, false));
+  }
+  EXPECT_LT(tried, 16);
+  EXPECT_GT(tried, 8);
+  while (choice.level() == kPackNothing) continue;
+  choice.saw(batch_at(1, true, false, false));
+  EXPECT_EQ(choice.level(), 1);
+}
+
+TEST(HitWatchTest, LooksRarelyWhereNothingIsFoundUntilSomethingIs) {
+  HitWatch watch;
+  for (int i = 0; i < 8; ++i) {
+    EXPECT_TRUE(watch.look());
+    watch.saw(256, 1);
+  }
+  int looks = 0;
+  for (int i = 0; i < 160; ++i) looks += watch.look() ? 1 : 0;
+  EXPECT_EQ(looks, 10);
+
+  watch.saw(256, 200);
+  EXPECT_TRUE(watch.look());
+  EXPECT_TRUE(watch.look());
+}
+
+StreamBytes stretch_of(std::size_t size, std::byte fill) {
+  auto slab = std::make_shared<Slab>(size);
+  std::ranges::fill(slab->bytes(), fill);
+  return {.slab = slab, .bytes = slab->bytes()};
+}
+
+TEST(StreamHistoryTest, ReturnsPagesWithinReach) {
+  StreamHistory history(3 * kPageSize);
+  for (int i = 0; i < 8; ++i) history.add(stretch_of(kPageSize + 8, std::byte(i)));
+  const std::uint64_t end = 8 * (kPageSize + 8);
+
+  EXPECT_EQ(history.find(end - kPageSize).value().bytes[0], std::byte{7});
+  EXPECT_EQ(history.find(end - kPageSize - 3).value().bytes[0], std::byte{7});
+  EXPECT_EQ(history.find(5 * (kPageSize + 8)).value().bytes[0], std::byte{5});
+  EXPECT_FALSE(history.find(5 * (kPageSize + 8) - 1));  // Not within one stretch.
+  EXPECT_FALSE(history.find(0));                        // Forgotten.
+}
+
+TEST(StreamHistoryTest, WaitsUntilItHasComeThatFar) {
+  StreamHistory history(1U << 20U);
+  std::thread later([&] { history.add(stretch_of(kPageSize, std::byte{1})); });
+  EXPECT_EQ(history.find(0).value().bytes[9], std::byte{1});
+  later.join();
+  std::thread end([&] { history.close(); });
+  EXPECT_FALSE(history.find(kPageSize));
+  end.join();
+}
+
+StreamToken page_token(std::uint64_t page, std::uint32_t block = 0) {
+  StreamToken token;
+  token.kind = StreamToken::Kind::kPage;
+  token.header = page * kPageSize | 8U;
+  token.block = block;
+  return token;
+}
+
+TEST(LatestVersionsTest, KnowsWhereAPageWasSentBefore) {
+  LatestVersions versions(1'000'000);
+
+  EXPECT_EQ(versions.note(page_token(5), 100), kNowhere);
+  EXPECT_EQ(versions.note(page_token(5, 1), 200), kNowhere);
+  EXPECT_EQ(versions.note(page_token(5), 300'000), 100U);
+  EXPECT_EQ(versions.note(page_token(5), 1'300'000), 300'000U);
+  EXPECT_EQ(versions.note(page_token(5), 2'300'001), kNowhere);
+}
+
+TEST(SentContentsTest, FindsWhatWasSentInFrontOfTheBatch) {
+  SentContents contents(1'000'000);
+  std::array pages{SentContents::Page{.hash = {1}, .place = 10'000},
+                   SentContents::Page{.hash = {2}, .place = 20'000},
+                   SentContents::Page{.hash = {1}, .place = 30'000}};
+  contents.note(pages, 5'000);
+  for (const auto& page : pages) EXPECT_EQ(page.before, kNowhere);
+
+  std::array again{SentContents::Page{.hash = {1}, .place = 50'000},
+                   SentContents::Page{.hash = {3}, .place = 60'000}};
+  contents.note(again, 45'000);
+  EXPECT_EQ(again[0].before, 30'000U);
+  EXPECT_EQ(again[1].before, kNowhere);
+
+  std::array late{SentContents::Page{.hash = {2}, .place = 2'000'000}};
+  contents.note(late, 1'999'000);
+  EXPECT_EQ(late[0].before, kNowhere);
+}
+
+TEST(OrderedStageTest, JobsComeOutInTheirOrder) {
+  OrderedStage<int, int> stage(5);
+  std::vector<std::jthread> workers;
+  for (int i = 0; i < 3; ++i) {
+    workers.emplace_back([&] {
+      while (auto ticket = stage.take()) stage.finish(ticket->number, 2 * ticket->job);
+    });
+  }
+  std::jthread source([&] {
+    for (int i = 0; i < 5000; ++i) ASSERT_TRUE(stage.push(i));
+    stage.end_input();
+  });
+
+  for (int i = 0; i < 5000; ++i) ASSERT_EQ(stage.pop(), 2 * i);
+  EXPECT_EQ(stage.pop(), std::nullopt);
+}
+
+TEST(OrderedStageTest, ClosingEndsEveryWait) {
+  OrderedStage<int, int> stage(1);
+  ASSERT_TRUE(stage.push(1));
+  EXPECT_EQ(stage.load().waiting, 1U);
+  std::jthread pushing([&] { EXPECT_FALSE(stage.push(2)); });
+  std::jthread popping([&] { EXPECT_EQ(stage.pop(), std::nullopt); });
+  stage.close();
+
+  EXPECT_FALSE(stage.take());
+  stage.finish(0, 1);
+}
+
+std::shared_ptr<Arrival> arrival(std::uint64_t sequence) {
+  auto made = std::make_shared<Arrival>();
+  made->header.sequence = sequence;
+  return made;
+}
+
+TEST(ArrivalsTest, AreWrittenInOrderOnceComplete) {
+  Arrivals arrivals;
+  for (std::uint64_t i = 0; i < 3; ++i) ASSERT_TRUE(arrivals.add(arrival(i)));
+  const auto first = arrivals.take();
+  const auto second = arrivals.take();
+  arrivals.complete(*second);
+  arrivals.ask(*first);
+
+  EXPECT_EQ(arrivals.pop(milliseconds(5)).error().code(), Errc::kTimedOut);
+  EXPECT_EQ(arrivals.asked(1).error().code(), Errc::kCorrupt);
+  EXPECT_EQ(arrivals.asked(7).error().code(), Errc::kCorrupt);
+  EXPECT_EQ(arrivals.asked(0).value(), first);
+  arrivals.complete(*first);
+  EXPECT_EQ(arrivals.pop(milliseconds(5)).value(), first);
+  EXPECT_EQ(arrivals.pop(milliseconds(5)).value(), second);
+  arrivals.complete(*arrivals.take());
+  arrivals.end_input();
+  EXPECT_EQ(arrivals.pop(milliseconds(5)).value()->header.sequence, 2U);
+  EXPECT_EQ(arrivals.pop(milliseconds(5)).value(), nullptr);
+  EXPECT_EQ(arrivals.take(), nullptr);
+}
+
+TEST(ArrivalsTest, AreBoundedAndOweNoPagesForEver) {
+  Arrivals arrivals;
+  for (std::uint64_t i = 0; i < kBatchesInFlightMax; ++i) {
+    ASSERT_TRUE(arrivals.add(arrival(i)));
+  }
+  EXPECT_EQ(arrivals.add(arrival(kBatchesInFlightMax)).error().code(), Errc::kCorrupt);
+
+  arrivals.ask(*arrivals.take());
+  arrivals.end_pages();
+  EXPECT_EQ(arrivals.pop(std::chrono::hours(1)).error().code(), Errc::kUnavailable);
+}
+
+pagecache::WantedPage found(std::uint32_t source, std::uint64_t page, std::uint64_t number) {
+  static std::array<std::byte, kPageSize> buffer;
+  return {
+      .hash = {}, .number = number, .to = buffer, .found = true, .source = {source}, .page = page};
+}
+
+TEST(BaseChoiceTest, ChoosesWhatLiesInMemoryAlike) {
+  BaseChoice choice(std::nullopt);
+  BaseChoice scattered(std::nullopt);
+  bool chosen = false;
+  for (std::uint64_t i = 0; i < BaseChoice::kPagesMin; ++i) {
+    const bool alike = i % 10 < 7;
+    const std::array page{found(alike ? 3 : 4, i, i)};
+    chosen = choice.saw(page);
+    const std::array elsewhere{found(3, alike ? i + 1 : i, i)};
+    EXPECT_FALSE(scattered.saw(elsewhere));
+  }
+  EXPECT_TRUE(chosen);
+  EXPECT_EQ(choice.chosen(), pagecache::SourceId{3});
+  EXPECT_EQ(scattered.chosen(), std::nullopt);
+  EXPECT_EQ(BaseChoice(pagecache::SourceId{9}).chosen(), pagecache::SourceId{9});
+}
+
+}  // namespace
+}  // namespace samepage::migrator
