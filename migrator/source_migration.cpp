@@ -272,7 +272,6 @@ bool SourceMigration::Impl::may_finish() {
   const MutexLock lock(mutex_);
   const Deadline deadline = in(options_.switch_max);
   while (!has_switched_ && steady_clock::now() < deadline) changed_.wait_until(mutex_, deadline);
-  if (has_switched_) resumed_at_ = steady_clock::now();
   has_let_finish_ = has_switched_;
   if (!has_switched_) push(source::StopAsked{Error(Errc::kUnavailable, kTooSoon)});
   return has_switched_;
@@ -434,7 +433,7 @@ Result<void> SourceMigration::Impl::hear(const Signal& signal) {
   switch (signal.kind) {
     case SignalKind::kResumed: {
       const MutexLock lock(mutex_);
-      if (!resumed_at_) resumed_at_ = steady_clock::now();
+      resumed_at_ = steady_clock::now();
       push(source::TargetResumed{});
       return {};
     }
@@ -533,7 +532,9 @@ SourceOutcome SourceMigration::Impl::outcome(steady_clock::time_point began) {
   outcome.relay = streams_.counters();
   const MutexLock lock(mutex_);
   const auto stopped_at = guest_.stopped_at();
-  if (ended.runs_on == Side::kTarget && stopped_at && resumed_at_ && *resumed_at_ > *stopped_at) {
+  // With post-copy the guest runs long before the target says so.
+  const bool is_known = ended.runs_on == Side::kTarget && !options_.mode.postcopy;
+  if (is_known && stopped_at && resumed_at_ && *resumed_at_ > *stopped_at) {
     outcome.downtime = duration_cast<microseconds>(*resumed_at_ - *stopped_at);
   }
   return outcome;

@@ -44,7 +44,8 @@ struct SourceOutcome {
   std::optional<Error> error;  ///< Set unless the VM runs on the target.
   RelayCounters relay;
   std::uint64_t wire_bytes = 0;  ///< On the session's sockets, both directions, TLS included.
-  /// From the guest's stop here to the news that it runs there; zero when it did not stop.
+  /// From the guest's stop here to the news that it runs there; zero when it did not stop, and with
+  /// post-copy, where that is not known here.
   std::chrono::microseconds downtime{0};
   std::chrono::microseconds total{0};
 };

@@ -47,9 +47,8 @@ class Modes(FleetCase):
         self.assertIn("lost if the link or one of the hosts fails", done.stderr)
         # Without a switch it would not have moved at all.
         move = json.loads(done.stdout)["moves"][0]
-        print(f"post-copy: downtime {move['downtime_ms']} ms of {move['total_ms']} ms")
         self.assertTrue(move["postcopy"])
-        self.assertLess(move["downtime_ms"], move["total_ms"])
+        self.assertEqual(move["downtime_ms"], 0, "it is not known, and no figure may say otherwise")
         self.assert_runs_once(self.mover, self.host2)
 
     def test_tls_inside_qemu_is_refused_up_front_with_what_to_do(self) -> None:
