@@ -20,6 +20,7 @@ struct VmId {
   friend auto operator<=>(const VmId&, const VmId&) = default;
 };
 
+/// A VM whose post-copy migration goes on or broke off is kOther where it was: it cannot run there.
 enum class VmState : std::uint8_t { kRunning, kPaused, kOther };
 
 /// One active VM of this host, as libvirt describes it.
@@ -54,20 +55,37 @@ struct MigrationProgress {
   std::chrono::milliseconds downtime{0};  ///< QEMU's figure; zero until the job ended.
 };
 
+/// How a guest's memory gets across.
+struct MigrateMode {
+  /// Connections of QEMU's multifd beside the main one, 0 to kStreamsMax; 0 is one plain stream.
+  unsigned streams = 0;
+
+  /// The guest goes on at the target before all its memory is there, which it then pulls. From the
+  /// switch on neither host alone has all of it: when the link or a host fails, the guest is lost,
+  /// unless an administrator resumes the migration.
+  bool postcopy = false;
+
+  static constexpr unsigned kStreamsMax = 8;
+  friend bool operator==(const MigrateMode&, const MigrateMode&) = default;
+};
+
 struct MigrateRequest {
   VmId vm;
   std::string migrate_socket;  ///< UNIX path for QEMU's stream, the same on both hosts.
   std::string control_socket;  ///< UNIX path that leads to the target's libvirt.
   std::chrono::milliseconds downtime_max{300};
+  MigrateMode mode{};
 };
 
 /// kPausedForMigration comes for an outgoing migration's switch-over, and only when the guest was
-/// running until then. A VM that migrated without it was paused before: leave it paused.
+/// running until then. A VM that migrated without it was paused before: leave it paused. kPostcopy
+/// says that an outgoing migration switched to post-copy: this host will never run the VM again.
 enum class VmEventKind : std::uint8_t {
   kStarted,
   kStopped,
   kPaused,
   kPausedForMigration,
+  kPostcopy,
   kResumed
 };
 
@@ -91,9 +109,11 @@ class Hypervisor {
 
   /// Live-migrates to wherever the two sockets lead and returns when the source has let go of the
   /// VM. The VM arrives *paused* on the target: whoever knows that the source will not run it any
-  /// more resumes it there (see "Never twice" in docs/design-notes.md). kTimedOut: the connection
-  /// to libvirt was lost half-way, the outcome is unknown; ask vms() of both hosts. On any other
-  /// error the VM is still the source's and goes on there.
+  /// more resumes it there (see "Never twice" in docs/design-notes.md). Not so with post-copy:
+  /// there the target's libvirt runs it as soon as it is told to finish, so it must not be told
+  /// before the switch (kPostcopy). kTimedOut: the connection to libvirt was lost half-way, the
+  /// outcome is unknown; ask vms() of both hosts. On any other error the VM is still the source's
+  /// and goes on there.
   virtual Result<void> migrate(const MigrateRequest& request) = 0;
 
   /// Whether migrate() can do anything for this VM at all. kInvalid: it cannot, for a reason that
@@ -107,6 +127,10 @@ class Hypervisor {
 
   virtual Result<void> cancel_migration(const VmId& vm) = 0;
 
+  /// Has a running migration that was begun with post-copy switch to it. kInvalid, kIo: not now.
+  virtual Result<void> start_postcopy(const VmId& vm) = 0;
+
+  /// One that runs already is left alone.
   virtual Result<void> resume(const VmId& vm) = 0;
 
   /// Lets a VM that was paused because its disk was away go on. False: it was not.

@@ -111,6 +111,10 @@ std::optional<VmEventKind> kind_of(int event, int detail) {
     case VIR_DOMAIN_EVENT_RESUMED:
       return VmEventKind::kResumed;
     case VIR_DOMAIN_EVENT_SUSPENDED:
+      if (detail == VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY ||
+          detail == VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY_FAILED) {
+        return VmEventKind::kPostcopy;
+      }
       return detail == VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED ? VmEventKind::kPausedForMigration
                                                            : VmEventKind::kPaused;
     default:

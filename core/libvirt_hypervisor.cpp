@@ -40,9 +40,11 @@ std::string version_text(unsigned long version) {
          std::to_string(version % 1'000);
 }
 
-VmState state_of(int state) {
+VmState state_of(int state, int reason) {
   if (state == VIR_DOMAIN_RUNNING || state == VIR_DOMAIN_BLOCKED) return VmState::kRunning;
-  return state == VIR_DOMAIN_PAUSED ? VmState::kPaused : VmState::kOther;
+  const bool is_halved =
+      reason == VIR_DOMAIN_PAUSED_POSTCOPY || reason == VIR_DOMAIN_PAUSED_POSTCOPY_FAILED;
+  return state == VIR_DOMAIN_PAUSED && !is_halved ? VmState::kPaused : VmState::kOther;
 }
 
 /// Domains as libvirt lists them, each owned.
@@ -86,13 +88,16 @@ pid_t qemu_pid(const std::string& folder, const VmInfo& vm) {
 Result<VmInfo> describe(virDomainPtr domain, const std::string& pid_folder) {
   std::array<char, VIR_UUID_STRING_BUFLEN> uuid{};
   virDomainInfo info{};
-  if (virDomainGetUUIDString(domain, uuid.data()) != 0 || virDomainGetInfo(domain, &info) != 0) {
+  int state = VIR_DOMAIN_NOSTATE;
+  int reason = 0;
+  if (virDomainGetUUIDString(domain, uuid.data()) != 0 || virDomainGetInfo(domain, &info) != 0 ||
+      virDomainGetState(domain, &state, &reason, 0) != 0) {
     return failed_to("describe a VM");
   }
   VmInfo vm;
   vm.id = {uuid.data()};
   vm.name = virDomainGetName(domain);
-  vm.state = state_of(info.state);
+  vm.state = state_of(state, reason);
   vm.memory_bytes = info.maxMem * kBytesPerKib;
   vm.vcpus = info.nrVirtCpu;
   vm.cpu_seconds = static_cast<double>(info.cpuTime) / 1e9;
@@ -162,6 +167,9 @@ class TypedParameters {
   bool add(const char* name, const std::string& value) {
     return virTypedParamsAddString(&values_, &count_, &capacity_, name, value.c_str()) == 0;
   }
+  bool add(const char* name, int value) {
+    return virTypedParamsAddInt(&values_, &count_, &capacity_, name, value) == 0;
+  }
   bool add(const char* name, unsigned long long value) {
     return virTypedParamsAddULLong(&values_, &count_, &capacity_, name, value) == 0;
   }
@@ -188,8 +196,10 @@ class TypedParameters {
   int capacity_ = 0;
 };
 
-Result<unsigned> migration_flags(virDomainPtr domain) {
-  unsigned flags = VIR_MIGRATE_LIVE | VIR_MIGRATE_PEER2PEER | VIR_MIGRATE_PAUSED;
+Result<unsigned> migration_flags(virDomainPtr domain, const MigrateMode& mode) {
+  unsigned flags = VIR_MIGRATE_LIVE | VIR_MIGRATE_PEER2PEER;
+  flags |= mode.postcopy ? VIR_MIGRATE_POSTCOPY : VIR_MIGRATE_PAUSED;
+  if (mode.streams > 0) flags |= VIR_MIGRATE_PARALLEL;
   const int persistent = virDomainIsPersistent(domain);
   if (persistent < 0) return failed_to("see whether the VM is persistent");
   if (persistent == 1) flags |= VIR_MIGRATE_PERSIST_DEST | VIR_MIGRATE_UNDEFINE_SOURCE;
@@ -252,11 +262,15 @@ Result<std::vector<VmInfo>> LibvirtHypervisor::vms() {
 
 Result<void> LibvirtHypervisor::migrate(const MigrateRequest& request) {
   const auto domain = TRY(connection_->find(request.vm));
-  const unsigned flags = TRY(migration_flags(domain.get()));
+  const unsigned flags = TRY(migration_flags(domain.get(), request.mode));
   const std::string control_uri = "qemu+unix:///system?socket=" + request.control_socket;
   TypedParameters parameters;
   if (!parameters.add(VIR_MIGRATE_PARAM_URI, "unix://" + request.migrate_socket) ||
       !parameters.add(VIR_MIGRATE_PARAM_BANDWIDTH, kBandwidthMax)) {
+    return failed_to("describe the migration");
+  }
+  const auto streams = static_cast<int>(request.mode.streams);
+  if (streams > 0 && !parameters.add(VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS, streams)) {
     return failed_to("describe the migration");
   }
   TRY(set_downtime_max(request.vm, request.downtime_max));
@@ -317,8 +331,18 @@ Result<void> LibvirtHypervisor::cancel_migration(const VmId& vm) {
   return {};
 }
 
+Result<void> LibvirtHypervisor::start_postcopy(const VmId& vm) {
+  const auto domain = TRY(connection_->find(vm));
+  if (virDomainMigrateStartPostCopy(domain.get(), 0) != 0) return failed_to("switch to post-copy");
+  return {};
+}
+
 Result<void> LibvirtHypervisor::resume(const VmId& vm) {
   const auto domain = TRY(connection_->find(vm));
+  int state = VIR_DOMAIN_NOSTATE;
+  if (virDomainGetState(domain.get(), &state, nullptr, 0) == 0 && state == VIR_DOMAIN_RUNNING) {
+    return {};
+  }
   if (virDomainResume(domain.get()) != 0) return failed_to("resume the VM");
   return {};
 }
@@ -354,10 +378,11 @@ Result<void> LibvirtHypervisor::thaw_filesystems(const VmId& vm) {
 Result<void> LibvirtHypervisor::discard_paused(const VmId& vm) {
   const auto domain = TRY(connection_->find(vm));
   int state = VIR_DOMAIN_NOSTATE;
-  if (virDomainGetState(domain.get(), &state, nullptr, 0) != 0) {
+  int reason = 0;
+  if (virDomainGetState(domain.get(), &state, &reason, 0) != 0) {
     return failed_to("ask for the VM's state");
   }
-  if (state != VIR_DOMAIN_PAUSED) {
+  if (state_of(state, reason) != VmState::kPaused) {
     return fail(Errc::kInvalid, "the VM is not paused, so it is no abandoned copy");
   }
   const int persistent = virDomainIsPersistent(domain.get());

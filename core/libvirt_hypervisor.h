@@ -47,6 +47,7 @@ class LibvirtHypervisor final : public Hypervisor {
   Result<MigrationProgress> migration_progress(const VmId& vm) override;
   Result<void> set_downtime_max(const VmId& vm, std::chrono::milliseconds downtime_max) override;
   Result<void> cancel_migration(const VmId& vm) override;
+  Result<void> start_postcopy(const VmId& vm) override;
   Result<void> resume(const VmId& vm) override;
   Result<bool> resume_after_io_error(const VmId& vm) override;
   Result<void> freeze_filesystems(const VmId& vm) override;

@@ -77,11 +77,22 @@ void ControlForwarder::serve(Fd socket) {
     return hand_to_source(connection, bytes);
   };
   hooks.to_far = [this, &connection, target = far->get()](std::span<const std::byte> bytes) {
-    connection.watch.saw_from_source(bytes);
-    return target->write_all(bytes, options_.deadline);
+    return hand_to_target(connection, *target, bytes);
   };
   connection.pair = std::make_unique<StreamPair>(std::move(near), std::move(*far), std::move(hooks),
                                                  options_.deadline);
+}
+
+Result<void> ControlForwarder::hand_to_target(Connection& connection, ByteStream& target,
+                                              std::span<const std::byte> bytes) {
+  const bool finishes = connection.watch.saw_from_source(bytes);
+  if (options_.may_finish) {
+    if (connection.watch.lost()) return fail(Errc::kCorrupt, "this is not libvirt's protocol");
+    if (finishes && !options_.may_finish()) {
+      return fail(Errc::kUnavailable, "the target must not finish this migration");
+    }
+  }
+  return target.write_all(bytes, options_.deadline);
 }
 
 Result<void> ControlForwarder::hand_to_source(Connection& connection,

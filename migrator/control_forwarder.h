@@ -28,6 +28,11 @@ struct ControlForwarderOptions {
   Deadline deadline;                           ///< Of everything that is forwarded.
   std::chrono::milliseconds take_max{10'000};  ///< For libvirt to take the answer to Finish.
   std::size_t connections_max = 4;             ///< At the same time; more are turned away.
+
+  /// Asked before a call of Finish that is not told to cancel is forwarded; may wait. When it says
+  /// false, or when the connection is not libvirt's protocol, the connection is closed instead.
+  /// Empty: every call passes.
+  std::function<bool()> may_finish{};
 };
 
 /// Forwards the source libvirt's connections to the target's libvirt through the target's agent,
@@ -65,6 +70,8 @@ class ControlForwarder final {
                    Dial dial, std::function<void()> on_finish);
   void accept_all();
   void serve(Fd socket);
+  Result<void> hand_to_target(Connection& connection, ByteStream& target,
+                              std::span<const std::byte> bytes);
   Result<void> hand_to_source(Connection& connection, std::span<const std::byte> bytes);
 
   const ControlForwarderOptions options_;

@@ -27,6 +27,7 @@ void GuestWatch::saw(VmEventKind kind, Time at) {
       paused_by_owner_ = false;
       stopped_at_.reset();
       break;
+    case VmEventKind::kPostcopy:
     case VmEventKind::kStarted:
     case VmEventKind::kStopped:
       break;

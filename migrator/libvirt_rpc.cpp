@@ -74,14 +74,17 @@ RpcHeader RpcFramer::header() const {
           .status = be32(&head_[24])};
 }
 
-void FinishWatch::saw_from_source(std::span<const std::byte> bytes) {
+bool FinishWatch::saw_from_source(std::span<const std::byte> bytes) {
   const MutexLock lock(mutex_);
+  bool finishes = false;
   for (const RpcMessage& message : calls_.feed(bytes)) {
     // Finish's last argument is `cancelled`: a migration that failed is finished, too.
     const bool counts =
         is_finish(message.header) && message.header.type == kTypeCall && message.last_word == 0;
     if (counts && finishes_.size() < kFinishesMax) finishes_.push_back(message.header);
+    finishes = finishes || counts;
   }
+  return finishes;
 }
 
 std::optional<std::size_t> FinishWatch::saw_from_target(std::span<const std::byte> bytes) {

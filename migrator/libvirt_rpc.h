@@ -56,8 +56,9 @@ class RpcFramer {
 /// Threads: saw_from_source() and saw_from_target() each from one thread.
 class FinishWatch {
  public:
-  /// Bytes on their way to the target's libvirt. Call before they are forwarded.
-  void saw_from_source(std::span<const std::byte> bytes);
+  /// Bytes on their way to the target's libvirt. Call before they are forwarded. True when a Finish
+  /// that was not told to cancel ends in them.
+  bool saw_from_source(std::span<const std::byte> bytes);
 
   /// Bytes on their way to the source's libvirt, before they are forwarded. The offset after the
   /// last byte of a successful answer to Finish, when one ends here.

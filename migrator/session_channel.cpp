@@ -54,7 +54,7 @@ Result<Channel> receive_channel(ByteStream& stream, Deadline deadline) {
   if (TRY(reader.u32()) != kMagic) return fail(Errc::kCorrupt, "the peer speaks another version");
   const auto channel = TRY(reader.u8());
   if (channel < static_cast<std::uint8_t>(Channel::kSignal) ||
-      channel > static_cast<std::uint8_t>(Channel::kControl)) {
+      channel > static_cast<std::uint8_t>(Channel::kMore)) {
     return fail(Errc::kCorrupt, "no such channel: " + std::to_string(channel));
   }
   return static_cast<Channel>(channel);

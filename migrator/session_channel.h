@@ -14,6 +14,7 @@ enum class Channel : std::uint8_t {
   kSignal = 1,   ///< Signals between the agents; one per session.
   kData = 2,     ///< The relay; one per session.
   kControl = 3,  ///< One forwarded libvirt connection.
+  kMore = 4,     ///< The relay of a further connection of QEMU's, after kData; kStreamsMax at most.
 };
 
 /// Errors: those of the stream.

@@ -1,5 +1,6 @@
 #include "migrator/source_migration.h"
 
+#include <algorithm>
 #include <condition_variable>
 #include <thread>
 #include <utility>
@@ -15,7 +16,7 @@
 #include "migrator/session_sockets.h"
 #include "migrator/socket_listener.h"
 #include "migrator/socket_stream.h"
-#include "migrator/stream_carrier.h"
+#include "migrator/stream_set.h"
 
 namespace samepage::migrator {
 namespace {
@@ -26,6 +27,11 @@ using std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kTick{50};
 constexpr std::chrono::milliseconds kSignalMax{5'000};
 constexpr int kSignalsMax = 16;
+
+/// So short that QEMU does not find the guest ready to be switched over before it is told to.
+constexpr std::chrono::milliseconds kPostcopyDowntime{1};
+constexpr const char* kTooSoon =
+    "its memory was across before post-copy could begin; migrate it without --postcopy";
 
 Deadline in(std::chrono::milliseconds time) {
   return steady_clock::now() + time;
@@ -51,7 +57,7 @@ class SourceMigration::Impl {
 
   SourceOutcome run(const std::function<void(const SourceProgress&)>& on_progress);
   void push(source::Event event) { events_.push(std::move(event)); }
-  void saw(VmEventKind kind) { guest_.saw(kind, steady_clock::now()); }
+  void saw(VmEventKind kind);
   const VmId& vm() const { return options_.vm; }
 
  private:
@@ -59,11 +65,17 @@ class SourceMigration::Impl {
   void take(const source::Event& event);
   void enter(SourcePhase phase);
   void begin_copying();
+  void accept_streams();
+  StreamCarrierParts stream_of(Fd socket, Channel channel);
+  bool may_finish();
   void look_at_clock();
   void press_stop();
   void cut();
   Owner find_owner();
   Owner ask_hypervisor();
+  bool has_let_finish();
+  bool is_copying();
+  bool is_halved();
   void keep_guest_running();
   void send(Signal signal);
   void close(Side runs_on);
@@ -72,6 +84,7 @@ class SourceMigration::Impl {
   // Each the body of a thread.
   void migrate();
   void read_signals();
+  void switch_to_postcopy(const std::stop_token& stop);
   void report(const std::stop_token& stop,
               const std::function<void(const SourceProgress&)>& on_progress);
 
@@ -95,7 +108,6 @@ class SourceMigration::Impl {
   Deadline phase_ends_ = Deadline::max();
   bool cancel_accepted_ = false;
   bool target_lost_ = false;
-  RelayCounters relayed_;
 
   Mutex mutex_;
   std::condition_variable_any changed_;
@@ -103,14 +115,18 @@ class SourceMigration::Impl {
   std::optional<steady_clock::time_point> resumed_at_ GUARDED_BY(mutex_);
   std::optional<Error> migrate_error_ GUARDED_BY(mutex_);
   bool migrate_returned_ GUARDED_BY(mutex_) = false;
-  bool signals_ended_ GUARDED_BY(mutex_) = false;  // Nothing more is to be heard of the target.
-  std::unique_ptr<StreamCarrier> stream_ GUARDED_BY(mutex_);  // Made before any other thread.
+  bool signals_ended_ GUARDED_BY(mutex_) = false;   // Nothing more is to be heard of the target.
+  bool has_switched_ GUARDED_BY(mutex_) = false;    // To post-copy,
+  bool has_let_finish_ GUARDED_BY(mutex_) = false;  // and the target's libvirt knows.
+  StreamSet streams_;
 
   std::unique_ptr<SignalLink> signals_;
   std::unique_ptr<SocketListener> stream_listener_;
   std::unique_ptr<ControlForwarder> control_;
   std::jthread signal_thread_;
+  std::jthread accept_thread_;
   std::jthread migrate_thread_;
+  std::jthread switch_thread_;
   std::jthread report_thread_;
 };
 
@@ -136,6 +152,9 @@ SourceOutcome SourceMigration::Impl::run(
 Result<void> SourceMigration::Impl::connect() {
   const VmInfo vm = TRY(find_vm(hypervisor_, options_.vm));
   guest_.begin(vm.state);
+  if (options_.mode.postcopy && vm.state != VmState::kRunning) {
+    return fail(Errc::kInvalid, "post-copy is for a VM that runs; migrate it without");
+  }
   TRY(make_socket_dir(options_.socket_dir));
   auto link = std::make_unique<SignalLink>(TRY(dialer_.open(Channel::kSignal)));
   const Signal first = TRY(link->receive(in(options_.connect_max)));
@@ -148,7 +167,9 @@ Result<void> SourceMigration::Impl::connect() {
       TRY(SocketListener::listen_unix(stream_socket_path(options_.socket_dir, options_.session)));
   control_ = TRY(ControlForwarder::create(
       {.path = control_socket_path(options_.socket_dir, options_.session),
-       .deadline = session_ends_ + options_.answer_max},
+       .deadline = session_ends_ + options_.answer_max,
+       .may_finish =
+           options_.mode.postcopy ? [this] { return may_finish(); } : std::function<bool()>()},
       [this] { return dialer_.open(Channel::kControl); },
       [this] { push(source::FinishHanded{}); }));
   return {};
@@ -170,6 +191,12 @@ void SourceMigration::Impl::take(const source::Event& event) {
   const SourcePhase before = source::phase(state_);
   state_ = std::move(*next);
   const SourcePhase now = source::phase(state_);
+  const bool is_trouble = std::holds_alternative<source::StopAsked>(event) ||
+                          std::holds_alternative<source::TargetLost>(event) ||
+                          std::holds_alternative<source::TargetRefused>(event);
+  if (now == SourcePhase::kPulling && is_trouble) {
+    phase_ends_ = std::min(phase_ends_, in(options_.answer_max));
+  }
   if (now == before) return;
   {
     const MutexLock lock(mutex_);
@@ -186,6 +213,8 @@ void SourceMigration::Impl::enter(SourcePhase phase) {
       return;
     case SourcePhase::kCopying:
       return begin_copying();
+    case SourcePhase::kPulling:
+      return;
     case SourcePhase::kStopping:
       phase_ends_ = in(options_.stop_max);
       return press_stop();
@@ -198,21 +227,85 @@ void SourceMigration::Impl::enter(SourcePhase phase) {
 }
 
 void SourceMigration::Impl::begin_copying() {
+  signal_thread_ = std::jthread([this] { read_signals(); });
+  accept_thread_ = std::jthread([this] { accept_streams(); });
+  migrate_thread_ = std::jthread([this] { migrate(); });
+  if (options_.mode.postcopy) {
+    switch_thread_ =
+        std::jthread([this](const std::stop_token& stop) { switch_to_postcopy(stop); });
+  }
+}
+
+/// QEMU takes the first connection for its main one, so the target's must come in the same order.
+void SourceMigration::Impl::accept_streams() {
+  for (unsigned number = 0; number <= options_.mode.streams; ++number) {
+    auto socket = stream_listener_->accept(session_ends_);
+    if (!socket) return;
+    auto parts = stream_of(std::move(*socket), number == 0 ? Channel::kData : Channel::kMore);
+    if (!streams_.add(std::move(parts), options_.mode.streams + 1)) return;
+  }
+}
+
+StreamCarrierParts SourceMigration::Impl::stream_of(Fd socket, Channel channel) {
   StreamCarrierParts parts;
-  parts.open_qemu = [this]() -> Result<std::unique_ptr<ByteStream>> {
-    return std::make_unique<SocketStream>(TRY(stream_listener_->accept(session_ends_)));
+  auto qemu = std::make_shared<Fd>(std::move(socket));
+  parts.open_qemu = [qemu]() -> Result<std::unique_ptr<ByteStream>> {
+    return std::make_unique<SocketStream>(std::move(*qemu));
   };
-  parts.open_peer = [this] { return dialer_.open(Channel::kData); };
+  parts.open_peer = [this, channel] { return dialer_.open(channel); };
   parts.make_relay = make_relay_;
   parts.on_end = [this](Result<void> ended) {
     if (!ended) push(source::StopAsked{std::move(ended).error().within("relay")});
   };
+  return parts;
+}
+
+void SourceMigration::Impl::saw(VmEventKind kind) {
+  guest_.saw(kind, steady_clock::now());
+  if (kind != VmEventKind::kPostcopy) return;
   {
     const MutexLock lock(mutex_);
-    stream_ = std::make_unique<StreamCarrier>(std::move(parts));
+    has_switched_ = true;
+    changed_.notify_all();
   }
-  signal_thread_ = std::jthread([this] { read_signals(); });
-  migrate_thread_ = std::jthread([this] { migrate(); });
+  push(source::SwitchedToPostcopy{});
+}
+
+/// The target's libvirt runs the guest as soon as it is told to finish a post-copy migration.
+/// Before the switch the guest may still go on here, so then it must not be told.
+bool SourceMigration::Impl::may_finish() {
+  const MutexLock lock(mutex_);
+  const Deadline deadline = in(options_.switch_max);
+  while (!has_switched_ && steady_clock::now() < deadline) changed_.wait_until(mutex_, deadline);
+  has_let_finish_ = has_switched_;
+  if (!has_switched_) push(source::StopAsked{Error(Errc::kUnavailable, kTooSoon)});
+  return has_switched_;
+}
+
+bool SourceMigration::Impl::is_copying() {
+  const MutexLock lock(mutex_);
+  return shown_phase_ == SourcePhase::kCopying;
+}
+
+/// When half of the guest's memory is across: late enough that the guest has little to pull, early
+/// enough that QEMU does not end the migration without a switch.
+void SourceMigration::Impl::switch_to_postcopy(const std::stop_token& stop) {
+  const std::stop_callback wake(stop, [this] {
+    const MutexLock lock(mutex_);
+    changed_.notify_all();
+  });
+  while (!stop.stop_requested() && is_copying()) {
+    const auto job = hypervisor_.migration_progress(options_.vm);
+    const bool is_due =
+        job && job->bytes_processed > 0 && job->bytes_processed >= job->bytes_remaining;
+    if (is_due && hypervisor_.start_postcopy(options_.vm)) return;
+    const MutexLock lock(mutex_);
+    const Deadline next = in(options_.switch_look);
+    while (!stop.stop_requested() && steady_clock::now() < next) {
+      if (migrate_returned_) return;
+      changed_.wait_until(mutex_, next);
+    }
+  }
 }
 
 void SourceMigration::Impl::look_at_clock() {
@@ -223,6 +316,10 @@ void SourceMigration::Impl::look_at_clock() {
       return take(source::StopAsked{Error(Errc::kTimedOut, "the migration took too long")});
     case SourcePhase::kStopping:
       return press_stop();
+    case SourcePhase::kPulling:
+      // What keeps libvirt waiting for nothing.
+      if (now >= phase_ends_) cut();
+      return;
     case SourcePhase::kReleasing:
       if (now < phase_ends_) return;
       return take(source::TargetLost{
@@ -244,22 +341,32 @@ void SourceMigration::Impl::press_stop() {
 /// From here on nothing passes, and what the control connection handed to libvirt is final.
 void SourceMigration::Impl::cut() {
   if (stream_listener_) stream_listener_->stop();
-  {
-    const MutexLock lock(mutex_);
-    if (stream_) stream_->stop();
-  }
+  streams_.stop();
   if (control_) control_->stop();
 }
 
 Owner SourceMigration::Impl::find_owner() {
   cut();
   if (control_->finish() == FinishSeen::kHanded) return Owner::kLetGo;
+  // With post-copy the guest itself tells: the news of the switch may have been lost.
+  if (options_.mode.postcopy && (has_let_finish() || is_halved())) return ask_hypervisor();
   if (control_->finish() == FinishSeen::kNo && !control_->lost()) {
     // Without the answer to Finish libvirt never gives the guest up, and now none can come.
     keep_guest_running();
     return Owner::kSource;
   }
   return ask_hypervisor();
+}
+
+bool SourceMigration::Impl::has_let_finish() {
+  const MutexLock lock(mutex_);
+  return has_let_finish_;
+}
+
+/// True also when that cannot be known.
+bool SourceMigration::Impl::is_halved() {
+  const auto vm = find_vm(hypervisor_, options_.vm);
+  return !vm || vm->state == VmState::kOther;
 }
 
 /// The answer to Finish may or may not have reached libvirt; its own view of the guest tells.
@@ -296,7 +403,8 @@ void SourceMigration::Impl::migrate() {
       {.vm = options_.vm,
        .migrate_socket = stream_socket_path(options_.socket_dir, options_.session),
        .control_socket = control_socket_path(options_.socket_dir, options_.session),
-       .downtime_max = downtime_limit_.first()});
+       .downtime_max = options_.mode.postcopy ? kPostcopyDowntime : downtime_limit_.first(),
+       .mode = options_.mode});
   std::optional<Error> error;
   if (!done) error = done.error();
   {
@@ -361,10 +469,10 @@ void SourceMigration::Impl::report(const std::stop_token& stop,
       }
       if (stop.stop_requested()) return;
       progress.phase = shown_phase_;
-      if (stream_) progress.relay = stream_->counters();
     }
+    progress.relay = streams_.counters();
     progress.wire_bytes = wire_.total();
-    if (progress.phase == SourcePhase::kCopying) {
+    if (progress.phase == SourcePhase::kCopying || progress.phase == SourcePhase::kPulling) {
       const auto job = hypervisor_.migration_progress(options_.vm);
       if (job) progress.bytes_remaining = job->bytes_remaining;
       adjust_downtime(progress.relay.passes, downtime);
@@ -375,6 +483,7 @@ void SourceMigration::Impl::report(const std::stop_token& stop,
 
 void SourceMigration::Impl::adjust_downtime(std::uint64_t passes,
                                             std::chrono::milliseconds& current) {
+  if (options_.mode.postcopy) return;
   const auto limit = downtime_limit_.after(passes);
   if (limit == current) return;
   // It fails when libvirt is past that, and is tried again otherwise.
@@ -402,17 +511,13 @@ void SourceMigration::Impl::close(Side runs_on) {
   }
   await_migrate();
   report_thread_ = {};
+  switch_thread_ = {};
   cut();
   if (signals_) signals_->finish();
   if (signals_) signals_->shut_down();
   if (signal_thread_.joinable()) signal_thread_.join();
-  std::unique_ptr<StreamCarrier> stream;
-  {
-    const MutexLock lock(mutex_);
-    stream = std::move(stream_);
-  }
-  if (stream) relayed_ = stream->counters();
-  stream.reset();
+  if (accept_thread_.joinable()) accept_thread_.join();
+  streams_.clear();
   stream_listener_.reset();
   control_.reset();
 }
@@ -440,10 +545,12 @@ SourceOutcome SourceMigration::Impl::outcome(steady_clock::time_point began) {
   outcome.error = ended.error;
   outcome.wire_bytes = wire_.total();
   outcome.total = duration_cast<microseconds>(steady_clock::now() - began);
-  outcome.relay = relayed_;
+  outcome.relay = streams_.counters();
   const MutexLock lock(mutex_);
   const auto stopped_at = guest_.stopped_at();
-  if (ended.runs_on == Side::kTarget && stopped_at && resumed_at_ && *resumed_at_ > *stopped_at) {
+  // With post-copy the guest runs long before the target says so.
+  const bool is_known = ended.runs_on == Side::kTarget && !options_.mode.postcopy;
+  if (is_known && stopped_at && resumed_at_ && *resumed_at_ > *stopped_at) {
     outcome.downtime = duration_cast<microseconds>(*resumed_at_ - *stopped_at);
   }
   return outcome;
@@ -455,6 +562,10 @@ Result<std::unique_ptr<SourceMigration>> SourceMigration::create(SourceOptions o
   TRY(check_session_name(options.session));
   if (options.vm.uuid.empty()) return fail(Errc::kInvalid, "no VM is named");
   if (options.target_port == 0) return fail(Errc::kInvalid, "the target has no port");
+  if (options.mode.streams > MigrateMode::kStreamsMax) {
+    return fail(Errc::kInvalid,
+                "at most " + std::to_string(MigrateMode::kStreamsMax) + " parallel connections");
+  }
   auto impl = std::make_unique<Impl>(std::move(options), hypervisor, std::move(make_relay));
   return std::unique_ptr<SourceMigration>(new SourceMigration(std::move(impl)));
 }

@@ -28,6 +28,9 @@ struct SourceOptions {
   std::chrono::milliseconds stop_max{10'000};  ///< libvirt may take so long to cancel; then we cut.
   std::chrono::milliseconds answer_max{30'000};  ///< For the target to run or to discard.
   std::chrono::milliseconds report_every{250};
+  MigrateMode mode{};
+  std::chrono::milliseconds switch_look{20};  ///< Between two looks whether to switch to post-copy.
+  std::chrono::milliseconds switch_max{5'000};  ///< For the news of the switch, once it must come.
 };
 
 struct SourceProgress {
@@ -42,7 +45,8 @@ struct SourceOutcome {
   std::optional<Error> error;  ///< Set unless the VM runs on the target.
   RelayCounters relay;
   std::uint64_t wire_bytes = 0;  ///< On the session's sockets, both directions, TLS included.
-  /// From the guest's stop here to the news that it runs there; zero when it did not stop.
+  /// From the guest's stop here to the news that it runs there; zero when it did not stop, and with
+  /// post-copy, where that is not known here.
   std::chrono::microseconds downtime{0};
   std::chrono::microseconds total{0};
 };

@@ -9,8 +9,8 @@ namespace source {
 namespace {
 
 constexpr std::array<std::string_view, std::variant_size_v<Event>> kEventNames{
-    "connected",        "stop asked",  "target lost",    "target refused", "finish handed",
-    "migrate returned", "owner found", "target resumed", "abandoned"};
+    "connected",     "stop asked",       "target lost", "target refused", "switched to post-copy",
+    "finish handed", "migrate returned", "owner found", "target resumed", "abandoned"};
 
 // One overload for each pair of a phase and an event that the phase allows; all others are refused.
 template <class Phase, class Happened>
@@ -40,6 +40,9 @@ Result<State> on(const Copying&, const TargetLost& event) {
 Result<State> on(const Copying&, const TargetRefused& event) {
   return Stopping{event.why};
 }
+Result<State> on(const Copying&, const SwitchedToPostcopy&) {
+  return Pulling{};
+}
 Result<State> on(const Copying&, const FinishHanded&) {
   return Releasing{};
 }
@@ -59,6 +62,9 @@ Result<State> on(const Stopping& phase, const TargetLost&) {
 Result<State> on(const Stopping& phase, const TargetRefused&) {
   return phase;
 }
+Result<State> on(const Stopping&, const SwitchedToPostcopy&) {
+  return Pulling{};
+}
 Result<State> on(const Stopping&, const FinishHanded&) {
   return Releasing{};
 }
@@ -77,6 +83,10 @@ Result<State> on(const Withdrawing& phase, const TargetLost&) {
 Result<State> on(const Withdrawing& phase, const TargetRefused&) {
   return phase;
 }
+// libvirt gave up, and yet the guest is not the source's any more.
+Result<State> on(const Withdrawing& phase, const SwitchedToPostcopy&) {
+  return Ended{Side::kUnknown, phase.why};
+}
 Result<State> on(const Withdrawing&, const FinishHanded&) {
   return Releasing{};
 }
@@ -92,6 +102,27 @@ Result<State> on(const Withdrawing& phase, const OwnerFound& event) {
   return fail(Errc::kInvalid, "no such owner");
 }
 
+Result<State> on(const Pulling& phase, const StopAsked&) {
+  return phase;
+}
+Result<State> on(const Pulling& phase, const TargetLost&) {
+  return phase;
+}
+Result<State> on(const Pulling& phase, const TargetRefused&) {
+  return phase;
+}
+Result<State> on(const Pulling& phase, const SwitchedToPostcopy&) {
+  return phase;
+}
+Result<State> on(const Pulling&, const FinishHanded&) {
+  return Releasing{};
+}
+Result<State> on(const Pulling&, const MigrateReturned& event) {
+  if (!event.error) return Releasing{};
+  return Ended{Side::kUnknown,
+               Error(event.error->code(), "post-copy broke off: " + event.error->message())};
+}
+
 Result<State> on(const Releasing&, const TargetResumed&) {
   return Ended{Side::kTarget, {}};
 }
@@ -102,6 +133,9 @@ Result<State> on(const Releasing&, const TargetRefused& event) {
   return Ended{Side::kUnknown, event.why};
 }
 Result<State> on(const Releasing& phase, const StopAsked&) {
+  return phase;
+}
+Result<State> on(const Releasing& phase, const SwitchedToPostcopy&) {
   return phase;
 }
 Result<State> on(const Releasing& phase, const FinishHanded&) {
@@ -150,6 +184,8 @@ std::string_view to_string(SourcePhase phase) {
       return "stopping";
     case SourcePhase::kWithdrawing:
       return "withdrawing";
+    case SourcePhase::kPulling:
+      return "pulling";
     case SourcePhase::kReleasing:
       return "releasing";
     case SourcePhase::kEnded:

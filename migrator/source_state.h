@@ -28,6 +28,7 @@ enum class SourcePhase : std::uint8_t {
   kCopying,
   kStopping,
   kWithdrawing,
+  kPulling,
   kReleasing,
   kEnded,
 };
@@ -49,6 +50,10 @@ struct Withdrawing {
   Error why;
 };
 
+/// Post-copy: the guest is the target's, which pulls the rest of its memory. Nothing can be taken
+/// back any more.
+struct Pulling {};
+
 /// The source's libvirt has let go of the guest. From here on the target is told to run it, and
 /// never to discard it.
 struct Releasing {};
@@ -58,7 +63,7 @@ struct Ended {
   std::optional<Error> error;
 };
 
-using State = std::variant<Connecting, Copying, Stopping, Withdrawing, Releasing, Ended>;
+using State = std::variant<Connecting, Copying, Stopping, Withdrawing, Pulling, Releasing, Ended>;
 
 /// The target's agent answered; it is ready.
 struct Connected {};
@@ -78,6 +83,9 @@ struct TargetRefused {
   Error why;
 };
 
+/// The source's QEMU has switched to post-copy.
+struct SwitchedToPostcopy {};
+
 /// The source's libvirt has taken the successful answer to Finish.
 struct FinishHanded {};
 
@@ -95,8 +103,8 @@ struct TargetResumed {};
 /// This agent leaves now.
 struct Abandoned {};
 
-using Event = std::variant<Connected, StopAsked, TargetLost, TargetRefused, FinishHanded,
-                           MigrateReturned, OwnerFound, TargetResumed, Abandoned>;
+using Event = std::variant<Connected, StopAsked, TargetLost, TargetRefused, SwitchedToPostcopy,
+                           FinishHanded, MigrateReturned, OwnerFound, TargetResumed, Abandoned>;
 
 /// The phase after `event`. kInvalid: the event makes no sense in this phase; the state stays.
 Result<State> step(const State& state, const Event& event);

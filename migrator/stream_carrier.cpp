@@ -5,7 +5,11 @@
 namespace samepage::migrator {
 
 StreamCarrier::StreamCarrier(StreamCarrierParts parts)
-    : parts_(std::move(parts)), thread_([this] { parts_.on_end(carry()); }) {}
+    : parts_(std::move(parts)), thread_([this] {
+        const auto ended = carry();
+        // What breaks behind the last byte is how connections end.
+        parts_.on_end(delivered() ? Result<void>() : ended);
+      }) {}
 
 StreamCarrier::~StreamCarrier() {
   stop();

@@ -16,7 +16,7 @@ struct StreamCarrierParts {
   OpenStream open_qemu;  ///< Called first, and the peer only when it succeeded.
   OpenStream open_peer;
   MakeRelay make_relay;
-  std::function<void(Result<void>)> on_end;  ///< Called once.
+  std::function<void(Result<void>)> on_end;  ///< Called once; success when all was delivered.
 };
 
 /// Carries QEMU's stream of one migration through a relay: opens both of its connections and runs

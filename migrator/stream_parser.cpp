@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "core/check.h"
 
@@ -13,6 +15,12 @@
 //            of 4096, with flags in the low 12 bits
 //   block    without CONTINUES, a page record names its RAM block: u8:n name
 //
+// A stream of multifd is another one: a hello of 64 bytes, then packets, each followed by its
+// pages:
+//
+//   packet   be32:magic be32:1 be32:flags be32:slots be32:pages be32:payload be64:number, 32 bytes,
+//            256 bytes of the block's name, slots * be64:offset; then pages * 4096 bytes = payload
+//
 // Only the sections of "ram" have bodies that can be told from what follows them. They come before
 // all other sections, so that the guest's pages are seen and the devices' state is not.
 
@@ -22,6 +30,13 @@ namespace {
 constexpr std::uint32_t kFileMagic = 0x5145564D;
 constexpr std::uint32_t kFileVersion = 3;
 constexpr std::uint32_t kRamVersion = 4;
+
+constexpr std::uint32_t kMultifdMagic = 0x11223344;
+constexpr std::uint32_t kMultifdVersion = 1;
+constexpr std::uint32_t kMultifdSync = 1;  // The other flags say how pages are compressed.
+constexpr std::size_t kMultifdHelloRest = 64 - 4;
+constexpr std::size_t kMultifdPacketRest = 8 + 32 + 256;
+constexpr std::uint32_t kMultifdSlotsMax = 256;
 
 enum SectionType : std::uint8_t {
   kSectionStart = 0x01,
@@ -138,6 +153,10 @@ StreamParser::Step StreamParser::record(std::span<const std::byte> input) {
       return ram_block(cursor);
     case State::kSkip:
       return skip(input);
+    case State::kMultifdPacket:
+      return multifd_packet(cursor);
+    case State::kMultifdPages:
+      return multifd_page(cursor);
     case State::kOpaque:
       break;
   }
@@ -162,9 +181,48 @@ StreamParser::Step StreamParser::skip(std::span<const std::byte> input) {
 }
 
 StreamParser::Step StreamParser::file_header(Cursor& cursor) {
-  const bool known = cursor.be32() == kFileMagic && cursor.be32() == kFileVersion;
+  const std::uint32_t magic = cursor.be32();
+  if (magic == kMultifdMagic) return multifd_hello(cursor);
+  const bool known = magic == kFileMagic && cursor.be32() == kFileVersion;
   if (cursor.incomplete()) return std::nullopt;
   return known ? take(cursor, State::kSections) : give_up(cursor);
+}
+
+StreamParser::Step StreamParser::multifd_hello(Cursor& cursor) {
+  cursor.skip(kMultifdHelloRest);
+  if (cursor.incomplete()) return std::nullopt;
+  return take(cursor, State::kMultifdPacket);
+}
+
+StreamParser::Step StreamParser::multifd_packet(Cursor& cursor) {
+  const std::uint32_t magic = cursor.be32();
+  const std::uint32_t version = cursor.be32();
+  const std::uint32_t flags = cursor.be32();
+  const std::uint32_t slots = cursor.be32();
+  const std::uint32_t pages = cursor.be32();
+  const std::uint32_t payload = cursor.be32();
+  if (cursor.incomplete()) return std::nullopt;
+  // Where there are no pages, QEMU says the payload of the packet before.
+  const bool fits = magic == kMultifdMagic && version == kMultifdVersion &&
+                    (flags & ~kMultifdSync) == 0 && slots <= kMultifdSlotsMax && pages <= slots &&
+                    (pages == 0 || payload == pages * kPageSize);
+  if (!fits) return give_up(cursor);
+  cursor.skip(kMultifdPacketRest);
+  std::vector<std::uint64_t> offsets(pages);
+  for (std::uint64_t& offset : offsets) offset = cursor.be64();
+  cursor.skip((slots - pages) * sizeof(std::uint64_t));
+  if (cursor.incomplete()) return std::nullopt;
+  multifd_offsets_ = std::move(offsets);
+  multifd_taken_ = 0;
+  return take(cursor, pages > 0 ? State::kMultifdPages : State::kMultifdPacket);
+}
+
+StreamParser::Step StreamParser::multifd_page(Cursor& cursor) {
+  cursor.skip(kPageSize);
+  if (cursor.incomplete()) return std::nullopt;
+  const std::uint64_t offset = multifd_offsets_[multifd_taken_++] & ~kRamFlags;
+  if (multifd_taken_ == multifd_offsets_.size()) state_ = State::kMultifdPacket;
+  return StreamToken{.kind = StreamToken::Kind::kPage, .bytes = cursor.taken(), .header = offset};
 }
 
 StreamParser::Step StreamParser::section(Cursor& cursor) {

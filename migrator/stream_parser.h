@@ -31,7 +31,8 @@ struct StreamToken {
   std::span<const std::byte> before_page() const { return bytes.first(bytes.size() - kPageSize); }
 };
 
-/// Cuts QEMU's migration stream (7.2 to 10.0) into tokens, just well enough to see guest pages.
+/// Cuts QEMU's migration stream (7.2 to 10.0) into tokens, just well enough to see guest pages: a
+/// main stream, or one of multifd's without compression.
 ///
 /// Invariant: the tokens' bytes, in order, are the input, whatever it is. What the parser does not
 /// understand makes the rest of the stream kBytes; a wrong guess costs savings, never a byte.
@@ -63,6 +64,8 @@ class StreamParser {
     kRamRecords,
     kRamBlocks,  ///< The list of RAM blocks in the first RAM section.
     kSkip,       ///< `skip_` bytes of known length and no interest.
+    kMultifdPacket,
+    kMultifdPages,  ///< Pages without headers, one for each of `multifd_offsets_` that is left.
     kOpaque,
   };
   class Cursor;
@@ -71,6 +74,9 @@ class StreamParser {
   Step resume(std::span<const std::byte> input);
   Step record(std::span<const std::byte> input);
   Step file_header(Cursor& cursor);
+  Step multifd_hello(Cursor& cursor);
+  Step multifd_packet(Cursor& cursor);
+  Step multifd_page(Cursor& cursor);
   Step section(Cursor& cursor);
   Step configuration(Cursor& cursor);
   Step configuration_subsection(Cursor& cursor);
@@ -89,7 +95,9 @@ class StreamParser {
   State state_ = State::kFileHeader;
   std::uint64_t skip_ = 0;
   std::optional<std::uint32_t> ram_section_;
-  std::uint64_t ram_blocks_bytes_ = 0;  ///< Of blocks that the list has not named yet.
+  std::uint64_t ram_blocks_bytes_ = 0;          ///< Of blocks that the list has not named yet.
+  std::vector<std::uint64_t> multifd_offsets_;  ///< Of the packet's pages, in their block.
+  std::size_t multifd_taken_ = 0;
   std::vector<std::string> ram_blocks_;
   std::uint32_t block_ = 0;  ///< The one that the last page record named.
   std::uint32_t main_block_ = 0;

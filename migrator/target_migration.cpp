@@ -15,8 +15,8 @@
 #include "migrator/session_server.h"
 #include "migrator/session_sockets.h"
 #include "migrator/socket_stream.h"
-#include "migrator/stream_carrier.h"
 #include "migrator/stream_pair.h"
+#include "migrator/stream_set.h"
 
 namespace samepage::migrator {
 namespace {
@@ -78,10 +78,12 @@ class TargetMigration::Impl {
   // Called from the server's threads.
   void add_channel(Channel channel, std::unique_ptr<ByteStream> stream);
   void add_signals(std::unique_ptr<ByteStream> stream);
-  void add_data(std::unique_ptr<ByteStream> stream);
+  void add_data(std::unique_ptr<ByteStream> stream, Channel channel);
   void add_control(std::unique_ptr<ByteStream> stream);
 
-  Result<std::unique_ptr<ByteStream>> connect_to_qemu();
+  Result<std::unique_ptr<ByteStream>> connect_to_qemu(Channel channel);
+  Result<bool> may_connect(Channel channel);
+  std::unique_ptr<ByteStream> adopt(Fd socket, Channel channel);
   void read_signals();
   Result<void> hear(const Signal& signal);
 
@@ -101,8 +103,10 @@ class TargetMigration::Impl {
   std::condition_variable_any changed_;
   bool cut_ GUARDED_BY(mutex_) = false;            // No data and control channels any more.
   bool signals_ended_ GUARDED_BY(mutex_) = false;  // Nothing more is to be heard of the source.
-  std::unique_ptr<SignalLink> signals_ GUARDED_BY(mutex_);    // Set once, then stays.
-  std::unique_ptr<StreamCarrier> stream_ GUARDED_BY(mutex_);  // Set once, then stays.
+  std::unique_ptr<SignalLink> signals_ GUARDED_BY(mutex_);  // Set once, then stays.
+  bool has_data_ GUARDED_BY(mutex_) = false;                // Its channel came,
+  bool has_main_ GUARDED_BY(mutex_) = false;                // and its connection to QEMU is there.
+  StreamSet streams_;
   std::list<std::unique_ptr<StreamPair>> controls_ GUARDED_BY(mutex_);
   std::jthread signal_thread_ GUARDED_BY(mutex_);
   std::unique_ptr<SessionServer> server_;
@@ -141,8 +145,7 @@ TargetOutcome TargetMigration::Impl::run() {
   outcome.copy = ended.copy;
   outcome.error = ended.error;
   outcome.wire_bytes = wire_.total();
-  const MutexLock lock(mutex_);
-  if (stream_) outcome.relay = stream_->counters();
+  outcome.relay = streams_.counters();
   return outcome;
 }
 
@@ -201,8 +204,7 @@ void TargetMigration::Impl::look_at_clock() {
 }
 
 bool TargetMigration::Impl::delivered() {
-  const MutexLock lock(mutex_);
-  return stream_ && stream_->delivered();
+  return streams_.delivered();
 }
 
 void TargetMigration::Impl::resume_guest(bool resume) {
@@ -274,9 +276,9 @@ void TargetMigration::Impl::cut() {
     const MutexLock lock(mutex_);
     cut_ = true;
     controls.swap(controls_);
-    if (stream_) stream_->stop();
     changed_.notify_all();
   }
+  streams_.stop();
 }
 
 void TargetMigration::Impl::stop_connections() {
@@ -301,7 +303,8 @@ void TargetMigration::Impl::add_channel(Channel channel, std::unique_ptr<ByteStr
     case Channel::kSignal:
       return add_signals(std::move(stream));
     case Channel::kData:
-      return add_data(std::move(stream));
+    case Channel::kMore:
+      return add_data(std::move(stream), channel);
     case Channel::kControl:
       return add_control(std::move(stream));
   }
@@ -315,19 +318,21 @@ void TargetMigration::Impl::add_signals(std::unique_ptr<ByteStream> stream) {
   signal_thread_ = std::jthread([this] { read_signals(); });
 }
 
-void TargetMigration::Impl::add_data(std::unique_ptr<ByteStream> stream) {
-  const MutexLock lock(mutex_);
-  if (stream_ || cut_) return;
+void TargetMigration::Impl::add_data(std::unique_ptr<ByteStream> stream, Channel channel) {
+  {
+    const MutexLock lock(mutex_);
+    if (cut_ || (channel == Channel::kData && std::exchange(has_data_, true))) return;
+  }
   StreamCarrierParts parts;
-  parts.open_qemu = [this] { return connect_to_qemu(); };
+  parts.open_qemu = [this, channel] { return connect_to_qemu(channel); };
   auto peer = std::make_shared<std::unique_ptr<ByteStream>>(std::move(stream));
   parts.open_peer = [peer]() -> Result<std::unique_ptr<ByteStream>> { return std::move(*peer); };
   parts.make_relay = make_relay_;
   parts.on_end = [this](Result<void> ended) {
-    if (ended || delivered()) return push(target::StreamDelivered{});
-    push(target::RelayFailed{std::move(ended).error().within("relay")});
+    if (delivered()) return push(target::StreamDelivered{});
+    if (!ended) push(target::RelayFailed{std::move(ended).error().within("relay")});
   };
-  stream_ = std::make_unique<StreamCarrier>(std::move(parts));
+  static_cast<void>(streams_.add(std::move(parts), MigrateMode::kStreamsMax + 1));
 }
 
 void TargetMigration::Impl::add_control(std::unique_ptr<ByteStream> stream) {
@@ -345,18 +350,36 @@ void TargetMigration::Impl::add_control(std::unique_ptr<ByteStream> stream) {
                                                    StreamPairHooks{}, session_ends_));
 }
 
-/// libvirt has prepared QEMU before the source sends a stream, but QEMU may be slow to listen.
-Result<std::unique_ptr<ByteStream>> TargetMigration::Impl::connect_to_qemu() {
+/// libvirt has prepared QEMU before the source sends a stream, but QEMU may be slow to listen. It
+/// takes the first connection for the main one.
+Result<std::unique_ptr<ByteStream>> TargetMigration::Impl::connect_to_qemu(Channel channel) {
   const std::string path = stream_socket_path(options_.socket_dir, options_.session);
   const Deadline deadline = in(options_.qemu_max);
+  Error last(Errc::kTimedOut, "the main stream did not come");
   for (;;) {
-    auto socket = connect_unix(path, deadline);
-    if (socket) return std::make_unique<SocketStream>(std::move(*socket));
-    if (steady_clock::now() >= deadline) return tl::unexpected(socket.error());
+    if (TRY(may_connect(channel))) {
+      auto socket = connect_unix(path, deadline);
+      if (socket) return adopt(*std::move(socket), channel);
+      last = socket.error();
+    }
+    if (steady_clock::now() >= deadline) return tl::unexpected(last);
     const MutexLock lock(mutex_);
-    if (cut_) return fail(Errc::kUnavailable, "the session ended before QEMU listened");
     changed_.wait_until(mutex_, in(kRetryEvery));
   }
+}
+
+/// Whether it is this channel's turn. kUnavailable: it never will be.
+Result<bool> TargetMigration::Impl::may_connect(Channel channel) {
+  const MutexLock lock(mutex_);
+  if (cut_) return fail(Errc::kUnavailable, "the session ended before QEMU listened");
+  return channel == Channel::kData || has_main_;
+}
+
+std::unique_ptr<ByteStream> TargetMigration::Impl::adopt(Fd socket, Channel channel) {
+  const MutexLock lock(mutex_);
+  if (channel == Channel::kData) has_main_ = true;
+  changed_.notify_all();
+  return std::make_unique<SocketStream>(std::move(socket));
 }
 
 void TargetMigration::Impl::read_signals() {

@@ -21,6 +21,7 @@ struct MoveOrder {
   std::string source;
   std::string target;
   bool paused = false;  ///< By its owner, when the move was planned.
+  MigrateMode mode{};
 };
 
 struct MoveProgress {

@@ -24,7 +24,15 @@ bool moves(const Plan& plan, const VmId& vm) {
 }  // namespace
 
 Result<Plan> plan_gang(const Fleet& fleet, std::span<const std::string> vms,
-                       std::string_view target, const PlanOptions& options) {
+                       std::string_view target, const MigrateMode& mode,
+                       const PlanOptions& options) {
+  if (mode.streams > MigrateMode::kStreamsMax) {
+    return fail(Errc::kInvalid,
+                fmt::format("at most {} parallel connections", MigrateMode::kStreamsMax));
+  }
+  if (mode.postcopy && mode.streams > 0) {
+    return fail(Errc::kInvalid, "post-copy takes one connection; leave the parallel ones out");
+  }
   if (vms.empty()) return fail(Errc::kInvalid, "name at least one VM to move");
   if (vms.size() > kGangMax) {
     return fail(Errc::kInvalid, fmt::format("at most {} VMs move in one gang", kGangMax));
@@ -39,6 +47,7 @@ Result<Plan> plan_gang(const Fleet& fleet, std::span<const std::string> vms,
                                     [&](const Vm& one) { return one.id == vm; });
     moved->host = std::string(target);
   }
+  for (PlannedMove& move : gang.moves) move.mode = mode;
   if (gang.moves.size() == 1) {
     const PlannedMove& move = gang.moves.front();
     gang.summary = fmt::format("{} moves from {} to {}", move.name, move.source, move.target);

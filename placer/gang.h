@@ -21,6 +21,7 @@ inline constexpr std::size_t kGangMax = 64;
 /// kInvalid: none or more than kGangMax are named, or one of them twice. Else as plan_move(), for
 /// the first VM that cannot be moved.
 Result<Plan> plan_gang(const Fleet& fleet, std::span<const std::string> vms,
-                       std::string_view target, const PlanOptions& options);
+                       std::string_view target, const MigrateMode& mode,
+                       const PlanOptions& options);
 
 }  // namespace samepage::placer

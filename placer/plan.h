@@ -17,7 +17,8 @@ struct PlannedMove {
   std::string source;
   std::string target;
   bool paused = false;  ///< Its owner had paused it: it moves as it is and stays paused.
-  std::string reason;   ///< One sentence with figures, for people.
+  MigrateMode mode{};
+  std::string reason;  ///< One sentence with figures, for people.
   std::int64_t gain_pages =
       0;  ///< Predicted change of the fleet's shared pages by this move, in order.
   std::uint64_t cost_pages =

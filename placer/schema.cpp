@@ -174,7 +174,12 @@ CREATE TABLE sharing_history (
 CREATE INDEX sharing_history_of_a_host ON sharing_history (host, id);
 )sql";
 
-constexpr std::array kSchema{kFirst, kPlansOfAllKinds, kSharingHistory};
+constexpr std::string_view kMoveModes = R"sql(
+ALTER TABLE moves ADD COLUMN streams INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE moves ADD COLUMN postcopy INTEGER NOT NULL DEFAULT 0;
+)sql";
+
+constexpr std::array kSchema{kFirst, kPlansOfAllKinds, kSharingHistory, kMoveModes};
 
 }  // namespace
 

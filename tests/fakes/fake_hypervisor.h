@@ -169,6 +169,10 @@ class FakeHypervisor final : public Hypervisor {
     return {};
   }
 
+  Result<void> start_postcopy(const VmId& /*vm*/) override {
+    return fail(Errc::kInvalid, "this hypervisor has no post-copy");
+  }
+
   Result<void> resume(const VmId& vm) override {
     TRY(begin(HypervisorCall::kResume));
     TRY(find(vm));

@@ -128,4 +128,31 @@ inline std::vector<std::byte> fake_guest_stream(std::size_t pages, std::mt19937_
   return {stream.view().begin(), stream.view().end()};
 }
 
+/// A stream of multifd as QEMU 7.2 writes it: a hello, a packet of `pages` pages, one that only
+/// says that a round ended, and a last one of one page. `held`, if any, gets a copy of every page.
+inline std::vector<std::byte> fake_multifd_stream(std::size_t pages, std::mt19937_64& random,
+                                                  std::vector<std::vector<std::byte>>* held,
+                                                  std::uint32_t flags = 0,
+                                                  std::uint32_t slots = 128) {
+  FakeQemuStream stream;
+  stream.be32(0x11223344).be32(1).raw(std::vector<std::byte>(56, std::byte{9}));
+  const auto packet = [&](std::uint32_t flag, std::size_t count) {
+    stream.be32(0x11223344).be32(1).be32(flag).be32(slots).be32(count);
+    // A packet without pages says the payload of the one before.
+    stream.be32((count == 0 ? pages : count) * kPageSize)
+        .be64(0)
+        .raw(std::vector<std::byte>(32 + 256, std::byte{7}));
+    for (std::uint32_t slot = 0; slot < slots; ++slot) stream.be64(slot * kPageSize);
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::vector<std::byte> page = random_bytes(kPageSize, random);
+      stream.raw(page);
+      if (held != nullptr) held->push_back(page);
+    }
+  };
+  packet(flags, pages);
+  packet(1, 0);
+  packet(flags, 1);
+  return {stream.view().begin(), stream.view().end()};
+}
+
 }  // namespace samepage::fakes

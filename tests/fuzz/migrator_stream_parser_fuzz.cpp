@@ -18,7 +18,7 @@ std::span<const std::byte> behind(const StreamToken& token, std::span<const std:
   CHECK(!token.bytes.empty());
   CHECK(token.bytes.size() <= input.size());
   CHECK(std::memcmp(token.bytes.data(), input.data(), token.bytes.size()) == 0);
-  if (token.kind == StreamToken::Kind::kPage) CHECK(token.bytes.size() >= kPageSize + 8);
+  if (token.kind == StreamToken::Kind::kPage) CHECK(token.bytes.size() >= kPageSize);
   return input.subspan(token.bytes.size());
 }
 
@@ -42,7 +42,8 @@ void parse(std::span<const std::byte> input, std::size_t piece) {
 std::vector<samepage::fuzz::Input> fuzz_seeds() {
   using samepage::fakes::fake_guest_stream;
   std::mt19937_64 random(1);
-  return {fake_guest_stream(1, random, nullptr), fake_guest_stream(6, random, nullptr)};
+  return {fake_guest_stream(1, random, nullptr), fake_guest_stream(6, random, nullptr),
+          samepage::fakes::fake_multifd_stream(3, random, nullptr)};
 }
 
 // The last byte says how long the pieces of the second attempt are.

@@ -1,7 +1,12 @@
 #include "tests/migrator/fake_libvirt_host.h"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <future>
+#include <list>
+#include <optional>
+#include <thread>
 #include <utility>
 
 #include <gtest/gtest.h>
@@ -12,6 +17,7 @@ namespace {
 constexpr std::uint32_t kPrepare = 303;
 constexpr std::uint32_t kFinish = 306;
 constexpr std::size_t kHeadBytes = 28;
+constexpr std::size_t kMoreBytes = 300'000;  // Of each stream of multifd.
 constexpr std::array<std::byte, 4> kGreeting{};
 
 Deadline in_time() {
@@ -70,25 +76,49 @@ struct FakeLibvirtHost::Incoming {
   std::atomic<bool> complete = false;
   std::atomic<bool> ended = false;
   std::jthread qemu;
+  unsigned streams = 0;
+  bool postcopy = false;
+
+  /// Reads so much, or to the stream's end; how much it was, when its bytes are right.
+  static std::optional<std::size_t> take(SocketStream& stream, std::size_t bytes_max) {
+    std::vector<std::byte> buffer(50'000);
+    std::size_t seen = 0;
+    for (;;) {
+      if (seen == bytes_max) return seen;
+      const auto rest = std::span(buffer).first(std::min(buffer.size(), bytes_max - seen));
+      const auto got = stream.read_some(rest, in_time());
+      if (!got) return std::nullopt;
+      if (*got == 0) return seen;
+      for (std::size_t i = 0; i < *got; ++i) {
+        EXPECT_EQ(buffer[i], pattern(seen + i)) << "the stream arrived changed";
+        if (buffer[i] != pattern(seen + i)) return std::nullopt;
+      }
+      seen += *got;
+    }
+  }
 
   void take_stream(std::size_t bytes_expected) {
+    std::list<SocketStream> more;
     auto socket = listener->accept(in_time());
     if (!socket) return;
     SocketStream stream(std::move(*socket));
-    std::vector<std::byte> buffer(50'000);
-    std::size_t seen = 0;
-    bool right = true;
-    for (;;) {
-      const auto got = stream.read_some(buffer, in_time());
-      if (!got) return;
-      if (*got == 0) break;
-      for (std::size_t i = 0; i < *got; ++i) right = right && buffer[i] == pattern(seen + i);
-      seen += *got;
+    for (unsigned i = 0; i < streams; ++i) {
+      auto another = listener->accept(in_time());
+      if (!another) return;
+      more.emplace_back(std::move(*another));
     }
-    EXPECT_TRUE(right) << "the stream arrived changed";
+    bool right = true;
+    for (SocketStream& another : more) right = right && take(another, kMoreBytes) == kMoreBytes;
+    const auto seen = take(stream, bytes_expected);
+    EXPECT_TRUE(right || !seen) << "the stream arrived changed";
+    if (!seen) return;
     complete = right && seen == bytes_expected;
     const std::array<std::byte, 1> loaded{std::byte{1}};
-    if (complete) static_cast<void>(stream.write_all(loaded, in_time()));
+    // As QEMU: it says so while the stream is open still, and leaves at its end.
+    if (!complete || !stream.write_all(loaded, in_time())) return;
+    std::array<std::byte, 1> nothing{};
+    while (stream.read_some(nothing, in_time()).value_or(0) > 0) {
+    }
   }
 };
 
@@ -163,7 +193,7 @@ Result<std::vector<VmInfo>> FakeLibvirtHost::vms() {
 }
 
 Result<MigrationProgress> FakeLibvirtHost::migration_progress(const VmId& /*vm*/) {
-  return MigrationProgress{.bytes_remaining = 4242};
+  return MigrationProgress{.bytes_processed = 5000, .bytes_remaining = 4242};
 }
 
 Result<void> FakeLibvirtHost::cancel_migration(const VmId& /*vm*/) {
@@ -215,13 +245,29 @@ Result<void> FakeLibvirtHost::call(SocketStream& control, std::uint32_t procedur
   return {};
 }
 
+Result<void> FakeLibvirtHost::open_streams(const MigrateRequest& request) {
+  for (unsigned number = 0; number <= request.mode.streams; ++number) {
+    auto stream =
+        std::make_shared<SocketStream>(TRY(connect_unix(request.migrate_socket, in_time())));
+    const MutexLock lock(mutex_);
+    if (number == 0) outgoing_ = stream;
+    if (number > 0) more_.push_back(stream);
+  }
+  return {};
+}
+
 Result<void> FakeLibvirtHost::send_stream(const MigrateRequest& request, bool& stopped) {
-  auto stream =
-      std::make_shared<SocketStream>(TRY(connect_unix(request.migrate_socket, in_time())));
+  TRY(open_streams(request));
+  std::shared_ptr<SocketStream> stream;
+  std::vector<std::shared_ptr<SocketStream>> more;
   {
     const MutexLock lock(mutex_);
-    outgoing_ = stream;
+    stream = outgoing_;
+    more.swap(more_);
   }
+  std::vector<std::byte> more_bytes(kMoreBytes);
+  for (std::size_t i = 0; i < kMoreBytes; ++i) more_bytes[i] = pattern(i);
+  for (const auto& another : more) TRY(another->write_all(more_bytes, in_time()));
   std::vector<std::byte> bytes(options_.stream_bytes);
   for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = pattern(i);
   const std::size_t half = bytes.size() / 2;
@@ -233,12 +279,72 @@ Result<void> FakeLibvirtHost::send_stream(const MigrateRequest& request, bool& s
     stopped = true;
   }
   reach(Moment::kGuestStopped);
-  TRY(stream->write_all(std::span(bytes).subspan(half), in_time()));
-  TRY(stream->finish_writing());
+  for (const auto& another : more) TRY(another->finish_writing());
+  return send_rest(std::span(bytes).subspan(half));
+}
+
+Result<void> FakeLibvirtHost::send_rest(std::span<const std::byte> rest) {
+  std::shared_ptr<SocketStream> stream;
+  {
+    const MutexLock lock(mutex_);
+    stream = outgoing_;
+  }
+  TRY(stream->write_all(rest, in_time()));
   std::array<std::byte, 1> loaded{};
   TRY(read_exactly(*stream, loaded));
+  TRY(stream->finish_writing());
   const MutexLock lock(mutex_);
   if (cancelled_) return fail(Errc::kIo, "the migration was cancelled");
+  return {};
+}
+
+Result<void> FakeLibvirtHost::start_postcopy(const VmId& /*vm*/) {
+  const MutexLock lock(mutex_);
+  if (!outgoing_) return fail(Errc::kInvalid, "no job is running");
+  switches_ = true;
+  return {};
+}
+
+bool FakeLibvirtHost::wait_for_switch() {
+  const Deadline deadline = in_time();
+  while (std::chrono::steady_clock::now() < deadline) {
+    {
+      const MutexLock lock(mutex_);
+      if (switches_ || cancelled_) return switches_;
+    }
+    std::this_thread::yield();
+  }
+  return false;
+}
+
+/// As libvirt: after the switch Finish is called while the stream goes on, and the target's answer
+/// comes when it has everything. What fails then leaves halves that neither host can run.
+Result<void> FakeLibvirtHost::migrate_postcopy(const MigrateRequest& request,
+                                               SocketStream& control) {
+  TRY(open_streams(request));
+  std::vector<std::byte> bytes(options_.stream_bytes);
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = pattern(i);
+  const std::size_t half = bytes.size() / 2;
+  std::shared_ptr<SocketStream> stream;
+  {
+    const MutexLock lock(mutex_);
+    stream = outgoing_;
+  }
+  TRY(stream->write_all(std::span(bytes).first(half), in_time()));
+  reach(Moment::kHalfStreamed);
+  if (!wait_for_switch()) return fail(Errc::kIo, "the migration was cancelled");
+  set_state(request.vm, VmState::kOther, VmEventKind::kPausedForMigration);
+  set_state(request.vm, VmState::kOther, VmEventKind::kPostcopy);
+  reach(Moment::kGuestStopped);
+  auto rest =
+      std::async(std::launch::async, [&] { return send_rest(std::span(bytes).subspan(half)); });
+  const auto finished = call(control, kFinish, request.vm.uuid, 0);
+  if (!finished) stream->shut_down();
+  const auto sent = rest.get();
+  TRY(finished);
+  TRY(sent);
+  reach(Moment::kFinishAnswered);
+  forget(request.vm);
   return {};
 }
 
@@ -248,8 +354,16 @@ Result<void> FakeLibvirtHost::migrate(const MigrateRequest& request) {
     auto greeting = kGreeting;
     TRY(read_exactly(control, greeting));
   }
-  TRY(call(control, kPrepare, request.vm.uuid + " " + request.migrate_socket, 0));
+  const std::string mode =
+      std::to_string(request.mode.streams) + (request.mode.postcopy ? " postcopy " : " precopy ");
+  TRY(call(control, kPrepare, request.vm.uuid + " " + mode + request.migrate_socket, 0));
   reach(Moment::kPrepared);
+  if (request.mode.postcopy && !options_.converges) {
+    auto done = migrate_postcopy(request, control);
+    const MutexLock lock(mutex_);
+    outgoing_.reset();
+    return done;
+  }
 
   bool stopped = false;
   const auto sent = send_stream(request, stopped);
@@ -301,6 +415,8 @@ bool FakeLibvirtHost::answer(SocketStream& client, const RpcHeader& call, const 
     const std::size_t space = text.find(' ');
     incoming = std::make_unique<Incoming>();
     incoming->vm = VmId{text.substr(0, space)};
+    incoming->streams = static_cast<unsigned>(std::stoul(text.substr(space + 1)));
+    incoming->postcopy = text.find(" postcopy ") != std::string::npos;
     // The two hosts share a machine here: the same path, in the folder of this one.
     const std::string file = text.substr(text.rfind('/'));
     incoming->listener = SocketListener::listen_unix(options_.folder + file).value();
@@ -308,10 +424,18 @@ bool FakeLibvirtHost::answer(SocketStream& client, const RpcHeader& call, const 
         std::jthread([this, qemu = incoming.get()] { qemu->take_stream(options_.stream_bytes); });
     set_state(incoming->vm, VmState::kPaused, VmEventKind::kStarted);
   } else if (call.procedure == kFinish && incoming) {
+    // libvirt runs the guest of a post-copy migration at once, and waits for the rest of it.
+    const bool runs = incoming->postcopy && last_word == 0;
+    if (runs) set_state(incoming->vm, VmState::kRunning, VmEventKind::kResumed);
     if (last_word == 0) incoming->qemu.join();
     if (last_word == 0 && incoming->complete) {
       incoming.reset();
       reach(Moment::kFinishExecuted);
+    } else if (runs) {
+      // Half a guest: nobody may run it or throw it away.
+      set_state(incoming->vm, VmState::kOther, VmEventKind::kPostcopy);
+      incoming.reset();
+      reply.status = 1;
     } else {
       incoming->listener->stop();
       forget(incoming->vm);

@@ -38,7 +38,8 @@ class FakeLibvirtHost final : public Hypervisor {
     std::string name;
     std::string folder;  ///< Of its sockets.
     std::size_t stream_bytes = 2'000'000;
-    bool greets = false;  ///< Says something first that makes the protocol another one.
+    bool greets = false;     ///< Says something first that makes the protocol another one.
+    bool converges = false;  ///< Ends a post-copy migration before it is told to switch.
   };
 
   FakeLibvirtHost(Options options, RunningLedger& ledger);
@@ -67,6 +68,7 @@ class FakeLibvirtHost final : public Hypervisor {
     return {};
   }
   Result<void> cancel_migration(const VmId& vm) override;
+  Result<void> start_postcopy(const VmId& vm) override;
   Result<void> resume(const VmId& vm) override;
   Result<bool> resume_after_io_error(const VmId&) override { return false; }
   Result<void> freeze_filesystems(const VmId&) override {
@@ -82,7 +84,11 @@ class FakeLibvirtHost final : public Hypervisor {
   void reach(Moment moment);
   void set_state(const VmId& vm, VmState state, VmEventKind event);
   void forget(const VmId& vm);
+  Result<void> open_streams(const MigrateRequest& request);
   Result<void> send_stream(const MigrateRequest& request, bool& stopped);
+  Result<void> send_rest(std::span<const std::byte> rest);
+  bool wait_for_switch();
+  Result<void> migrate_postcopy(const MigrateRequest& request, SocketStream& control);
   Result<void> call(SocketStream& control, std::uint32_t procedure, const std::string& text,
                     std::uint32_t last_word);
   void serve(Fd socket);
@@ -97,6 +103,8 @@ class FakeLibvirtHost final : public Hypervisor {
   std::function<void(const VmEvent&)> observer_ GUARDED_BY(mutex_);
   std::shared_ptr<SocketStream> outgoing_ GUARDED_BY(mutex_);
   bool cancelled_ GUARDED_BY(mutex_) = false;
+  bool switches_ GUARDED_BY(mutex_) = false;
+  std::vector<std::shared_ptr<SocketStream>> more_ GUARDED_BY(mutex_);  // Of multifd.
   int failing_resumes_ GUARDED_BY(mutex_) = 0;
   Errc resume_error_ GUARDED_BY(mutex_) = Errc::kUnavailable;
   std::list<std::shared_ptr<SocketStream>> clients_ GUARDED_BY(mutex_);

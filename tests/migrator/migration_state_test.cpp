@@ -29,9 +29,13 @@ std::string describe(const source::State& state) {
 }
 
 const std::map<std::string, source::State> kSourceStates{
-    {"connecting", source::Connecting{}},   {"copying", source::Copying{}},
-    {"stopping", source::Stopping{kFirst}}, {"withdrawing", source::Withdrawing{kFirst}},
-    {"releasing", source::Releasing{}},     {"ended", source::Ended{Side::kTarget, {}}},
+    {"connecting", source::Connecting{}},
+    {"copying", source::Copying{}},
+    {"stopping", source::Stopping{kFirst}},
+    {"withdrawing", source::Withdrawing{kFirst}},
+    {"pulling", source::Pulling{}},
+    {"releasing", source::Releasing{}},
+    {"ended", source::Ended{Side::kTarget, {}}},
 };
 
 const std::map<std::string, source::Event> kSourceEvents{
@@ -39,6 +43,7 @@ const std::map<std::string, source::Event> kSourceEvents{
     {"stop asked", source::StopAsked{kWhy}},
     {"target lost", source::TargetLost{kWhy}},
     {"target refused", source::TargetRefused{kWhy}},
+    {"switched", source::SwitchedToPostcopy{}},
     {"finish handed", source::FinishHanded{}},
     {"migrated", source::MigrateReturned{}},
     {"migrate failed", source::MigrateReturned{kWhy}},
@@ -59,6 +64,7 @@ const std::map<std::pair<std::string, std::string>, std::string> kSourceTable{
     {{"copying", "stop asked"}, "stopping"},
     {{"copying", "target lost"}, "stopping"},
     {{"copying", "target refused"}, "stopping"},
+    {{"copying", "switched"}, "pulling"},
     {{"copying", "finish handed"}, "releasing"},
     {{"copying", "migrated"}, "releasing"},
     {{"copying", "migrate failed"}, "withdrawing"},
@@ -67,6 +73,7 @@ const std::map<std::pair<std::string, std::string>, std::string> kSourceTable{
     {{"stopping", "stop asked"}, "stopping"},
     {{"stopping", "target lost"}, "stopping"},
     {{"stopping", "target refused"}, "stopping"},
+    {{"stopping", "switched"}, "pulling"},
     {{"stopping", "finish handed"}, "releasing"},
     {{"stopping", "migrated"}, "releasing"},
     {{"stopping", "migrate failed"}, "withdrawing"},
@@ -75,13 +82,24 @@ const std::map<std::pair<std::string, std::string>, std::string> kSourceTable{
     {{"withdrawing", "stop asked"}, "withdrawing"},
     {{"withdrawing", "target lost"}, "withdrawing"},
     {{"withdrawing", "target refused"}, "withdrawing"},
+    {{"withdrawing", "switched"}, "ended unknown error"},
     {{"withdrawing", "finish handed"}, "releasing"},
     {{"withdrawing", "owner source"}, "ended source error"},
     {{"withdrawing", "owner let go"}, "releasing"},
     {{"withdrawing", "owner unclear"}, "ended unknown error"},
     {{"withdrawing", "abandoned"}, "ended unknown error"},
 
+    {{"pulling", "stop asked"}, "pulling"},
+    {{"pulling", "target lost"}, "pulling"},
+    {{"pulling", "target refused"}, "pulling"},
+    {{"pulling", "switched"}, "pulling"},
+    {{"pulling", "finish handed"}, "releasing"},
+    {{"pulling", "migrated"}, "releasing"},
+    {{"pulling", "migrate failed"}, "ended unknown error"},
+    {{"pulling", "abandoned"}, "ended unknown error"},
+
     {{"releasing", "stop asked"}, "releasing"},
+    {{"releasing", "switched"}, "releasing"},
     {{"releasing", "target lost"}, "ended unknown error"},
     {{"releasing", "target refused"}, "ended unknown error"},
     {{"releasing", "finish handed"}, "releasing"},

@@ -28,6 +28,7 @@ class SessionHarness {
     VmState vm_state = VmState::kRunning;
     VmId vm = kVm;
     bool greets = false;
+    bool converges = false;
     std::uint64_t source_relay_fails_after = UINT64_MAX;
     std::uint64_t target_relay_fails_after = UINT64_MAX;
     std::function<void(SourceOptions&)> source = {};
@@ -39,7 +40,10 @@ class SessionHarness {
   explicit SessionHarness(Options options)
       : options_(std::move(options)),
         folder_(make_folder()),
-        source_host({.name = "source", .folder = folder_ + "/s", .greets = options_.greets},
+        source_host({.name = "source",
+                     .folder = folder_ + "/s",
+                     .greets = options_.greets,
+                     .converges = options_.converges},
                     ledger),
         target_host({.name = "target", .folder = folder_ + "/t", .greets = options_.greets},
                     ledger) {

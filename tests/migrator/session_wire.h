@@ -51,6 +51,17 @@ class SessionWire {
     if (connection < links_.size()) (*std::next(links_.begin(), index(connection)))->lost = true;
   }
 
+  /// What happens to the byte that crosses as this one, counted over all connections, both ways.
+  enum class Damage : std::uint8_t {
+    kFlip,   ///< One of its bits is another.
+    kCut,    ///< Every connection breaks, for good.
+    kStall,  ///< Nothing passes any more, and nobody is told.
+  };
+  void damage(Damage damage, std::uint64_t at) {
+    damage_ = damage;
+    damage_at_ = at;
+  }
+
   /// What crossed so far, both ways.
   std::uint64_t bytes() const { return bytes_; }
 
@@ -66,6 +77,20 @@ class SessionWire {
 
   static Deadline in_time() { return std::chrono::steady_clock::now() + std::chrono::seconds(60); }
 
+  Result<void> pass(ByteStream& to, std::span<const std::byte> bytes) {
+    const std::uint64_t from = bytes_.fetch_add(bytes.size());
+    const bool has_come = from + bytes.size() > damage_at_;
+    if (has_come && damage_ == Damage::kStall) return {};
+    if (has_come && damage_ == Damage::kCut) {
+      cut_all();
+      return fail(Errc::kUnavailable, "the wire was cut");
+    }
+    if (!has_come || from > damage_at_) return to.write_all(bytes, in_time());
+    std::vector<std::byte> flipped(bytes.begin(), bytes.end());
+    flipped[damage_at_ - from] ^= std::byte{1} << (damage_at_ % 8);
+    return to.write_all(flipped, in_time());
+  }
+
   void accept_all() {
     for (;;) {
       auto socket = listener_->accept(in_time());
@@ -78,12 +103,10 @@ class SessionWire {
       auto& link = links_.emplace_back(std::make_unique<Link>());
       StreamPairHooks hooks;
       hooks.to_far = [this, to = far.get(), link = link.get()](std::span<const std::byte> bytes) {
-        bytes_ += bytes.size();
-        return link->lost ? Result<void>{} : to->write_all(bytes, in_time());
+        return link->lost ? Result<void>{} : pass(*to, bytes);
       };
       hooks.to_near = [this, to = near.get()](std::span<const std::byte> bytes) {
-        bytes_ += bytes.size();
-        return to->write_all(bytes, in_time());
+        return pass(*to, bytes);
       };
       link->pair = std::make_unique<StreamPair>(std::move(near), std::move(far), std::move(hooks),
                                                 in_time());
@@ -92,6 +115,8 @@ class SessionWire {
 
   const std::uint16_t port_;
   std::atomic<std::uint64_t> bytes_ = 0;
+  Damage damage_ = Damage::kFlip;  // Set before the first connection.
+  std::uint64_t damage_at_ = UINT64_MAX;
   Mutex mutex_;
   bool is_cut_ GUARDED_BY(mutex_) = false;
   std::list<std::unique_ptr<Link>> links_ GUARDED_BY(mutex_);

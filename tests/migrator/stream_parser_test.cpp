@@ -248,5 +248,35 @@ TEST(StreamParserTest, WaitsForNoMoreThanOneRecord) {
   EXPECT_TRUE(parser.next(record));
 }
 
+TEST(StreamParserTest, EveryPageOfMultifdIsSeen) {
+  std::mt19937_64 random(8);
+  std::vector<Bytes> pages;
+  const Bytes stream = fakes::fake_multifd_stream(128, random, &pages);
+
+  const Seen whole = parse_whole(stream);
+  EXPECT_EQ(whole.pages, pages);
+  EXPECT_EQ(whole.headers[127], 127 * kPageSize);
+  EXPECT_EQ(whole.headers[128], 0U);
+  StreamParser parser;
+  const Seen cut = parse(parser, stream, [&] { return 1 + random() % 3'000; });
+  EXPECT_EQ(cut.pages, pages);
+  EXPECT_EQ(cut.bytes, stream);
+  StreamParser drained;
+  const Seen part = parse(
+      drained, stream, [&] { return 1 + random() % 3'000; }, true);
+  EXPECT_EQ(part.bytes, stream);
+  EXPECT_FALSE(drained.opaque());
+}
+
+TEST(StreamParserTest, MultifdThatIsNotUnderstoodIsBytes) {
+  std::mt19937_64 random(8);
+  for (const Bytes& stream : {fakes::fake_multifd_stream(1, random, nullptr, 2U << 1U),
+                              fakes::fake_multifd_stream(1, random, nullptr, 0, 257)}) {
+    const Seen seen = parse_whole(stream);
+    EXPECT_TRUE(seen.pages.empty());
+    EXPECT_EQ(seen.bytes, stream);
+  }
+}
+
 }  // namespace
 }  // namespace samepage::migrator

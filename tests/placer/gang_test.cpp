@@ -25,10 +25,11 @@ class PlanGang : public ::testing::Test {
   }
 
   Result<Plan> gang(const std::vector<std::string>& vms, std::string_view target) {
-    return plan_gang(built_.fleet(), vms, target, {});
+    return plan_gang(built_.fleet(), vms, target, mode_, {});
   }
 
   SyntheticFleet built_;
+  MigrateMode mode_;
 };
 
 TEST_F(PlanGang, MovesAllInTheOrderThatTheyAreNamed) {
@@ -56,6 +57,19 @@ TEST_F(PlanGang, OfOneIsThatMove) {
 
   ASSERT_TRUE(plan) << plan.error().message();
   EXPECT_EQ(plan->summary, "web1 moves from host1 to host2");
+}
+
+TEST_F(PlanGang, MovesAllInTheModeThatIsAskedFor) {
+  mode_ = {.streams = 4, .postcopy = false};
+  const Result<Plan> plan = gang({"web1", "web2"}, "host2");
+  ASSERT_TRUE(plan) << plan.error().message();
+  EXPECT_EQ(plan->moves[0].mode, mode_);
+  EXPECT_EQ(plan->moves[1].mode, mode_);
+
+  mode_.postcopy = true;
+  EXPECT_EQ(gang({"web1"}, "host2").error().code(), Errc::kInvalid);
+  mode_ = {.streams = MigrateMode::kStreamsMax + 1, .postcopy = false};
+  EXPECT_EQ(gang({"web1"}, "host2").error().code(), Errc::kInvalid);
 }
 
 TEST_F(PlanGang, IsRefusedWholeWhenOneCannotMove) {

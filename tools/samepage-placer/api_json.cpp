@@ -80,7 +80,9 @@ json move_json(std::size_t index, const placer::PlannedMove& planned) {
           {"reason", planned.reason},
           {"gain_mib", mib(planned.gain_pages)},
           {"cost_mib", mib(planned.cost_pages)},
-          {"terms", terms_json(terms.sharing, terms.hosts, terms.movement, terms.balance)}};
+          {"terms", terms_json(terms.sharing, terms.hosts, terms.movement, terms.balance)},
+          {"parallel", planned.mode.streams},
+          {"postcopy", planned.mode.postcopy}};
 }
 
 json move_json(std::size_t index, const placer::MoveRecord& record) {

@@ -142,15 +142,25 @@ Result<std::vector<std::string>> vms_named(const RequestBody& body) {
   return std::vector<std::string>{TRY(body.text("vm"))};
 }
 
+Result<MigrateMode> mode_of(const RequestBody& body) {
+  MigrateMode mode;
+  mode.postcopy = TRY(body.flag("postcopy", false));
+  const auto streams = TRY(body.quantity("parallel"));
+  // What is too much is refused with the plan.
+  if (streams) mode.streams = static_cast<unsigned>(std::min(*streams, 1'000.0));
+  return mode;
+}
+
 Result<Response> migrate(Placer& placer, const Request& request) {
   const RequestBody body = TRY(RequestBody::parse(request.body));
   const std::vector<std::string> vms = TRY(vms_named(body));
   const std::string target = TRY(body.text("target"));
+  const MigrateMode mode = TRY(mode_of(body));
   const auto ledger = TRY(placer.open_ledger());
   placer::PlanOptions options;
   options.rules = TRY(ledger->policies().rules());
   const auto plan =
-      TRY(placer::plan_gang(fleet_of_now(placer, request.deadline), vms, target, options));
+      TRY(placer::plan_gang(fleet_of_now(placer, request.deadline), vms, target, mode, options));
   const PlanId id = TRY(ledger->journal().propose(plan));
   if (TRY(body.flag("dry_run", false))) return plan_answer(*ledger, id);
   return answer_after(placer.begin(id, *ledger), *ledger, id);

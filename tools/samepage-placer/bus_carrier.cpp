@@ -105,6 +105,8 @@ Result<void> BusCarrier::start(const MoveOrder& order, Deadline deadline) {
   request.set_session(order.session);
   request.set_vm_uuid(order.vm.uuid);
   request.set_sharing_domain(order.sharing_domain);
+  request.set_streams(order.mode.streams);
+  request.set_postcopy(order.mode.postcopy);
   TRY(bus_.request(order.source, std::move(envelope), deadline));
   return {};
 }

@@ -233,6 +233,8 @@ std::string text_object(std::initializer_list<std::pair<std::string, std::string
 std::string migration_body(const MigrationRequest& request) {
   json body = {{"vms", request.vms}, {"target", request.target}};
   if (request.dry_run) body["dry_run"] = true;
+  if (request.postcopy) body["postcopy"] = true;
+  if (request.parallel > 0) body["parallel"] = request.parallel;
   return body.dump();
 }
 

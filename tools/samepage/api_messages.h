@@ -24,6 +24,8 @@ struct MigrationRequest {
   std::vector<std::string> vms;
   std::string target;
   bool dry_run = false;
+  bool postcopy = false;
+  unsigned parallel = 0;
 };
 std::string migration_body(const MigrationRequest& request);
 

@@ -12,6 +12,11 @@
 namespace samepage::cli {
 namespace {
 
+constexpr const char* kPostcopyRisk =
+    "warning: with post-copy the VM goes on at the target before all its memory is there; from "
+    "the\n"
+    "warning: switch on it is lost if the link or one of the hosts fails before the end\n";
+
 struct MigrateOptions {
   MigrationRequest request;
   bool cancel = false;
@@ -52,6 +57,7 @@ std::string joined(const std::vector<std::string>& names) {
 Result<void> migrate(Session& session, const MigrateOptions& options) {
   const MigrationRequest& request = options.request;
   if (options.cancel) return cancel(session, request.vms);
+  if (request.postcopy) session.talk << kPostcopyRisk;
   const std::string answer =
       TRY(session.placer.send("POST", "/migrations", migration_body(request), answer_deadline()));
   const StoredPlan started = TRY(parse_plan(answer));
@@ -80,6 +86,13 @@ void add_migrate(CLI::App& root, Subcommands& subcommands) {
   migrate_command.add_option("--to", request.target, "The host to move them to")
       ->type_name(kHostName);
   migrate_command.add_flag("--dry-run", request.dry_run, "Show what would be moved, move nothing");
+  migrate_command
+      .add_option("--parallel", request.parallel,
+                  "Let QEMU send through this many connections beside its main one")
+      ->type_name("N")
+      ->check(CLI::Range(1, 8).description(""));
+  migrate_command.add_flag("--postcopy", request.postcopy,
+                           "Run the VM at the target before its memory is there: risky");
   migrate_command.add_flag("--cancel", options->cancel,
                            "Give up the migration that goes on; its VM stays where it is");
   migrate_command.parse_complete_callback([options] {

@@ -201,6 +201,7 @@ Result<void> Migrations::start(const bus::StartMigration& request, const Sharing
   options.vm = session->vm;
   options.target_address = request.target_address();
   options.target_port = static_cast<std::uint16_t>(request.target_port());
+  options.mode = {.streams = request.streams(), .postcopy = request.postcopy()};
   options.socket_dir = options_.socket_dir;
   session->source = TRY(migrator::SourceMigration::create(std::move(options), hypervisor_,
                                                           source_relay(domain, secret)));

@@ -1,0 +1,171 @@
+#!/usr/bin/python3
+"""Whatever is killed, cut or stalled at whatever moment of a migration, the guest runs on exactly one
+host afterwards, with its memory whole, and the command says where and why.
+
+Real libvirtd, QEMU and network. Every kind of fault strikes once, each at a random moment.
+SAMEPAGE_FAULTS=N strikes N times of each kind instead; SAMEPAGE_FAULT_KINDS=agent,link restricts the
+kinds to those whose names hold one of the words; SAMEPAGE_SEED=N repeats a run's moments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import time
+import unittest
+import zlib
+from typing import Callable
+
+from fleet_case import FleetCase, Host, ram
+
+PAGE = 4096
+LINK_MBIT = 100
+ENDS_S = 240.0
+
+
+def kept_pages(memory: bytes) -> set[bytes]:
+    """Digests of the pages that do not compress: the guests' images, which never change."""
+    found = set()
+    for at in range(0, len(memory), PAGE):
+        page = memory[at:at + PAGE]
+        if len(zlib.compress(page[:512], 1)) > 480:
+            found.add(hashlib.blake2b(page, digest_size=16).digest())
+    return found
+
+
+class Faults(FleetCase):
+    """`mover` goes to and fro between the hosts; its twin on host2 tells which pages must stay."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        size = {"image_mib": 24, "memory_mib": 128}
+        cls.mover = cls.boot("host1", "mover", role="sparse", write_mib=2, rate=200, **size)
+        cls.twin = cls.boot("host2", "twin", **size)
+        cls.ready(cls.mover, cls.twin)
+        host1, host2 = cls.lab.hosts
+        cls.must_stay = kept_pages(ram(cls.mover, host1)) & kept_pages(ram(cls.twin, host2))
+        cls.twin.stop()
+        for host in cls.lab.hosts:
+            cls.lab.link(host, LINK_MBIT)
+        cls.seed = int(os.environ.get("SAMEPAGE_SEED", random.SystemRandom().randrange(1 << 32)))
+        cls.random = random.Random(cls.seed)
+        cls.ends: dict[str, list[str]] = {}
+        print(f"SAMEPAGE_SEED={cls.seed}, {len(cls.must_stay)} pages must stay")
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        for kind, ends in cls.ends.items():
+            print(f"{kind}: {len(ends)} points,"
+                  f" {ends.count('moved')} moved, {ends.count('stayed')} stayed")
+        super().tearDownClass()
+
+    def strike_often(self, strike: Callable[[Host, Host], None]) -> None:
+        kind = self._testMethodName.removeprefix("test_")
+        chosen = os.environ.get("SAMEPAGE_FAULT_KINDS", "")
+        if chosen and not any(word in kind for word in chosen.split(",")):
+            self.skipTest("not chosen")
+        for point in range(int(os.environ.get("SAMEPAGE_FAULTS", "1"))):
+            with self.subTest(kind=kind, point=point, seed=self.seed):
+                self.ends.setdefault(kind, []).append(self.strike_once(strike))
+
+    def strike_once(self, strike: Callable[[Host, Host], None]) -> str:
+        source = self.mover.host
+        target = next(host for host in self.lab.hosts if host is not source)
+        delay = self.random.uniform(0.0, 4.0)
+        command = self.fleet.popen_cli("migrate", "mover", "--to", target.name)
+        self.addCleanup(command.kill)
+        time.sleep(delay)  # The moment is what is tried, not what is waited for.
+        strike(source, target)
+        out, said = command.communicate(timeout=ENDS_S)
+        move = json.loads(out)["moves"][0] if out.strip() else {}
+        where = self.check_whole(source, target, f"{delay:.2f} s, {said}")
+        if move.get("state") == "done":
+            self.assertIs(where, target, said)
+        elif move:
+            self.assertRegex(move["error"], "host1|host2", "it does not say where the guest is")
+        self.fleet.wait_hosts()
+        return "moved" if where is target else "stayed"
+
+    def check_whole(self, source: Host, target: Host, trace: str) -> Host:
+        def having() -> list[Host]:
+            return [host for host in (source, target) if "mover" in host.guest_names()]
+        self.wait_until(f"one host has the guest ({trace})", lambda: len(having()) == 1, ENDS_S)
+        where = having()[0]
+        self.assert_runs_once(self.mover, where)
+        lost = self.must_stay - kept_pages(ram(self.mover, where))
+        self.assertEqual(len(lost), 0, f"pages that are not what they were ({trace})")
+        return where
+
+    def kill_agent(self, host: Host) -> None:
+        self.fleet.kill(host.name)
+        self.fleet.start_agent(host)
+
+    def kill_libvirtd(self, host: Host) -> None:
+        host.disconnect()
+        host.run(["sh", "-c", "kill -9 $(cat /run/libvirt/libvirtd.pid)"])
+        self.wait_until("libvirtd has ended", lambda: host.run(
+            ["sh", "-c", "! kill -0 $(cat /run/libvirt/libvirtd.pid)"], check=False).returncode == 0)
+        host.start_libvirtd(self.lab.name)
+        host.wait_libvirtd()
+
+    def link_down(self, host: Host, seconds: float) -> None:
+        def set_link(state: str) -> None:
+            subprocess.run(["nsenter", f"--net=/proc/{self.lab.control.pid}/ns/net", "--", "ip",
+                            "link", "set", host.name, state], check=True)
+        set_link("down")
+        time.sleep(seconds)  # How long it is cut.
+        set_link("up")
+
+    def test_kill_source_agent(self) -> None:
+        self.strike_often(lambda source, target: self.kill_agent(source))
+
+    def test_kill_target_agent(self) -> None:
+        self.strike_often(lambda source, target: self.kill_agent(target))
+
+    def test_kill_both_agents(self) -> None:
+        def strike(source: Host, target: Host) -> None:
+            for host in (source, target):
+                self.fleet.kill(host.name)
+            for host in (source, target):
+                self.fleet.start_agent(host)
+        self.strike_often(strike)
+
+    def test_kill_placer(self) -> None:
+        def strike(source: Host, target: Host) -> None:
+            self.fleet.kill("placer")
+            self.fleet.start_placer()
+        self.strike_often(strike)
+
+    def test_kill_source_libvirtd(self) -> None:
+        self.strike_often(lambda source, target: self.kill_libvirtd(source))
+
+    def test_kill_target_libvirtd(self) -> None:
+        self.strike_often(lambda source, target: self.kill_libvirtd(target))
+
+    def test_kill_target_qemu(self) -> None:
+        def strike(source: Host, target: Host) -> None:
+            # Once the guest has been handed over, its QEMU is the guest.
+            pid = target.guest_pids().get("mover")
+            handed_over = "mover" not in source.guest_names()
+            if pid and not handed_over and source.domain("mover").state()[0] == 1:
+                os.kill(pid, 9)
+        self.strike_often(strike)
+
+    def test_cut_link(self) -> None:
+        self.strike_often(lambda source, target: self.link_down(self.random.choice(
+            (source, target)), self.random.uniform(0.2, 3.0)))
+
+    def test_stalled_link(self) -> None:
+        def strike(source: Host, target: Host) -> None:
+            self.lab.link(source, 0.02)
+            time.sleep(self.random.uniform(1.0, 6.0))  # How long nothing passes.
+            self.lab.link(source, LINK_MBIT)
+        self.strike_often(strike)
+
+
+if __name__ == "__main__":
+    unittest.main()
