@@ -126,6 +126,7 @@ std::string why_not_there(const Arrangement& arrangement, const Unit& unit, std:
     case Worth::kNothing:
       break;
     case Worth::kTooSmall:
+      if (gain.value <= options.weights.sharing * gain.doubt) break;
       return fmt::format("{} would gain {} on {}; a move must gain {}", name, text, host,
                          mib_text(options.gain_pages_min));
     case Worth::kDoubtful:

@@ -260,9 +260,13 @@ class Planner {
     const std::size_t moves = plan_.moves.size();
     std::string text = fmt::format("{} {}", moves, moves == 1 ? "move" : "moves");
     const std::size_t others = moves - by_rules - by_heat;
-    if (others == moves && plan_.freed_hosts.empty() && plan_.goal != Goal::kBalance) {
-      return text + fmt::format(" {} the predicted sharing from {} to {}",
-                                moves == 1 ? "raises" : "raise", before, after);
+    std::string freed;
+    for (const std::string& host : plan_.freed_hosts) {
+      freed += (freed.empty() ? "; freed: " : ", ") + host;
+    }
+    if (others == moves && plan_.goal == Goal::kSharing) {
+      return text + fmt::format(" {} the predicted sharing from {} to {}{}",
+                                moves == 1 ? "raises" : "raise", before, after, freed);
     }
     std::string why;
     const auto add = [&](std::size_t count, std::string_view what) {
@@ -271,13 +275,7 @@ class Planner {
     add(by_rules, "for rules and drains");
     add(by_heat, "for hotspots");
     add(others, fmt::format("for {}", to_string(plan_.goal)));
-    text += why;
-    if (!plan_.freed_hosts.empty()) {
-      text += "; freed: ";
-      for (const std::string& host : plan_.freed_hosts) {
-        text += (host == plan_.freed_hosts.front() ? "" : ", ") + host;
-      }
-    }
+    text += why + freed;
     return text + fmt::format("; predicted sharing {} before, {} after", before, after);
   }
 

@@ -226,7 +226,7 @@ class Simulator {
   }
 
   bool place_by_sharing(std::uint32_t vm, Arrangement& arrangement) {
-    Homes homes(arrangement, {.weights = {.sharing = 1, .hosts = 0.3, .balance = 0.1},
+    Homes homes(arrangement, {.weights = {.sharing = 1, .hosts = 0.02, .balance = 0.1},
                               .moves_max = policy_.make_room ? policy_.moves_max : 1});
     Decision decision;
     const Unit unit = arrangement.unit(vm);

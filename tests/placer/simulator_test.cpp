@@ -73,7 +73,7 @@ TEST(Simulator, TheSameScenarioGivesTheSameReport) {
   Scenario scenario = fleet_of(4, 2'048, 4);
   scenario.duration_s = 1'800;
   for (int i = 0; i < 16; ++i) {
-    ScenarioVm& vm = add_vm(scenario, "", 256, 0.5);
+    ScenarioVm& vm = add_vm(scenario, "", 256, 0.3);
     vm.loads[0].noise = 0.5;
     vm.arrives_s = 60.0 * i;
   }

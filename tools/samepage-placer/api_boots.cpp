@@ -183,8 +183,8 @@ Result<StormOrder> read_order(const RequestBody& body) {
       static_cast<std::size_t>(std::min(TRY(body.quantity("count")).value_or(1), kCountMax));
   order.pattern = TRY(body.text_or("name", order.count == 1 ? order.source : order.source + "-%"));
   if (body.has("on")) order.on = TRY(body.texts("on"));
-  order.cold = TRY(body.flag("cold"));
-  order.paused = TRY(body.flag("paused"));
+  order.cold = TRY(body.flag("cold", false));
+  order.paused = TRY(body.flag("paused", false));
   return order;
 }
 
@@ -193,7 +193,7 @@ Result<Response> begin_storm(Placer& placer, const Request& request) {
   const StormOrder order = TRY(read_order(body));
   // Which VMs are there is asked now: a storm that is asked for again goes on where it stopped.
   placer.ask_hosts(Placer::Freshness::kStates, soon(request));
-  const bool dry_run = TRY(body.flag("dry_run"));
+  const bool dry_run = TRY(body.flag("dry_run", false));
   const auto record = TRY(dry_run ? placer.storms().decide(order, soon(request))
                                   : placer.storms().begin(order, soon(request)));
   return answer(to_json(record));
