@@ -219,7 +219,7 @@ TEST_F(SubcommandsTest, VmsSaysWhatWouldBeSharedElsewhere) {
 
   EXPECT_EQ(output.exit_code, 0) << output.err;
   EXPECT_THAT(output.out, HasSubstr("alpha  200 MiB      100 MiB  95-105 MiB      4 s\n"));
-  EXPECT_THAT(output.err, HasSubstr("-12.5 MiB"));
+  EXPECT_THAT(output.err, HasSubstr("in all -12 MiB"));
 }
 
 TEST_F(SubcommandsTest, ScanNamesTheHostsThatFailed) {
