@@ -38,9 +38,9 @@ RelayOptions impatient() {
 }
 
 template <class Relay, class... Cache>
-MakeRelay real_relay(Cache&... cache) {
-  return [&cache...](RelayEnds ends) -> Result<std::unique_ptr<RelayHalf>> {
-    auto relay = Relay::create(impatient(), ends, cache..., test_domain, kSecret);
+MakeRelay real_relay(const RelayOptions& options, Cache&... cache) {
+  return [options, &cache...](RelayEnds ends) -> Result<std::unique_ptr<RelayHalf>> {
+    auto relay = Relay::create(options, ends, cache..., test_domain, kSecret);
     if (!relay) return tl::unexpected(std::move(relay).error());
     return std::make_unique<RelayHalfOf<Relay>>(*std::move(relay));
   };
@@ -53,10 +53,16 @@ class SessionCampaignTest : public ::testing::Test {
     std::cout << "SAMEPAGE_SEED=" << seed_ << "\n";
   }
 
-  SessionHarness::Options real(pagecache::PageCache& cache) {
+  static SessionHarness::Options real(pagecache::PageCache& cache, const RelayOptions& relay) {
     SessionHarness::Options options;
-    options.source_relay = real_relay<RelaySource>();
-    options.target_relay = real_relay<RelayTarget>(cache);
+    options.source_relay = real_relay<RelaySource>(relay);
+    options.target_relay = real_relay<RelayTarget>(relay, cache);
+    return options;
+  }
+
+  /// Short waits, for faults that only waiting shows.
+  static SessionHarness::Options hurried(pagecache::PageCache& cache) {
+    SessionHarness::Options options = real(cache, impatient());
     options.source = [](SourceOptions& source) {
       source.stop_max = milliseconds(300);
       source.answer_max = milliseconds(700);
@@ -75,7 +81,7 @@ class SessionCampaignTest : public ::testing::Test {
   /// How much crosses when nothing is damaged.
   std::uint64_t whole() {
     const auto cache = empty_cache();
-    SessionHarness two(real(*cache));
+    SessionHarness two(real(*cache, {}));
     two.run();
     EXPECT_EQ(two.source_outcome.runs_on, Side::kTarget)
         << two.source_outcome.error.value_or(Error(Errc::kIo, "no error")).message();
@@ -90,7 +96,7 @@ class SessionCampaignTest : public ::testing::Test {
       const std::uint64_t at = random_() % bytes;
       SCOPED_TRACE("at byte " + std::to_string(at) + " of " + std::to_string(bytes));
       const auto cache = empty_cache();
-      SessionHarness two(real(*cache));
+      SessionHarness two(hurried(*cache));
       two.wire->damage(damage, at);
       two.run();
       if (two.source_outcome.runs_on != Side::kTarget) {
