@@ -44,6 +44,8 @@ const char* name_of(VmEventKind kind) {
       return "paused";
     case VmEventKind::kPausedForMigration:
       return "paused_for_migration";
+    case VmEventKind::kPostcopy:
+      return "postcopy";
     case VmEventKind::kResumed:
       return "resumed";
   }

@@ -85,10 +85,6 @@ Result<void> RequestBody::only(std::initializer_list<std::string_view> members) 
   return {};
 }
 
-bool RequestBody::has(const std::string& member) const {
-  return object_->contains(member);
-}
-
 Result<std::optional<double>> RequestBody::quantity(const std::string& member) const {
   const auto found = object_->find(member);
   if (found == object_->end() || found->is_null()) return std::optional<double>();
