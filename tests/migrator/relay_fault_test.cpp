@@ -250,7 +250,7 @@ TEST(RelayFaultTest, AQemuThatFallsSilentTimesOut) {
 }
 
 TEST(RelayFaultTest, AQemuThatDoesNotReadTimesOut) {
-  const Guest guest(4000);
+  const Guest guest(16'000);
   const auto cache = empty_cache();
   RelayOptions options = impatient();
   options.quiet_max = std::chrono::seconds(20);
