@@ -80,9 +80,10 @@ class Disk final {
   /// Freezes what the disk is now for finish_commit(); the guest goes on. kInvalid: one is frozen.
   Result<void> begin_commit() { return overlay_->freeze(); }
 
-  /// Makes what was frozen a version of `image`, which is made as a clone of the disk's base when
-  /// there is none. An error leaves the disk as it was, nothing frozen. Errors: Commit's; kInvalid
-  /// also: the image does not have the version that this disk stands on.
+  /// Makes what was frozen a version of `image`, which is made when there is none, as a clone of
+  /// what the last commit made, or of the disk's base. An error leaves the disk as it was, nothing
+  /// frozen. Errors: Commit's; kInvalid also: the image does not have the version that this disk
+  /// stands on.
   Result<CommitReport> finish_commit(const std::string& image);
   void abandon_commit() { overlay_->abandon_commit(); }
 

@@ -51,22 +51,23 @@ std::optional<ImageVersion> find_version(const std::vector<ImageVersion>& versio
   return *found;
 }
 
-/// A new image whose first version is the disk's base: a clone, in constant time.
-Result<void> make_image(ImageStore& store, const OverlayRoot& root,
-                        const DiskCommitOptions& options, const Clock& clock) {
+/// A new image whose first version is what the disk's last commit made, or its base: a clone, in
+/// constant time.
+Result<void> make_image(ImageStore& store, const VersionId& first, const DiskCommitOptions& options,
+                        const Clock& clock) {
   ImageVersion version;
-  version.id = root.base;
-  version.size_bytes = TRY(Manifest::open(store.origin(), store.keys(), root.base)).size_bytes();
+  version.id = first;
+  version.size_bytes = TRY(Manifest::open(store.origin(), store.keys(), first)).size_bytes();
   version.source_format = "disk";
   if (!options.source_image.empty()) {
     const auto versions = TRY(store.catalog().versions(options.source_image));
-    if (const auto found = find_version(versions, root.base)) version = *found;
+    if (const auto found = find_version(versions, first)) version = *found;
   }
   version.number = 1;
   version.new_bytes = 0;
   version.stored_bytes = 0;
   version.imported_at = std::chrono::floor<std::chrono::seconds>(clock.today());
-  TRY(keep_version(store, root.base));
+  TRY(keep_version(store, first));
   return store.catalog().add(options.image, store.sharing_domain(), version);
 }
 
@@ -93,7 +94,7 @@ Result<CommitReport> commit_overlay(Overlay& overlay, const std::filesystem::pat
   const auto store = TRY(ImageStore::open(store_options));
   const auto image = store->find_image(options.image);
   if (!image && image.error().code() != Errc::kNotFound) return tl::unexpected(image.error());
-  if (!image) TRY(make_image(*store, overlay.root(), options, clock));
+  if (!image) TRY(make_image(*store, overlay.committed(), options, clock));
 
   CommitOptions commit_options;
   commit_options.image = options.image;

@@ -37,6 +37,7 @@ class DisksTest : public ::testing::Test {
     options_.run_dir = scratch_ / "run";
     options_.store.folder = scratch_ / "store";
     options_.plugin = SAMEPAGE_NBDKIT_PLUGIN;
+    options_.pause_max = std::chrono::milliseconds(50);
     start_agent();
   }
   ~DisksTest() override {
@@ -226,7 +227,7 @@ TEST_F(DisksTest, LosesNothingWhenThePluginIsKilledInMidCommit) {
     Result<bus::DiskCommitted> committed = fail(Errc::kInvalid, "not run");
     {
       std::jthread committer([&] { committed = disks_->commit("web1", "", false); });
-      std::this_thread::sleep_for(std::chrono::milliseconds(random() % 60));
+      std::this_thread::sleep_for(std::chrono::milliseconds(random() % 25));
       kill_process("web1");
     }
     if (committed) acknowledged = committed->number();

@@ -44,7 +44,7 @@ constexpr milliseconds kCallMax{5'000};
 constexpr std::chrono::minutes kCommitMax{10};
 constexpr milliseconds kStopMax{20'000};
 constexpr milliseconds kPauseMin{50};
-constexpr milliseconds kPauseMax{5'000};
+constexpr milliseconds kSoon{5'000};  // A process that ends sooner has something wrong.
 constexpr milliseconds kTendInterval{500};
 constexpr milliseconds kStartInterval{5};
 constexpr std::chrono::hours kLeaseInterval{1};
@@ -385,8 +385,9 @@ void Disks::restart(Entry& entry) {
     ++entry.restarts;
   }
   stop(entry);
-  const bool ended_soon = now - entry.started < kPauseMax;
-  entry.pause = ended_soon ? std::clamp(entry.pause * 2, kPauseMin, kPauseMax) : milliseconds(0);
+  const bool ended_soon = now - entry.started < kSoon;
+  entry.pause =
+      ended_soon ? std::clamp(entry.pause * 2, kPauseMin, options_.pause_max) : milliseconds(0);
   entry.next_start = now + entry.pause;
   if (const auto started = start(entry); !started) {
     log_error("a disk is not served name={} why=\"{}\"", entry.record.name,

@@ -49,6 +49,7 @@ class Disks {
                                      << 30U;  ///< Of versions without a disk here.
     std::chrono::seconds lease{12 * 3600};
     std::chrono::milliseconds start_max{20'000};
+    std::chrono::milliseconds pause_max{5'000};  ///< Before a process that ends again and again.
   };
 
   /// Finds the disks that are here and starts what does not run. Borrows hypervisor and clock.
