@@ -99,6 +99,8 @@ Result<CommitReport> commit_overlay(Overlay& overlay, const std::filesystem::pat
   CommitOptions commit_options;
   commit_options.image = options.image;
   commit_options.base = TRY(base_of(*store, overlay, read_intent(intent), options));
+  // Before the next intent replaces the one that says so.
+  if (commit_options.base != overlay.committed()) TRY(overlay.adopt_commit(commit_options.base));
   commit_options.size_bytes = overlay.root().size_bytes;
   commit_options.before_publish = [&](const VersionId& version) {
     return write_intent(intent, version);

@@ -506,13 +506,15 @@ Result<void> Overlay::visit_frozen(const VisitFrozen& visit) {
   return {};
 }
 
+Result<void> Overlay::adopt_commit(const VersionId& version) {
+  const std::lock_guard lock(log_mutex_);
+  committed_ = version;
+  return append_log({});
+}
+
 Result<void> Overlay::finish_commit(const VersionId& version) {
   CHECK(is_committing_);
-  {
-    const std::lock_guard lock(log_mutex_);
-    committed_ = version;
-    TRY(append_log({}));
-  }
+  TRY(adopt_commit(version));
   {
     const auto gate = stop_writes();
     for (std::uint64_t page = 0; page < root_.pages(); ++page) {

@@ -102,6 +102,9 @@ class Overlay final {
   /// they count as dirty all the same: what was written behind the last flush is not told apart.
   Result<void> finish_commit(const VersionId& version);
 
+  /// Learns of a commit that was cut off before finish_commit(). Durable. What is dirty stays so.
+  Result<void> adopt_commit(const VersionId& version);
+
   /// Ends the commit without a version: what was dirty stays dirty.
   void abandon_commit();
 
