@@ -27,8 +27,8 @@ class DiskTest(FleetCase):
         cls.host = cls.lab.host("host1")
         cls.program = str(cls.fleet.programs / "samepage")
         image = debian_image("a")
-        cls.host.run([cls.program, "image", "import", str(image.disk), "--name", "debian"],
-                     timeout_s=600)
+        cls.host.run([cls.program, "image", "import", str(image.disk), "--name", "debian",
+                      "--store", str(cls.fleet.store)], timeout_s=600)
 
     def tearDown(self) -> None:
         for log in sorted(self.host.path("/run/samepage/disks").glob("*.log")):
@@ -69,7 +69,8 @@ class DiskTest(FleetCase):
         self.assertEqual(said.strip(), "0", guest.run("dmesg | tail -n 30"))
 
     def assert_clean(self) -> None:
-        said = self.host.run([self.program, "--json", "image", "verify"], timeout_s=600).stdout
+        said = self.host.run([self.program, "--json", "image", "verify", "--store",
+                              str(self.fleet.store)], timeout_s=600).stdout
         self.assertTrue(json.loads(said)["clean"], said)
 
     def test_boots_with_little_fetched_and_lives_through_kills(self) -> None:

@@ -162,7 +162,7 @@ class Forks(FleetCase):
         self.fleet.start_agent(host)
         self.fleet.wait_hosts()
         storm = self.boot("--count", "12", "--name", "k-%", "--on", "host1")
-        self.assertEqual({vm["state"] for vm in storm["vms"]}, {"running", "was_there"})
+        self.assertLessEqual({vm["state"] for vm in storm["vms"]}, {"running", "was_there"})
         self.assertEqual(len(host.guest_names()), 12)
         for vm in storm["vms"]:
             self.wait_beats(vm["name"])
