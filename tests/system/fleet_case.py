@@ -30,6 +30,7 @@ class FleetCase(unittest.TestCase):
     hosts = 2
     host_memory_mib = 0
     report_interval_s = 3600
+    checkpoint_mib = 4096
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -37,7 +38,8 @@ class FleetCase(unittest.TestCase):
         name = f"test-{os.getpid()}-{cls.__name__.lower()[:12]}"
         cls.lab = cls.enterClassContext(Lab(name, hosts=cls.hosts))
         cls.fleet = Fleet(cls.lab, host_memory_mib=cls.host_memory_mib,
-                          report_interval_s=cls.report_interval_s).start()
+                          report_interval_s=cls.report_interval_s,
+                          checkpoint_mib=cls.checkpoint_mib).start()
 
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
         """Shows what the daemons said when a test fails."""

@@ -54,10 +54,12 @@ class Fleet:
 
     `start()` brings up everything; the parts can be killed and started again one by one.
     Options: host_memory_mib is the memory that each agent offers to guests (0: all there is);
-    report_interval_s is how often agents scan by themselves.
+    report_interval_s is how often agents scan by themselves; checkpoint_mib what they keep of
+    guests that left.
     """
 
-    def __init__(self, lab: Lab, host_memory_mib: int = 0, report_interval_s: int = 3600) -> None:
+    def __init__(self, lab: Lab, host_memory_mib: int = 0, report_interval_s: int = 3600,
+                 checkpoint_mib: int = 4096) -> None:
         self.lab = lab
         self.programs = built_programs()
         self.socket = lab.folder / "placer.sock"
@@ -66,6 +68,7 @@ class Fleet:
         self.store = lab.folder / "store"
         self._host_memory_mib = host_memory_mib
         self._report_interval_s = report_interval_s
+        self._checkpoint_mib = checkpoint_mib
         self._running: dict[str, NodeProcess] = {}
 
     def start(self) -> "Fleet":
@@ -96,6 +99,7 @@ class Fleet:
         self._launch(host.name, host, [
             "samepaged", "--placer", _BUS, "--data-address", host.address,
             "--memory-mib", str(self._host_memory_mib), "--store-dir", str(self.store),
+            "--checkpoint-mib", str(self._checkpoint_mib),
             # Lab hosts share the machine's processors, and so its pressure.
             "--pressure", "none",
         ])
