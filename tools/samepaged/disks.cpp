@@ -327,13 +327,12 @@ Result<void> Disks::start(Entry& entry) {
   entry.process = Fd(open_process(pid));
   entry.started = steady_clock::now();
   const Deadline deadline = entry.started + options_.start_max;
-  // nbdkit listens for QEMU last.
-  while (!answers(socket_of(entry.record.name))) {
+  const std::string& name = entry.record.name;
+  while (!imagestore::connect_store(control_of(name)) || !answers(socket_of(name))) {
     if (has_ended(entry.process) || steady_clock::now() > deadline) {
       stop(entry);
-      return fail(Errc::kUnavailable,
-                  "the process of disk " + entry.record.name + " does not serve; see " +
-                      (options_.run_dir / (entry.record.name + ".log")).string());
+      return fail(Errc::kUnavailable, "the process of disk " + name + " does not serve; see " +
+                                          (options_.run_dir / (name + ".log")).string());
     }
     std::this_thread::sleep_for(kStartInterval);
   }
