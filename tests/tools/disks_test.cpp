@@ -60,8 +60,12 @@ class DisksTest : public ::testing::Test {
   }
 
   Nbd connect(const std::string& name) const {
-    Nbd nbd(nbd_create());
-    EXPECT_EQ(nbd_connect_unix(nbd.get(), disks_->socket_of(name).c_str()), 0) << nbd_get_error();
+    const std::string socket = disks_->socket_of(name);
+    Nbd nbd;
+    EXPECT_TRUE(eventually([&] {
+      nbd.reset(nbd_create());
+      return nbd_connect_unix(nbd.get(), socket.c_str()) == 0;
+    })) << nbd_get_error();
     return nbd;
   }
 

@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -61,6 +62,26 @@ int open_process(pid_t pid) {
 bool has_ended(const Fd& process) {
   pollfd ended{.fd = process.get(), .events = POLLIN, .revents = 0};
   return !process || ::poll(&ended, 1, 0) != 0;
+}
+
+/// Somebody listens on a UNIX socket.
+bool answers(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) return false;
+  path.copy(&address.sun_path[0], path.size());
+  const Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  return socket &&
+         ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+}
+
+/// Of a process that is this one's child: of an earlier agent's nothing is told.
+std::string how_ended(const Fd& process) {
+  siginfo_t info{};
+  const auto id = static_cast<id_t>(process.get());
+  if (::waitid(P_PIDFD, id, &info, WEXITED | WNOHANG) != 0 || info.si_pid == 0) return "unknown";
+  const std::string status = std::to_string(info.si_status);
+  return info.si_code == CLD_EXITED ? "exit code " + status : "signal " + status;
 }
 
 std::string escape(const std::string& text) {
@@ -306,12 +327,12 @@ Result<void> Disks::start(Entry& entry) {
   entry.process = Fd(open_process(pid));
   entry.started = steady_clock::now();
   const Deadline deadline = entry.started + options_.start_max;
-  while (!imagestore::connect_store(control_of(entry.record.name))) {
+  const std::string& name = entry.record.name;
+  while (!imagestore::connect_store(control_of(name)) || !answers(socket_of(name))) {
     if (has_ended(entry.process) || steady_clock::now() > deadline) {
       stop(entry);
-      return fail(Errc::kUnavailable,
-                  "the process of disk " + entry.record.name + " does not serve; see " +
-                      (options_.run_dir / (entry.record.name + ".log")).string());
+      return fail(Errc::kUnavailable, "the process of disk " + name + " does not serve; see " +
+                                          (options_.run_dir / (name + ".log")).string());
     }
     std::this_thread::sleep_for(kStartInterval);
   }
@@ -381,7 +402,8 @@ void Disks::restart(Entry& entry) {
   const auto now = steady_clock::now();
   if (now < entry.next_start) return;
   if (entry.process) {
-    log_warning("a disk's process ended and is started again name={}", entry.record.name);
+    log_warning("a disk's process ended and is started again name={} how=\"{}\"", entry.record.name,
+                how_ended(entry.process));
     ++entry.restarts;
   }
   stop(entry);
