@@ -64,7 +64,4 @@ std::optional<std::string> ram_block_of(std::string_view file);
 /// kInvalid: not a UUID in libvirt's text form, which is safe as a file's name.
 Result<void> check_vm_id(const VmId& vm);
 
-/// A random UUID (RFC 4122, version 4). kIo: the system gave no randomness.
-Result<VmId> new_vm_id();
-
 }  // namespace samepage::migrator

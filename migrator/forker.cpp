@@ -12,6 +12,7 @@
 
 #include "core/fd.h"
 #include "core/log.h"
+#include "core/random_vm_id.h"
 #include "migrator/save_image.h"
 
 namespace samepage::migrator {
@@ -136,7 +137,7 @@ Result<void> Forker::clean_up() {
 Result<std::shared_ptr<const ShelvedTemplate>> Forker::make_template(
     const LeaderOrder& order, Deadline deadline, const std::function<bool()>& cancelled) {
   TRY(check_template_name(order.name));
-  const VmId id = TRY(new_vm_id());
+  const VmId id = TRY(random_vm_id());
   const VmIdentity identity{.name = "leader-" + id.uuid.substr(0, 8) + "-" + order.name, .id = id};
   const LeaderXml leader = TRY(leader_xml(order.domain, identity));
   const DomainSummary summary = TRY(summarize_domain(leader.xml));
@@ -229,7 +230,7 @@ Result<void> Forker::wait_until_ready(const LeaderOrder& order, const VmId& vm, 
 Result<TemplateState> Forker::describe(const LeaderOrder& order, const LeaderXml& leader) const {
   TemplateState state;
   state.name = order.name;
-  state.id = TRY(new_vm_id()).uuid;
+  state.id = TRY(random_vm_id()).uuid;
   std::erase(state.id, '-');
   state.image = order.image;
   state.image_version = order.image_version;

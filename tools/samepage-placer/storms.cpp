@@ -6,9 +6,10 @@
 #include <utility>
 
 #include <fmt/format.h>
-#include <sys/random.h>
 
 #include "core/log.h"
+#include "core/page.h"
+#include "core/random_vm_id.h"
 
 namespace samepage::control {
 namespace {
@@ -20,22 +21,6 @@ constexpr std::size_t kNameBytesMax = 60;
 constexpr unsigned kBootsAtOnce = 4;
 constexpr auto kBootMax = std::chrono::seconds(180);
 constexpr auto kFetchMax = std::chrono::seconds(600);
-constexpr std::uint64_t kPageBytes = 4096;
-
-Result<std::string> new_uuid() {
-  std::array<std::uint8_t, 16> bytes{};
-  if (::getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) {
-    return fail(Errc::kIo, "the system gave no randomness");
-  }
-  bytes[6] = static_cast<std::uint8_t>((bytes[6] & 0x0FU) | 0x40U);
-  bytes[8] = static_cast<std::uint8_t>((bytes[8] & 0x3FU) | 0x80U);
-  std::string uuid;
-  for (std::size_t i = 0; i < bytes.size(); ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) uuid += '-';
-    uuid += fmt::format("{:02x}", bytes.at(i));
-  }
-  return uuid;
-}
 
 /// "web-%" makes web-1, web-2, ...; a pattern without % makes one VM of that very name.
 Result<std::vector<std::string>> names_of(const StormOrder& order) {
@@ -67,7 +52,7 @@ Result<std::vector<std::string>> names_of(const StormOrder& order) {
 std::uint64_t used_bytes(const placer::Fleet& fleet, const std::string& host) {
   std::uint64_t pages = 0;
   for (const placer::Vm* vm : fleet.vms_on(host)) pages += vm->memory_pages;
-  return pages * kPageBytes;
+  return pages * kPageSize;
 }
 
 Result<std::vector<placer::StormHost>> hosts_for(const StormOrder& order,
@@ -87,7 +72,7 @@ Result<std::vector<placer::StormHost>> hosts_for(const StormOrder& order,
     const bool has = std::any_of(source.places.begin(), source.places.end(),
                                  [&](const auto& place) { return place.host == host.name; });
     hosts.push_back({.name = host.name,
-                     .capacity_bytes = host.capacity_pages * kPageBytes,
+                     .capacity_bytes = host.capacity_pages * kPageSize,
                      .used_bytes = used_bytes(fleet, host.name),
                      .boots_at_once = kBootsAtOnce,
                      .has_template = has,
@@ -156,7 +141,7 @@ Result<StormRecord> Storms::decide(const StormOrder& order, Deadline deadline) {
       vm.host = there->host;
       vm.state = State::kWasThere;
     } else {
-      vm.uuid = TRY(new_uuid());
+      vm.uuid = TRY(random_vm_id()).uuid;
       fresh.push_back(record.vms.size());
     }
     record.vms.push_back(std::move(vm));
