@@ -1,36 +1,13 @@
 #include "tools/samepage/api_messages.h"
 
-#include <exception>
-
 #include <nlohmann/json.hpp>
+
+#include "tools/samepage/json_reading.h"
 
 namespace samepage::cli {
 namespace {
 
 using nlohmann::json;
-
-/// Runs `read` on the parsed text; whatever it does not find as expected makes the answer corrupt.
-template <class Read>
-auto parse(std::string_view text, Read read) -> Result<decltype(read(json()))> {
-  try {
-    return read(json::parse(text));
-  } catch (const std::exception& exception) {
-    return fail(Errc::kCorrupt,
-                std::string("the placer's answer is not understood: ") + exception.what());
-  }
-}
-
-std::string text(const json& object, const char* key) {
-  const auto found = object.find(key);
-  if (found == object.end() || found->is_null()) return {};
-  return found->get<std::string>();
-}
-
-std::optional<double> number(const json& object, const char* key) {
-  const auto found = object.find(key);
-  if (found == object.end() || found->is_null()) return std::nullopt;
-  return found->get<double>();
-}
 
 std::map<std::string, double> numbers(const json& object, const char* key) {
   const auto found = object.find(key);

@@ -1,35 +1,13 @@
 #include "tools/samepage/boot_messages.h"
 
-#include <exception>
-
 #include <nlohmann/json.hpp>
+
+#include "tools/samepage/json_reading.h"
 
 namespace samepage::cli {
 namespace {
 
 using nlohmann::json;
-
-template <class Read>
-auto parse(std::string_view text, Read read) -> Result<decltype(read(json()))> {
-  try {
-    return read(json::parse(text));
-  } catch (const std::exception& exception) {
-    return fail(Errc::kCorrupt,
-                std::string("the placer's answer is not understood: ") + exception.what());
-  }
-}
-
-std::string text(const json& object, const char* key) {
-  const auto found = object.find(key);
-  if (found == object.end() || found->is_null()) return {};
-  return found->get<std::string>();
-}
-
-std::optional<double> number(const json& object, const char* key) {
-  const auto found = object.find(key);
-  if (found == object.end() || found->is_null()) return std::nullopt;
-  return found->get<double>();
-}
 
 Template read_template(const json& object) {
   Template one{.name = object.at("name").get<std::string>(),
