@@ -164,8 +164,11 @@ class Forks(FleetCase):
         making = self.fleet.popen_cli("template", "create", "crash", "--domain",
                                       str(self.domain("crash")), "--ready-when", "no such words",
                                       "--on", "host1")
-        pid = self.wait_until("the leader runs", lambda: list(host.guest_pids().values()))[0]
-        os.kill(pid, signal.SIGKILL)
+        serial = self.lab.folder / "serial"
+        self.wait_until("the leader boots", lambda: any(
+            file.stat().st_size for file in serial.glob("leader-*-crash.log")))
+        for pid in host.guest_pids().values():
+            os.kill(pid, signal.SIGKILL)
         _, said = making.communicate(timeout=120)
         self.assertEqual(making.returncode, 1)
         self.assertIn("ended before it was ready", said)
