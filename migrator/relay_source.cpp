@@ -196,11 +196,10 @@ Result<void> RelaySource::Impl::send(EncodedStretch encoded) {
                             .wire_bytes = encoded.batch.size(),
                             .stretch = std::move(encoded.stretch.bytes),
                             .ref_offsets = std::move(encoded.batch.ref_offsets)};
-  const auto slab = entry.stretch.slab;  // The batch's plain part lies in it.
   const Deadline deadline = after(options_.stall_max);
   TRY(window_.add(std::move(entry), deadline));
   pace_.sent(encoded.header.size, encoded.batch.size(), window_.link_bytes_per_second());
-  return link_.send(MessageType::kBatch, encoded.batch.head, encoded.batch.plain, deadline);
+  return link_.send(MessageType::kBatch, encoded.batch.head, encoded.batch.tail.bytes, deadline);
 }
 
 Result<void> RelaySource::Impl::send_end() {

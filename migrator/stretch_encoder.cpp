@@ -30,7 +30,7 @@ EncodedStretch StretchEncoder::encode(CutStretch stretch, int zstd_level) {
   if (look) known_.hits.saw(pages_.size(), hits_);
 
   const bool plain = zstd_level == kPackNothing && batch_.is_one_literal();
-  encoded.batch = plain ? batch_.finish_plain(encoded.header, bytes)
+  encoded.batch = plain ? batch_.finish_plain(encoded.header, stretch.bytes)
                         : batch_.finish(encoded.header, zstd_level);
   encoded.stretch = std::move(stretch);
   return encoded;
