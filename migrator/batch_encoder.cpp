@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "core/check.h"
@@ -118,7 +119,7 @@ void BatchEncoder::write_ops(ByteWriter& head) const {
 
 void BatchEncoder::gather_literals(std::span<std::byte> to) const {
   for (const auto literal : literals_) {
-    std::ranges::copy(literal, to.begin());
+    std::memcpy(to.data(), literal.data(), literal.size());
     to = to.subspan(literal.size());
   }
 }

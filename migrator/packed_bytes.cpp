@@ -1,6 +1,6 @@
 #include "migrator/packed_bytes.h"
 
-#include <algorithm>
+#include <cstring>
 #include <string>
 
 #include "core/check.h"
@@ -42,7 +42,7 @@ BytePacker::Packed BytePacker::pack(std::span<const std::byte> bytes, int zstd_l
     }
   }
   announce_plain(bytes.size(), head);
-  std::ranges::copy(bytes, tail.begin());
+  if (!bytes.empty()) std::memcpy(tail.data(), bytes.data(), bytes.size());
   return {.size = bytes.size(), .packed = false};
 }
 

@@ -1,6 +1,6 @@
 #include "migrator/stretch_encoder.h"
 
-#include <algorithm>
+#include <cstring>
 #include <utility>
 
 namespace samepage::migrator {
@@ -106,7 +106,7 @@ bool StretchEncoder::add_older(const CutToken& cut) {
 
 bool StretchEncoder::holds(std::uint64_t place, PageView page) {
   const auto sent = known_.history.find(place);
-  return sent && std::ranges::equal(sent->bytes, page);
+  return sent && std::memcmp(sent->bytes.data(), page.data(), page.size()) == 0;
 }
 
 }  // namespace samepage::migrator
