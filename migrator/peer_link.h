@@ -33,7 +33,7 @@ class PeerLink {
 
   struct Message {
     MessageType type = MessageType::kHello;
-    StreamBytes memory;               ///< That the body lies in.
+    StreamBytes memory;  ///< That the body lies in.
     std::span<const std::byte> body;
   };
 

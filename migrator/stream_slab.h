@@ -49,7 +49,8 @@ class SlabPool {
   /// Its content is of no meaning.
   static std::shared_ptr<Slab> take();
 
-  /// `size` bytes, of no meaning; consecutive ones share slabs, more than kSlabBytes have their own.
+  /// `size` bytes, of no meaning; consecutive ones share slabs, more than kSlabBytes have their
+  /// own.
   StreamBytes take_bytes(std::size_t size);
 
   /// Takes back what `last`, the bytes that were taken last, has behind its first `size`.
