@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <future>
+#include <thread>
 
 #include <gtest/gtest.h>
 
@@ -66,6 +67,16 @@ TEST_F(DepartingPagesTest, EveryPageOfTheGuestsMemoryIsKept) {
     EXPECT_TRUE(std::ranges::all_of(page, [n = number](std::byte b) { return b == std::byte(n); }));
     EXPECT_EQ(hash, hash_page(page, {4}));
   }
+}
+
+TEST_F(DepartingPagesTest, AGuestThatStaysLeavesNothingBehind) {
+  const auto departing = depart();
+  const CutStretch stretch = stretch_from(1);
+  departing->saw(stretch);
+  departing->guest_stays();
+  while (!departing->done()) std::this_thread::yield();
+  departing->saw(stretch);
+  EXPECT_EQ(stretch.bytes.slab.use_count(), 1) << "its pages are still held";
 }
 
 TEST_F(DepartingPagesTest, AnEarlyEndKeepsWhatWasWritten) {

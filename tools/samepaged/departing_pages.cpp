@@ -35,7 +35,7 @@ void DepartingPages::saw(const migrator::CutStretch& stretch) {
   if (waiting.pages.empty()) return;
   const MutexLock lock(mutex_);
   const std::size_t size = stretch.bytes.bytes.size();
-  if (waiting_bytes_ + size > kWaitingBytesMax) return;
+  if (stopped_ || waiting_bytes_ + size > kWaitingBytesMax) return;
   waiting_bytes_ += size;
   waiting_.push_back(std::move(waiting));
   changed_.notify_all();
@@ -44,6 +44,12 @@ void DepartingPages::saw(const migrator::CutStretch& stretch) {
 void DepartingPages::guest_left(Keep keep) {
   const MutexLock lock(mutex_);
   keep_ = std::move(keep);
+  changed_.notify_all();
+}
+
+void DepartingPages::guest_stays() {
+  const MutexLock lock(mutex_);
+  stopped_ = true;
   changed_.notify_all();
 }
 
@@ -68,9 +74,11 @@ void DepartingPages::write_all() {
   {
     const MutexLock lock(mutex_);
     keep = std::move(keep_);
+    stopped_ = true;  // Whatever else comes is not kept.
     waiting_.clear();
   }
   if (keep) keep(writer_->finish());
+  writer_.reset();
   done_ = true;
 }
 

@@ -38,6 +38,9 @@ class DepartingPages final : public migrator::StretchSink {
   /// The guest has left: `keep` is called with the checkpoint once all is written.
   void guest_left(Keep keep);
 
+  /// The guest stays: forgets everything.
+  void guest_stays();
+
   bool done() const { return done_; }
 
  private:
@@ -53,7 +56,7 @@ class DepartingPages final : public migrator::StretchSink {
   void write_all();
   std::optional<Waiting> next();
 
-  const std::unique_ptr<pagecache::CheckpointWriter> writer_;  // The thread's.
+  std::unique_ptr<pagecache::CheckpointWriter> writer_;  // The thread's.
   std::atomic<bool> done_{false};
   Mutex mutex_;
   std::condition_variable_any changed_;

@@ -303,8 +303,11 @@ migrator::SourceOutcome Migrations::send_away(const std::string& name, Session& 
   migrator::SourceOutcome outcome = session.source->run(
       [&](const migrator::SourceProgress& progress) { take_progress(name, session, progress); });
   const bool has_left = outcome.runs_on == migrator::Side::kTarget;
-  if (vm && session.departing && has_left) keep_pages(*vm, std::move(session.departing));
-  session.departing.reset();
+  if (session.departing && vm && has_left) {
+    keep_pages(*vm, std::move(session.departing));
+  } else if (session.departing) {
+    session.departing->guest_stays();
+  }
   return outcome;
 }
 
