@@ -123,6 +123,7 @@ Result<void> Agent::make_store() {
   store.socket_path =
       options_.store_socket.empty() ? options_.run_dir + "/store.sock" : options_.store_socket;
   store.node_mib = options_.store_mib;
+  store.use_huge_pages = options_.store_huge_pages;
   store.provider = options_.store_provider;
   store.address = options_.data_address;
   std::error_code ignored;  // A folder that cannot be made is said when the socket is opened.
@@ -153,7 +154,8 @@ void Agent::make_boots() {
   boots.shelf_folder = migrator::shelf_folder(options_.qemu_conf);
   boots.template_bytes_max = options_.template_mib << 20U;
   boots.store = {.folder = options_.store_dir, .origin = options_.store_origin};
-  auto made = Boots::create(boots, vms_, hypervisor_, clock_);
+  auto made = Boots::create(
+      boots, {.vms = vms_, .hypervisor = hypervisor_, .disks = *disks_, .clock = clock_});
   if (made) {
     boots_ = *std::move(made);
   } else {
@@ -397,6 +399,11 @@ void Agent::add_boot_requests() {
     bus::Envelope reply;
     *reply.mutable_booted_vm() = TRY(boots->boot(request.boot_vm()));
     return reply;
+  });
+  add(Body::kWakeVm, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+    Boots* const boots = TRY(this->boots());
+    TRY(boots->wake(request.wake_vm()));
+    return done();
   });
   add(Body::kEndVm, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
     Boots* const boots = TRY(this->boots());
