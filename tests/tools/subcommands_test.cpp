@@ -119,6 +119,24 @@ class SubcommandsTest : public ::testing::Test {
   std::unique_ptr<http::HttpServer> server_;  // Last: its handlers use the above.
 };
 
+TEST_F(SubcommandsTest, SharingOfRamImagesIsExactAndNeedsNoPlacer) {
+  const TempDir folder;
+  const std::string image =
+      folder.write("a.ram", std::string(3 * 4096, 'x') + std::string(4096, 'y'));
+
+  const Output found = samepage({"sharing", "--json", "--exact", image, image});
+  EXPECT_EQ(found.exit_code, 0) << found.err;
+  EXPECT_EQ(found.out,
+            R"({"between_mib":0.0078125,"pairs":[{"a":")" + image + R"(","b":")" + image +
+                R"(","shared_mib":0.0078125}],"total_mib":0.0234375,"within_mib":0.015625,)"
+                R"("zero_mib":0.0})"
+                "\n");
+
+  const Output torn = samepage({"sharing", "--exact", "/etc/hostname"});
+  EXPECT_EQ(torn.exit_code, 1);
+  EXPECT_NE(torn.err.find("not a raw RAM image"), std::string::npos) << torn.err;
+}
+
 TEST_F(SubcommandsTest, HostsListsThemWithWhatIsKnown) {
   answer("GET /hosts", kHosts);
 

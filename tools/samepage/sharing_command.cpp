@@ -6,12 +6,14 @@
 #include <set>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 
 #include "tools/samepage/api_messages.h"
 #include "tools/samepage/heat_map.h"
 #include "tools/samepage/quantity.h"
+#include "tools/samepage/sharing_exact.h"
 #include "tools/samepage/subcommands.h"
 #include "tools/samepage/table.h"
 
@@ -88,6 +90,7 @@ void print_pairs(Sharing sharing, Session& session) {
 
 struct SharingOptions {
   std::string plot;
+  std::vector<std::string> exact;
   bool verify = false;
   bool history = false;
   double timeout_s = 600;
@@ -187,6 +190,7 @@ Result<void> show_history(Session& session) {
 }
 
 Result<void> show(Session& session, const SharingOptions& options) {
+  if (!options.exact.empty()) return show_exact_sharing(options.exact, session);
   if (options.history) return show_history(session);
   if (options.verify) return verify(session, options.timeout_s);
   const std::string body = TRY(session.placer.get("/sharing", answer_deadline()));
@@ -219,6 +223,10 @@ void add_sharing(CLI::App& root, Subcommands& subcommands) {
       [options](Session& session) { return show(session, *options); });
   sharing.add_option("--plot", options->plot, "Also draw the pairs as a heat map, in SVG")
       ->type_name(kFilePath);
+  sharing
+      .add_option("--exact", options->exact,
+                  "Compare raw RAM images instead, exactly and without the placer")
+      ->type_name("FILE...");
   sharing.add_flag("--verify", options->verify,
                    "Wait until KSM has merged what it can, and compare it with the prediction");
   sharing.add_option("--timeout", options->timeout_s, "How long --verify waits, in seconds")
