@@ -21,7 +21,7 @@
 namespace samepage::page_hash_kernels {
 namespace {
 
-constexpr int kStripe = 64;
+constexpr std::ptrdiff_t kStripe = 64;
 constexpr int kBlockStripes = 16;
 constexpr int kBlock = kBlockStripes * kStripe;
 constexpr int kLast = kBlock - kStripe;
@@ -61,7 +61,7 @@ struct Keys {
 template <int... kStripes>
 [[gnu::target("avx512f"), gnu::always_inline]] inline Keys load_keys(
     const char* secret, std::integer_sequence<int, kStripes...> /*all*/) {
-  return {{_mm512_loadu_si512(secret + 8 * kStripes)...}};
+  return {{_mm512_loadu_si512(secret + std::ptrdiff_t{8} * kStripes)...}};
 }
 
 template <int... kStripes>
