@@ -180,35 +180,36 @@ class Executor::Flights {
 
 Result<PlanState> Executor::carry_out(PlanId id, const std::stop_token& stop) {
   Flights flights;
-  Result<void> all_well;
+  Result<bool> begun = false;
   for (;;) {
-    const PlanRecord plan = TRY(plan_now(id));
-    if (plan.state != PlanState::kRunning) {
-      return fail(Errc::kInvalid, "plan " + std::to_string(id.value) + " does not run: it is " +
-                                      std::string(to_string(plan.state)));
-    }
-    const std::vector<std::size_t> next = all_well ? to_carry(plan) : std::vector<std::size_t>();
-    for (const std::size_t position : next) {
-      if (flights.has(position)) continue;
-      auto carry = [this, stop, flight = flight_of(plan, position)]() mutable {
-        flight.stop = stop;
-        return carry_to_its_end(flight);
-      };
-      if (options_.limits.at_once > 1) {
-        flights.begin(position, std::move(carry));
-        continue;
-      }
-      // One at a time needs no thread, and the journal is read again before the next.
-      if (auto done = carry(); !done) all_well = std::move(done);
-      break;
-    }
-    if (!flights.empty()) {
-      if (auto done = flights.await_one(); !done && all_well) all_well = std::move(done);
+    const PlanRecord plan = TRY(running_plan(id));
+    if (begun) begun = begin_moves(plan, stop, flights);
+    if (flights.empty()) {
+      if (!TRY(begun)) return end_plan(plan);
       continue;
     }
-    if (!all_well) return tl::unexpected(all_well.error());
-    if (next.empty()) return end_plan(plan);
+    const Result<void> landed = flights.await_one();
+    if (!landed && begun) begun = tl::unexpected(landed.error());
   }
+}
+
+// One at a time needs no thread, and the journal is read again before the next.
+Result<bool> Executor::begin_moves(const PlanRecord& plan, const std::stop_token& stop,
+                                   Flights& flights) {
+  const std::vector<std::size_t> next = to_carry(plan);
+  for (const std::size_t position : next) {
+    if (flights.has(position)) continue;
+    auto carry = [this, stop, flight = flight_of(plan, position)]() mutable {
+      flight.stop = stop;
+      return carry_to_its_end(flight);
+    };
+    if (options_.limits.at_once == 1) {
+      TRY(carry());
+      break;
+    }
+    flights.begin(position, std::move(carry));
+  }
+  return !next.empty();
 }
 
 // Moves in flight first: those of a placer that died too. Nothing begins once one has failed.
@@ -256,9 +257,12 @@ Result<void> Executor::carry_to_its_end(Flight& flight) {
   return {};
 }
 
-Result<PlanRecord> Executor::plan_now(PlanId id) {
+Result<PlanRecord> Executor::running_plan(PlanId id) {
   const MutexLock lock(ledger_mutex_);
-  return journal_.plan(id);
+  PlanRecord plan = TRY(journal_.plan(id));
+  if (plan.state == PlanState::kRunning) return plan;
+  return fail(Errc::kInvalid, "plan " + std::to_string(id.value) + " does not run: it is " +
+                                  std::string(to_string(plan.state)));
 }
 
 Result<Journal::MoveEnd> Executor::carry(Flight& flight) {

@@ -82,7 +82,8 @@ class Executor {
   std::vector<std::size_t> to_carry(const PlanRecord& plan) const;
   static Flight flight_of(const PlanRecord& plan, std::size_t position);
   Result<void> carry_to_its_end(Flight& flight);
-  Result<PlanRecord> plan_now(PlanId id);
+  Result<PlanRecord> running_plan(PlanId id);
+  Result<bool> begin_moves(const PlanRecord& plan, const std::stop_token& stop, Flights& flights);
   Result<Journal::MoveEnd> carry(Flight& flight);
   Result<Turn> attempt(Flight& flight);
   Result<Turn> wait_for(Flight& flight);
