@@ -1,6 +1,6 @@
 """Placement: the packer, whole fleets, the index, and the published systems' scenarios.
 
-    tools/bench placement [--json] [--quick] [--instances FILE] [--packings FILE]
+    tools/bench placement [--json] [--quick] [--only PART] [--instances FILE] [--packings FILE]
 
 Pagination instances (Grange, Kacem and Martin 2018: bin packing with overlapping items) are packed
 within 1, 10 and 100 ms each, by two threads, and by the heuristics that schedulers and the
@@ -190,6 +190,17 @@ def say(text: object) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+_PARTS: dict[str, Callable[[list[Instance], argparse.Namespace], Any]] = {
+    "pagination": lambda instances, options: pagination(instances, options.packings),
+    "fleet": lambda _, options: fleets(options.quick),
+    "index": lambda _, options: index(options.quick),
+    "memory_buddies": lambda *_: memory_buddies(),
+    "sandpiper": lambda *_: sandpiper(),
+    "simulation": lambda _, options: large_simulation(options.quick),
+    "peers": lambda instances, options: peers(instances, options.quick),
+}
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="tools/bench placement",
                                      formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -198,6 +209,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer instances and smaller fleets")
     parser.add_argument("--instances", type=Path, default=_SAMPLE, metavar="FILE")
     parser.add_argument("--packings", type=Path, metavar="FILE")
+    parser.add_argument("--only", action="append", choices=sorted(_PARTS),
+                        help="run this part only; may be repeated")
     options = parser.parse_args(argv)
     if not _BUILT:
         build()
@@ -205,8 +218,7 @@ def main(argv: list[str]) -> int:
     if options.quick:
         instances = instances[::max(1, len(instances) // 50)]
     say(f"{os.cpu_count()} processors, {len(instances)} instances of {options.instances.name}")
-    result = {"pagination": pagination(instances, options.packings), "fleet": fleets(options.quick),
-              "index": index(options.quick), "memory_buddies": memory_buddies(),
-              "sandpiper": sandpiper(), "simulation": large_simulation(options.quick), "peers": peers(instances, options.quick)}
+    parts = {name: part for name, part in _PARTS.items() if name in (options.only or _PARTS)}
+    result = {name: part(instances, options) for name, part in parts.items()}
     print(json.dumps(result) if options.json else json.dumps(result, indent=2))
     return 0
