@@ -1,10 +1,14 @@
 #pragma once
 
+#include <array>
 #include <compare>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 
 #include "core/page.h"
+#include "core/page_hash_kernels.h"
 
 namespace samepage {
 
@@ -23,6 +27,24 @@ struct HashSeed {
 };
 
 PageHash hash_page(PageView page, HashSeed seed);
+
+/// The same for many pages at once, about as fast as memory can be read.
+///
+/// Threads: any number at once.
+class PageHasher {
+ public:
+  explicit PageHasher(HashSeed seed);
+
+  /// By a certain one of page_hash_kernels.h.
+  PageHasher(HashSeed seed, page_hash_kernels::Kernel kernel);
+
+  /// A hash for each of the pages, which follow each other.
+  void hash(std::span<const std::byte> pages, std::span<PageHash> hashes) const;
+
+ private:
+  page_hash_kernels::Kernel kernel_;
+  alignas(64) std::array<std::byte, 192> secret_{};  ///< XXH3's, made of the seed.
+};
 
 }  // namespace samepage
 

@@ -53,6 +53,19 @@ void Census::take(std::span<const PageRun> looked_at, const Scan& found, bool ot
   settle_until(contents_.size());
 }
 
+std::uint64_t Census::forget(std::span<const PageRun> absent) {
+  std::uint64_t news = 0;
+  for (const PageRun& run : absent) {
+    for (std::uint64_t page = run.first; page < run.first + run.count; ++page) {
+      if (contents_[page] == kAbsent) continue;
+      put(page, kAbsent);
+      ++news;
+    }
+  }
+  std::erase_if(unsettled_, [this](std::uint64_t page) { return !is_unsettled_[page]; });
+  return news;
+}
+
 void Census::put(std::uint64_t page, Content now) {
   const Content then = std::exchange(contents_[page], now);
   const bool was_unsettled = is_unsettled_[page];

@@ -26,6 +26,9 @@ class Census {
   /// hold data. `others_unchanged`: every other page is known to be as it was.
   void take(std::span<const PageRun> looked_at, const Scan& found, bool others_unchanged);
 
+  /// These pages hold nothing (any more). Says of how many that is news.
+  std::uint64_t forget(std::span<const PageRun> absent);
+
   /// `bytes` as for Fingerprint::of(). The shape of the sketch stays, so that the next one is a
   /// small delta, until the guest has become another size.
   Fingerprint fingerprint(std::size_t bytes = 0);

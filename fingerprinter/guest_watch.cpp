@@ -6,7 +6,9 @@
 namespace samepage::fingerprinter {
 namespace {
 
-// A tracker that may miss a write is not trusted for longer than so many passes.
+// A tracker that may miss a write is not trusted for longer than so many passes. One that is exact
+// names writes only: a kernel that splits a huge page, as KSM has it do, takes the pages that hold
+// zeros away from the guest, and nobody has written them.
 constexpr std::uint64_t kPassesUntilAll = 16;
 // Asking the kernel run by run is cheaper than asking for all pages up to about here.
 constexpr std::size_t kRunsMax = 1024;
@@ -29,6 +31,18 @@ std::vector<PageRun> common_runs(std::span<const PageRun> runs, std::span<const 
     (run_end <= of_end ? i : j)++;
   }
   return common;
+}
+
+/// The pages of [0, pages) that are in none of the runs, which rise.
+std::vector<PageRun> runs_between(std::span<const PageRun> runs, std::uint64_t pages) {
+  std::vector<PageRun> between;
+  std::uint64_t at = 0;
+  for (const PageRun& run : runs) {
+    if (run.first > at) between.push_back({at, run.first - at});
+    at = run.first + run.count;
+  }
+  if (at < pages) between.push_back({at, pages - at});
+  return between;
 }
 
 }  // namespace
@@ -65,13 +79,23 @@ Result<Fingerprint> GuestWatch::rescan(const ScanOptions& options) {
 
 Result<void> GuestWatch::look(const ScanOptions& options) {
   std::vector<PageRun> runs = TRY(tracker_->changed());
-  const bool all = must_read_all_ || (!tracker_->is_exact() && passes_ % kPassesUntilAll == 0);
-  if (all) runs = {{0, memory_->pages()}};
+  const bool has_turn = passes_ % kPassesUntilAll == 0;
+  if (must_read_all_ || (!tracker_->is_exact() && has_turn)) {
+    runs = {{0, memory_->pages()}};
+  } else if (has_turn) {
+    TRY(forget_absent());
+  }
   const std::vector<PageRun> populated = TRY(populated_among(runs));
   const Scan found = TRY(scan_runs(*memory_, populated, seed_, options));
   census_.take(runs, found, tracker_->is_exact());
   pass_ = {pages_in(runs), found.pages_read};
   ++passes_;
+  return {};
+}
+
+Result<void> GuestWatch::forget_absent() {
+  const std::vector<PageRun> populated = TRY(memory_->populated());
+  if (census_.forget(runs_between(populated, memory_->pages())) > 0) latest_.reset();
   return {};
 }
 

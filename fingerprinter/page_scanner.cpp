@@ -30,9 +30,9 @@ void append_page(std::vector<PageRun>& runs, std::uint64_t page) {
   }
 }
 
-std::uint64_t pages_in(const Batch& batch) {
+std::uint64_t pages_in(std::span<const PageRun> runs) {
   std::uint64_t pages = 0;
-  for (const PageRun& run : batch) pages += run.count;
+  for (const PageRun& run : runs) pages += run.count;
   return pages;
 }
 
@@ -163,15 +163,21 @@ class Loader {
   const FrameHashes& known_;
 };
 
+constexpr std::array<std::byte, kPageSize> kZeroPage{};
+
 /// Turns the bytes of batches into hashes.
 class Hasher {
  public:
-  Hasher(std::uint64_t pages, HashSeed seed, FrameHashes& known) : seed_(seed), known_(known) {
+  Hasher(std::uint64_t pages, std::uint64_t populated, HashSeed seed, FrameHashes& known)
+      : hash_(seed), zero_hash_(hash_page(kZeroPage, seed)), known_(known) {
     found_.pages = pages;
+    found_.hashed.reserve(populated);
   }
 
   void take(const Batch& batch, const Load& load) {
-    std::span<const std::byte> bytes = load.view.empty() ? load.copy : load.view;
+    const std::span<const std::byte> bytes = load.view.empty() ? load.copy : load.view;
+    hashes_.resize(bytes.size() / kPageSize);
+    hash_.hash(bytes, hashes_);
     std::size_t index = 0;
     std::size_t read = 0;
     auto unread = load.unread.begin();
@@ -184,7 +190,9 @@ class Hasher {
           continue;
         }
         const auto content = bytes.subspan(read * kPageSize).first<kPageSize>();
-        if (load.missing.empty() || !load.missing[read]) hash(page, content, load.frames[index]);
+        if (load.missing.empty() || !load.missing[read]) {
+          look(page, content, hashes_[read], load.frames[index]);
+        }
         ++read;
       }
     }
@@ -196,10 +204,11 @@ class Hasher {
   }
 
  private:
-  void hash(std::uint64_t page, PageView bytes, std::uint64_t frame) {
+  void look(std::uint64_t page, PageView bytes, PageHash hash, std::uint64_t frame) {
     ++found_.pages_read;
-    const bool zero = is_zero(bytes);
-    const FrameHashes::Content content{zero ? PageHash{} : hash_page(bytes, seed_), zero};
+    // The hash has read the page already; only what may be zeros is compared with them.
+    const bool zero = hash == zero_hash_ && is_zero(bytes);
+    const FrameHashes::Content content{zero ? PageHash{} : hash, zero};
     if (frame != 0) known_.add(frame, content);
     note(page, content);
   }
@@ -213,7 +222,9 @@ class Hasher {
     }
   }
 
-  const HashSeed seed_;
+  const PageHasher hash_;
+  const PageHash zero_hash_;
+  std::vector<PageHash> hashes_;  ///< Of the pages of a load.
   FrameHashes& known_;
   Scan found_;
 };
@@ -305,11 +316,10 @@ Result<Scan> scan_runs(GuestMemory& memory, std::span<const PageRun> runs, HashS
   FrameHashes own;
   FrameHashes& known = options.frames != nullptr ? *options.frames : own;
   const Loader loader(memory, known);
-  Hasher hasher(memory.pages(), seed, known);
-
   bool mapped = false;
   if (!runs.empty()) mapped = !TRY(memory.view({runs.front().first, 1})).empty();
   const std::vector<Batch> batches = batches_of(runs, mapped);
+  Hasher hasher(memory.pages(), pages_in(runs), seed, known);
   if (options.cpu_share > 1 && !mapped) {
     TRY(run_ahead(batches, loader, hasher, options));
   } else {

@@ -41,6 +41,21 @@ TEST(PageTest, NamesDifferByContentAndBySecret) {
   EXPECT_NE(digest_page(page, key), digest_page(page, other_key));
 }
 
+TEST(PageTest, EveryKernelHashesAlike) {
+  std::array<PageHash, 5> hashes;
+  std::vector<std::byte> pages(hashes.size() * kPageSize);
+  for (std::size_t i = kPageSize; i < pages.size(); ++i)
+    pages[i] = static_cast<std::byte>(i * i / 89);
+  for (const page_hash_kernels::Kernel kernel : page_hash_kernels::supported()) {
+    for (const HashSeed seed : {HashSeed{0}, HashSeed{1}, HashSeed{0xFFFF'0000'5EED'0001}}) {
+      PageHasher(seed, kernel).hash(pages, hashes);
+      for (std::size_t i = 0; i < hashes.size(); ++i) {
+        EXPECT_EQ(hashes[i], hash_page(PageView(&pages[i * kPageSize], kPageSize), seed)) << i;
+      }
+    }
+  }
+}
+
 TEST(PageTest, DigestIsKeyedBlake3) {
   // The reference implementation's vector for an empty input under this key.
   DigestKey key;

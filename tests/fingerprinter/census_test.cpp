@@ -140,6 +140,23 @@ TEST(CensusTest, AGuestThatGrowsGetsALargerSketchOnceItIsWorthIt) {
 
 constexpr std::uint64_t kHeld = 3001;
 
+TEST(CensusTest, ForgetsPagesThatTheKernelTookAway) {
+  FakeGuestMemory memory(8);
+  for (std::uint64_t page = 0; page < 8; ++page) memory.put(page, page + 1);
+  Census census(8);
+  look_at(census, memory, {{0, 8}});
+  memory.put(6, 70);
+  look_at(census, memory, {{6, 1}});
+  ASSERT_EQ(census.fingerprint().counts().unsettled, 1U);
+
+  EXPECT_EQ(census.forget(std::vector<PageRun>{{0, 2}, {6, 1}}), 3U);
+  EXPECT_EQ(census.forget(std::vector<PageRun>{{0, 2}, {6, 1}}), 0U);
+
+  EXPECT_FALSE(census.has_unsettled());
+  EXPECT_EQ(census.fingerprint().counts().present(), 5U);
+  EXPECT_EQ(census.fingerprint().counts().unsettled, 0U);
+}
+
 TEST(GuestWatchTest, FollowsARealProcess) {
   HeldMemory held(
       Holding::kPrivate, kHeld,
