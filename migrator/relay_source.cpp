@@ -35,7 +35,7 @@ Deadline after(std::chrono::microseconds wait) {
 class RelaySource::Impl {
  public:
   Impl(const RelayOptions& options, RelayEnds ends, const SharingDomain& domain,
-       const SessionSecret& secret)
+       const SessionSecret& secret, StretchSink* sink)
       : options_(options),
         qemu_(ends.qemu),
         passes_(ends.passes),
@@ -47,7 +47,8 @@ class RelaySource::Impl {
                  .wire_bytes_max = options.wire_bytes_in_flight_max},
                 domain.key),
         stage_(worker_count(options) + 2),
-        compression_(options.zstd_level_max) {}
+        compression_(options.zstd_level_max),
+        sink_(sink) {}
 
   Result<void> run() {
     CHECK(!std::exchange(ran_, true));
@@ -118,6 +119,7 @@ class RelaySource::Impl {
   ResendWindow window_;
   Stage stage_;
   CompressionChoice compression_;
+  StretchSink* const sink_;
   BatchPace pace_;
   SlabPool slabs_;
   std::optional<TargetKnowledge> known_;  ///< Set before greeted_.
@@ -162,6 +164,7 @@ Result<void> RelaySource::Impl::cut_stream() {
   while (auto stretch = TRY(cutter.next(pace_.batch_bytes()))) {
     stream_bytes_ = cutter.stream_bytes();
     known_->history.add(stretch->bytes);
+    if (sink_ != nullptr) sink_->saw(*stretch);
     if (!stage_.push(std::move(*stretch))) return {};  // Whoever closed it has said why.
   }
   batches_ = cutter.stretches();
@@ -194,11 +197,10 @@ Result<void> RelaySource::Impl::send(EncodedStretch encoded) {
                             .wire_bytes = encoded.batch.size(),
                             .stretch = std::move(encoded.stretch.bytes),
                             .ref_offsets = std::move(encoded.batch.ref_offsets)};
-  const auto slab = entry.stretch.slab;  // The batch's plain part lies in it.
   const Deadline deadline = after(options_.stall_max);
   TRY(window_.add(std::move(entry), deadline));
   pace_.sent(encoded.header.size, encoded.batch.size(), window_.link_bytes_per_second());
-  return link_.send(MessageType::kBatch, encoded.batch.head, encoded.batch.plain, deadline);
+  return link_.send(MessageType::kBatch, encoded.batch.head, encoded.batch.tail.bytes, deadline);
 }
 
 Result<void> RelaySource::Impl::send_end() {
@@ -283,10 +285,11 @@ Result<void> RelaySource::Impl::return_path(std::span<const std::byte> body) {
 Result<std::unique_ptr<RelaySource>> RelaySource::create(const RelayOptions& options,
                                                          RelayEnds ends,
                                                          const SharingDomain& domain,
-                                                         const SessionSecret& secret) {
+                                                         const SessionSecret& secret,
+                                                         StretchSink* sink) {
   TRY(check(options));
   return std::unique_ptr<RelaySource>(
-      new RelaySource(std::make_unique<Impl>(options, ends, domain, secret)));
+      new RelaySource(std::make_unique<Impl>(options, ends, domain, secret, sink)));
 }
 
 RelaySource::RelaySource(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -101,6 +101,7 @@ class StreamParser {
   std::uint64_t ram_blocks_bytes_ = 0;          ///< Of blocks that the list has not named yet.
   std::vector<std::uint64_t> multifd_offsets_;  ///< Of the packet's pages, in their block.
   std::size_t multifd_taken_ = 0;
+  bool multifd_in_main_block_ = false;
   std::vector<std::string> ram_blocks_;
   std::uint32_t block_ = 0;  ///< The one that the last page record named.
   std::uint32_t main_block_ = 0;
