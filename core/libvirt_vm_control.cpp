@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include <libvirt/libvirt-qemu.h>
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
 
@@ -17,6 +18,8 @@ void release_text(char* text) {
   std::free(text);
 }
 using LibvirtText = Handle<char, release_text>;
+
+constexpr int kAgentWaitS = 5;
 
 tl::unexpected<Error> failed_to(std::string_view attempt) {
   return tl::unexpected(libvirt_error().within(attempt));
@@ -96,6 +99,17 @@ Result<bool> LibvirtVmControl::agent_answers(const VmId& vm) {
   const virErrorPtr error = virGetLastError();
   if (error != nullptr && error->code == VIR_ERR_AGENT_UNRESPONSIVE) return false;
   return failed_to("ask the guest's agent");
+}
+
+Result<void> LibvirtVmControl::run_in_guest(const VmId& vm, const std::string& program) {
+  const auto domain = TRY(connection_->find(vm));
+  const std::string command =
+      R"({"execute": "guest-exec", "arguments": {"path": ")" + program + R"("}})";
+  const LibvirtText answer(
+      virDomainQemuAgentCommand(domain.get(), command.c_str(), kAgentWaitS, 0));
+  if (answer) return {};
+  return tl::unexpected(
+      Error(Errc::kUnavailable, libvirt_error().message()).within("run " + program));
 }
 
 Result<std::string> LibvirtVmControl::xml(const VmId& vm) {

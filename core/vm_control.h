@@ -39,6 +39,10 @@ class VmControl {
   /// Whether the guest's agent answers.
   virtual Result<bool> agent_answers(const VmId& vm) = 0;
 
+  /// Starts a program in the guest through its agent; does not wait for its end.
+  /// kUnavailable also: the guest's agent does not answer.
+  virtual Result<void> run_in_guest(const VmId& vm, const std::string& program) = 0;
+
   /// The XML that the VM was started from, as libvirt completed it.
   virtual Result<std::string> xml(const VmId& vm) = 0;
 

@@ -1,5 +1,6 @@
 #include "migrator/domain_xml.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <map>
@@ -68,10 +69,51 @@ void rename_files(pugi::xml_node domain, const std::string& before, const std::s
   }
 }
 
-void identify(pugi::xml_node domain, const VmIdentity& identity) {
+/// What the guest reads of itself. QEMU hands it out at the moment of reading, so a fork reads its
+/// own; the guest knows the length from before the fork, so that is the same for all.
+std::string identity_text(const VmIdentity& identity, const char* role) {
+  constexpr std::size_t kIdentityBytes = 128;
+  std::string text = identity.id.uuid + " " + identity.name + " " + role + " ";
+  text.resize(std::max(text.size(), kIdentityBytes), '=');
+  return text;
+}
+
+void tell_identity(pugi::xml_node domain, const VmIdentity& identity, const char* role) {
+  constexpr const char* kEntry = "opt/org.samepage/identity";
+  pugi::xml_node info = domain.find_child_by_attribute("sysinfo", "type", "fwcfg");
+  if (!info) {
+    info = domain.append_child("sysinfo");
+    info.append_attribute("type").set_value("fwcfg");
+  }
+  pugi::xml_node entry = info.find_child_by_attribute("entry", "name", kEntry);
+  if (!entry) {
+    entry = info.append_child("entry");
+    entry.append_attribute("name").set_value(kEntry);
+  }
+  entry.text().set(identity_text(identity, role).c_str());
+}
+
+bool is_of_the_store(pugi::xml_node disk) {
+  const pugi::xml_node source = disk.child("source");
+  return std::string_view(source.attribute("protocol").value()) == "nbd" &&
+         std::string_view(source.child("host").attribute("transport").value()) == "unix";
+}
+
+void connect_disk(pugi::xml_node domain, const std::string& socket) {
+  if (socket.empty()) return;
+  for (const pugi::xml_node disk : domain.child("devices").children("disk")) {
+    if (is_of_the_store(disk)) {
+      set_attribute(disk.child("source").child("host"), "socket", socket.c_str());
+    }
+  }
+}
+
+void identify(pugi::xml_node domain, const VmIdentity& identity, const char* role) {
   const std::string before = domain.child("name").text().get();
   set_text(domain, "name", identity.name);
   set_text(domain, "uuid", identity.id.uuid);
+  tell_identity(domain, identity, role);
+  connect_disk(domain, identity.disk_socket);
   if (!before.empty()) rename_files(domain, before, identity.name);
 }
 
@@ -86,8 +128,34 @@ Result<void> refuse(bool present, const char* what) {
   return fail(Errc::kInvalid, std::string("a template cannot have ") + what);
 }
 
+bool is_written(pugi::xml_node disk) {
+  const std::string_view kind = disk.attribute("device").as_string("disk");
+  return !disk.child("readonly") && kind != "cdrom";
+}
+
+/// The disk of the store takes the place of the one that the domain would write to.
+Result<void> replace_disk(pugi::xml_node devices, std::string_view element) {
+  if (element.empty()) return {};
+  pugi::xml_document document;
+  const pugi::xml_node disk = TRY(parse(document, element, "disk"));
+  const pugi::xml_node before = devices.find_child([](pugi::xml_node node) {
+    return std::string_view(node.name()) == "disk" && is_written(node);
+  });
+  if (!before) {
+    devices.append_copy(disk);
+    return {};
+  }
+  pugi::xml_node placed = devices.insert_copy_before(disk, before);
+  if (const pugi::xml_node target = before.child("target")) {
+    placed.remove_child("target");
+    placed.append_copy(target);
+  }
+  devices.remove_child(before);
+  return {};
+}
+
 /// What would change the template's pages from outside the guest, or needs the RAM to be shared.
-Result<void> check_leader(pugi::xml_node domain) {
+Result<void> check_leader(pugi::xml_node domain, bool has_disk) {
   const pugi::xml_node devices = domain.child("devices");
   TRY(refuse(domain.child("name").text().empty(), "no name"));
   TRY(refuse(static_cast<bool>(domain.child("cpu").child("numa")), "NUMA nodes"));
@@ -97,9 +165,8 @@ Result<void> check_leader(pugi::xml_node domain) {
   TRY(refuse(static_cast<bool>(devices.child("filesystem")), "file systems of the host"));
   for (const pugi::xml_node disk : devices.children("disk")) {
     // Every fork would write to the leader's disk.
-    const std::string_view kind = disk.attribute("device").as_string("disk");
-    const bool readable_only = disk.child("readonly") || kind == "cdrom";
-    TRY(refuse(!readable_only, "a disk that VMs write to"));
+    TRY(refuse(is_written(disk) && !(has_disk && is_of_the_store(disk)),
+               "a disk that VMs write to; --image gives every VM one of its own"));
   }
   for (const pugi::xml_node nic : devices.children("interface")) {
     TRY(refuse(std::string_view(nic.attribute("type").value()) == "vhostuser", "vhost-user"));
@@ -126,12 +193,14 @@ std::uint64_t bytes_of(const pugi::xml_node& memory) {
 
 }  // namespace
 
-Result<LeaderXml> leader_xml(std::string_view domain_text, const VmIdentity& identity) {
+Result<LeaderXml> leader_xml(std::string_view domain_text, const VmIdentity& identity,
+                             std::string_view disk) {
   pugi::xml_document document;
   const pugi::xml_node domain = TRY(parse(document, domain_text, "domain"));
-  TRY(check_leader(domain));
-  LeaderXml leader;
   pugi::xml_node devices = child(domain, "devices");
+  TRY(replace_disk(devices, disk));
+  TRY(check_leader(domain, !disk.empty()));
+  LeaderXml leader;
   while (const pugi::xml_node nic = devices.child("interface")) {
     leader.nics.push_back(text_of(nic));
     devices.remove_child(nic);
@@ -139,7 +208,7 @@ Result<LeaderXml> leader_xml(std::string_view domain_text, const VmIdentity& ide
   remove_balloon(domain);
   share_ram_file(domain, "shared");
   child(domain, "genid");
-  identify(domain, identity);
+  identify(domain, identity, "leader");
   leader.xml = text_of(domain);
   return leader;
 }
@@ -148,7 +217,7 @@ Result<std::string> fork_xml(std::string_view leader, const VmIdentity& identity
   pugi::xml_document document;
   const pugi::xml_node domain = TRY(parse(document, leader, "domain"));
   share_ram_file(domain, "private");
-  identify(domain, identity);
+  identify(domain, identity, "vm");
   return text_of(domain);
 }
 
@@ -156,7 +225,7 @@ Result<std::string> cold_xml(const LeaderXml& leader, const VmIdentity& identity
   pugi::xml_document document;
   pugi::xml_node domain = TRY(parse(document, leader.xml, "domain"));
   domain.remove_child("memoryBacking");
-  identify(domain, identity);
+  identify(domain, identity, "vm");
   unsigned index = 0;
   for (const std::string& nic : leader.nics) {
     pugi::xml_document one;
@@ -196,6 +265,17 @@ Result<std::string> serial_file(std::string_view text) {
   const pugi::xml_node serial = domain.child("devices").child("serial");
   if (std::string_view(serial.attribute("type").value()) != "file") return std::string();
   return std::string(serial.child("source").attribute("path").value());
+}
+
+bool has_agent_channel(std::string_view text) {
+  pugi::xml_document document;
+  const auto domain = parse(document, text, "domain");
+  if (!domain) return false;
+  for (const pugi::xml_node channel : domain->child("devices").children("channel")) {
+    const std::string_view name = channel.child("target").attribute("name").value();
+    if (name == "org.qemu.guest_agent.0") return true;
+  }
+  return false;
 }
 
 std::optional<std::string> ram_block_of(std::string_view file) {

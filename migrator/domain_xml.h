@@ -14,6 +14,7 @@ namespace samepage::migrator {
 struct VmIdentity {
   std::string name;
   VmId id;
+  std::string disk_socket = {};  ///< Of its disk, where it has one of the store.
 
   friend bool operator==(const VmIdentity&, const VmIdentity&) = default;
 };
@@ -27,10 +28,14 @@ struct LeaderXml {
 /// Makes a leader of a domain: its RAM is a shared file, which survives it; no balloon returns
 /// pages from under a template; its network cards are left out, because a card's address is part of
 /// the state that forks would repeat, and are plugged into the forks. It becomes `identity`, and
-/// files named after the domain (serial lines, say) become files named after the identity.
-/// kInvalid: it is no domain, or it has what no template can have, such as a disk that all forks
-/// would write to; the message names it.
-Result<LeaderXml> leader_xml(std::string_view domain, const VmIdentity& identity);
+/// files named after the domain (serial lines, say) become files named after the identity. The
+/// guest can read who it is, also after a fork (docs/guest.md).
+/// `disk` is the <disk> of the store that stands in for the one that the domain would write to;
+/// empty: none.
+/// kInvalid: it is no domain, or it has what no template can have, such as another disk that all
+/// forks would write to; the message names it.
+Result<LeaderXml> leader_xml(std::string_view domain, const VmIdentity& identity,
+                             std::string_view disk = {});
 
 /// The domain of a fork from that of its leader: the RAM file is mapped privately, so that no fork
 /// writes to the template. Everything that named the leader names the fork.
@@ -56,6 +61,9 @@ Result<DomainSummary> summarize_domain(std::string_view domain);
 
 /// The file that the domain's first serial line goes to; empty when it goes elsewhere.
 Result<std::string> serial_file(std::string_view domain);
+
+/// Whether the guest's agent has a channel to the host.
+bool has_agent_channel(std::string_view domain);
 
 /// The RAM block of which `file`, in libvirt's folder for the RAM files of a domain, holds the
 /// pages: "pc.ram" of pc.ram; none for a file that is no RAM of one piece.

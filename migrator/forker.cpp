@@ -118,19 +118,25 @@ Result<fs::path> find_ram_file(const fs::path& shelf, const std::string& name) {
 
 Result<void> Forker::clean_up() {
   for (const auto& [vm, maker] : shelf_.pending()) {
-    log_info("half-made domain removed vm={}", vm.uuid);
-    if (maker == TemplateShelf::Maker::kLeader) {
-      TRY(vms_.end(vm));
-    } else {
-      // A fork that runs was complete but for its note.
-      const auto running = vms_.is_running(vm);
-      if (!running && running.error().code() == Errc::kUnavailable) {
-        return tl::unexpected(running.error());
-      }
-      if (running && !*running) TRY(vms_.end(vm));
+    // A fork that runs was complete but for its note.
+    const auto running = vms_.is_running(vm.id);
+    if (!running && running.error().code() == Errc::kUnavailable) {
+      return tl::unexpected(running.error());
     }
-    shelf_.settle(vm);
+    if (maker == TemplateShelf::Maker::kFork && running.value_or(false)) {
+      shelf_.settle(vm.id);
+      continue;
+    }
+    log_info("half-made domain removed vm={}", vm.name);
+    TRY(end(vm));
   }
+  return {};
+}
+
+Result<void> Forker::end(const VmIdentity& vm) {
+  TRY(vms_.end(vm.id));
+  TRY(disks_.discard(vm.name));
+  shelf_.settle(vm.id);
   return {};
 }
 
@@ -139,50 +145,79 @@ Result<std::shared_ptr<const ShelvedTemplate>> Forker::make_template(
   TRY(check_template_name(order.name));
   const VmId id = TRY(random_vm_id());
   const VmIdentity identity{.name = "leader-" + id.uuid.substr(0, 8) + "-" + order.name, .id = id};
-  const LeaderXml leader = TRY(leader_xml(order.domain, identity));
-  const DomainSummary summary = TRY(summarize_domain(leader.xml));
-  // Its RAM file, and for a moment its save image beside it.
-  TRY(shelf_.make_room(summary.memory_bytes));
-
-  TRY(shelf_.note(id, TemplateShelf::Maker::kLeader));
-  const OnFailure end([&] {
-    if (const auto ended = vms_.end(id); !ended) {
+  TRY(shelf_.note(identity, TemplateShelf::Maker::kLeader));
+  const OnFailure finally([&] {
+    if (const auto ended = end(identity); !ended) {
       log_warning("leader not ended vm={} why=\"{}\"", identity.name, ended.error().message());
-      return;
     }
-    shelf_.settle(id);
   });
+  TemplateState state = TRY(describe(order));
+  TRY(prepare_leader(order, identity, state));
+  // Its RAM file, and for a moment its save image beside it.
+  TRY(shelf_.make_room(state.memory_bytes));
   const auto started = clock_.now();
   log_info("leader started vm={} template={}", identity.name, order.name);
-  TRY(vms_.start(leader.xml));
+  TRY(vms_.start(state.leader.xml));
   TRY(wait_until_ready(order, id, deadline, cancelled));
-  const auto ready = duration_cast<milliseconds>(clock_.now() - started);
-
+  state.ready_ms =
+      static_cast<std::uint64_t>(duration_cast<milliseconds>(clock_.now() - started).count());
   TRY(vms_.suspend(id));
   const fs::path ram = TRY(find_ram_file(shelf_.work_folder().parent_path(), identity.name));
-  TemplateState state = TRY(describe(order, leader));
   state.ram_block = ram.filename();
-  state.memory_bytes = summary.memory_bytes;
-  state.vcpus = summary.vcpus;
-  state.ready_ms = static_cast<std::uint64_t>(ready.count());
-  const fs::path folder = TRY(shelf_.begin(state.id));
+  if (!state.image.empty()) {
+    state.disk_version = TRY(disks_.freeze(identity.name, disk_image_of(state.name)));
+  }
   OnFailure forget([&] { shelf_.remove(state.id); });
-  std::error_code error;
-  fs::create_hard_link(ram, folder / state.ram_block, error);
-  if (error) return fail(Errc::kIo, ram.string() + ": " + error.message());
-  const fs::path image = shelf_.work_folder() / (id.uuid + ".save");
-  const OnFailure remove_image([&] { fs::remove(image, error); });
-  TRY(vms_.save(id, image));
-  const MappedFile file = TRY(MappedFile::open(image));
-  const SaveImage saved = TRY(SaveImage::parse(file.bytes()));
-  state.leader.xml = saved.xml;
-  state.cookie = saved.cookie;
-  state.stream = TRY(without_block(saved.stream, state.ram_block));
+  TRY(freeze(identity, ram, state));
   auto shelved = TRY(shelf_.keep(state));
   forget.release();
   log_info("template made name={} id={} ready_ms={} state_bytes={}", state.name, state.id,
            state.ready_ms, state.stream.size());
   return shelved;
+}
+
+Result<TemplateState> Forker::describe(const LeaderOrder& order) const {
+  TemplateState state;
+  state.name = order.name;
+  state.id = TRY(random_vm_id()).uuid;
+  std::erase(state.id, '-');
+  state.image = order.image;
+  state.image_version = order.image_version;
+  state.hypervisor = order.hypervisor;
+  state.made_at = std::chrono::floor<std::chrono::seconds>(clock_.today());
+  return state;
+}
+
+Result<void> Forker::prepare_leader(const LeaderOrder& order, VmIdentity identity,
+                                    TemplateState& state) {
+  BootDisks::Disk disk;
+  if (!order.image.empty()) {
+    disk = TRY(disks_.make(identity.name, order.image, order.image_version));
+    state.image_version = disk.version;
+    identity.disk_socket = disk.socket;
+  }
+  state.leader = TRY(leader_xml(order.domain, identity, disk.element));
+  const DomainSummary summary = TRY(summarize_domain(state.leader.xml));
+  state.memory_bytes = summary.memory_bytes;
+  state.vcpus = summary.vcpus;
+  return {};
+}
+
+/// Puts the suspended leader's RAM on the shelf and the rest of it into the state.
+Result<void> Forker::freeze(const VmIdentity& identity, const fs::path& ram, TemplateState& state) {
+  const fs::path folder = TRY(shelf_.begin(state.id));
+  std::error_code error;
+  fs::create_hard_link(ram, folder / state.ram_block, error);
+  if (error) return fail(Errc::kIo, ram.string() + ": " + error.message());
+  const fs::path image = shelf_.work_folder() / (identity.id.uuid + ".save");
+  const OnFailure remove_image([&] { fs::remove(image, error); });
+  TRY(vms_.save(identity.id, image));
+  const MappedFile file = TRY(MappedFile::open(image));
+  const SaveImage saved = TRY(SaveImage::parse(file.bytes()));
+  state.leader.xml = saved.xml;
+  state.cookie = saved.cookie;
+  state.stream = TRY(without_block(saved.stream, state.ram_block));
+  return {};
 }
 
 Result<std::function<Result<bool>()>> Forker::readiness(const ReadyWhen& when, const VmId& vm,
@@ -227,55 +262,59 @@ Result<void> Forker::wait_until_ready(const LeaderOrder& order, const VmId& vm, 
   }
 }
 
-Result<TemplateState> Forker::describe(const LeaderOrder& order, const LeaderXml& leader) const {
-  TemplateState state;
-  state.name = order.name;
-  state.id = TRY(random_vm_id()).uuid;
-  std::erase(state.id, '-');
-  state.image = order.image;
-  state.image_version = order.image_version;
-  state.hypervisor = order.hypervisor;
-  state.made_at = std::chrono::floor<std::chrono::seconds>(clock_.today());
-  state.leader.nics = leader.nics;
-  return state;
-}
-
 Result<ForkReport> Forker::fork(const ShelvedTemplate& shelved, const ForkOrder& order) {
   const auto started = clock_.now();
-  const VmId& vm = order.identity.id;
-  TRY(check_vm_id(vm));
-  TRY(shelf_.note(vm, TemplateShelf::Maker::kFork));
-  OnFailure end([&] {
-    shelf_.take_ticket_back(vm);
-    if (vms_.end(vm)) shelf_.settle(vm);
+  const TemplateState& state = shelved.state;
+  const VmId& id = order.identity.id;
+  TRY(check_vm_id(id));
+  if (state.disk_version != 0) TRY(disks_.expect_none(order.identity.name));
+  TRY(shelf_.note(order.identity, TemplateShelf::Maker::kFork));
+  VmIdentity vm = order.identity;
+  OnFailure undo([&] {
+    shelf_.take_ticket_back(id);
+    undo_boot(vm);
   });
-  TRY(restore_fork(shelved, order));
+  TRY(give_disk(vm, disk_image_of(state.name), state.disk_version));
+  TRY(restore_fork(shelved, vm));
   unsigned index = 0;
-  for (const std::string& nic : shelved.state.leader.nics) {
-    const std::string card = TRY(nic_xml(nic, vm, index++));
-    TRY(vms_.attach(vm, card));
+  for (const std::string& nic : state.leader.nics) {
+    const std::string card = TRY(nic_xml(nic, id, index++));
+    TRY(vms_.attach(id, card));
   }
-  if (!order.paused) TRY(vms_.resume(vm));
-  end.release();
-  shelf_.settle(vm);
+  if (!order.paused) TRY(vms_.resume(id));
+  undo.release();
+  shelf_.settle(id);
   return ForkReport{.took = duration_cast<milliseconds>(clock_.now() - started)};
 }
 
-Result<void> Forker::restore_fork(const ShelvedTemplate& shelved, const ForkOrder& order) {
+/// Ends what is there of a VM; a disk that the VM did not get is somebody else's.
+void Forker::undo_boot(const VmIdentity& vm) {
+  const auto ended = vms_.end(vm.id);
+  const auto discarded = vm.disk_socket.empty() ? Result<void>() : disks_.discard(vm.name);
+  if (ended && discarded) shelf_.settle(vm.id);
+}
+
+Result<void> Forker::give_disk(VmIdentity& vm, const std::string& image, std::uint64_t version) {
+  if (version == 0) return {};
+  vm.disk_socket = TRY(disks_.make(vm.name, image, version)).socket;
+  return {};
+}
+
+Result<void> Forker::restore_fork(const ShelvedTemplate& shelved, const VmIdentity& vm) {
   const TemplateState& state = shelved.state;
   SaveImage image;
-  image.xml = TRY(fork_xml(state.leader.xml, order.identity));
+  image.xml = TRY(fork_xml(state.leader.xml, vm));
   image.cookie = state.cookie;
   image.stream = state.stream;
-  const fs::path file = shelf_.work_folder() / (order.identity.id.uuid + ".save");
+  const fs::path file = shelf_.work_folder() / (vm.id.uuid + ".save");
   std::error_code ignored;
   const OnFailure remove([&] { fs::remove(file, ignored); });
   TRY(write_file(file, image.serialize()));
-  TRY(shelf_.lay_ticket(shelved, order.identity.id));
+  TRY(shelf_.lay_ticket(shelved, vm.id));
   const auto restored = vms_.restore(file);
   // The hook takes the ticket before QEMU starts. With the ticket still there, QEMU has made a RAM
   // file of its own, and whatever came out must not run.
-  if (shelf_.take_ticket_back(order.identity.id)) {
+  if (shelf_.take_ticket_back(vm.id)) {
     const std::string why = restored ? "" : ": " + restored.error().message();
     if (!restored && restored.error().code() == Errc::kUnavailable) return restored;
     return fail(
@@ -287,11 +326,18 @@ Result<void> Forker::restore_fork(const ShelvedTemplate& shelved, const ForkOrde
   return restored;
 }
 
-Result<ForkReport> Forker::boot_cold(const LeaderXml& leader, const ForkOrder& order) {
+Result<ForkReport> Forker::boot_cold(const TemplateState& state, const ForkOrder& order) {
   const auto started = clock_.now();
   TRY(check_vm_id(order.identity.id));
-  const std::string xml = TRY(cold_xml(leader, order.identity));
+  if (state.image_version != 0) TRY(disks_.expect_none(order.identity.name));
+  TRY(shelf_.note(order.identity, TemplateShelf::Maker::kFork));
+  VmIdentity vm = order.identity;
+  OnFailure undo([&] { undo_boot(vm); });
+  TRY(give_disk(vm, state.image, state.image_version));
+  const std::string xml = TRY(cold_xml(state.leader, vm));
   TRY(vms_.start(xml));
+  undo.release();
+  shelf_.settle(vm.id);
   return ForkReport{.took = duration_cast<milliseconds>(clock_.now() - started)};
 }
 

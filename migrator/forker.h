@@ -8,6 +8,7 @@
 #include "core/clock.h"
 #include "core/result.h"
 #include "core/vm_control.h"
+#include "migrator/boot_disks.h"
 #include "migrator/template_shelf.h"
 
 namespace samepage::migrator {
@@ -25,10 +26,10 @@ struct ReadyWhen {
 };
 
 struct LeaderOrder {
-  std::string name;    ///< Of the template.
-  std::string domain;  ///< The XML to boot a leader from.
-  std::string image;
-  std::uint64_t image_version = 0;
+  std::string name;                 ///< Of the template.
+  std::string domain;               ///< The XML to boot a leader from.
+  std::string image;                ///< What its disk stands on; empty: it has none of the store.
+  std::uint64_t image_version = 0;  ///< 0: the newest.
   std::string hypervisor;
   ReadyWhen ready_when;
 };
@@ -53,8 +54,8 @@ struct ForkReport {
 /// Lifetime: borrows all that it is given.
 class Forker {
  public:
-  Forker(VmControl& vms, TemplateShelf& shelf, const Clock& clock)
-      : vms_(vms), shelf_(shelf), clock_(clock) {}
+  Forker(VmControl& vms, TemplateShelf& shelf, BootDisks& disks, const Clock& clock)
+      : vms_(vms), shelf_(shelf), disks_(disks), clock_(clock) {}
 
   /// Ends what a killed process was making. Errors as VmControl's.
   Result<void> clean_up();
@@ -68,19 +69,26 @@ class Forker {
   /// A VM of the template. kInvalid: libvirt refuses it, or does not call our hook.
   Result<ForkReport> fork(const ShelvedTemplate& shelved, const ForkOrder& order);
 
-  /// The same VM from scratch, without the template.
-  Result<ForkReport> boot_cold(const LeaderXml& leader, const ForkOrder& order);
+  /// The same VM from scratch, without the template. Errors as VmControl's and BootDisks'.
+  Result<ForkReport> boot_cold(const TemplateState& state, const ForkOrder& order);
 
  private:
+  Result<void> prepare_leader(const LeaderOrder& order, VmIdentity identity, TemplateState& state);
+  Result<void> freeze(const VmIdentity& identity, const std::filesystem::path& ram,
+                      TemplateState& state);
+  Result<void> end(const VmIdentity& vm);
+  void undo_boot(const VmIdentity& vm);
   Result<void> wait_until_ready(const LeaderOrder& order, const VmId& vm, Deadline deadline,
                                 const std::function<bool()>& cancelled);
   Result<std::function<Result<bool>()>> readiness(const ReadyWhen& when, const VmId& vm,
                                                   const std::string& serial);
-  Result<TemplateState> describe(const LeaderOrder& order, const LeaderXml& leader) const;
-  Result<void> restore_fork(const ShelvedTemplate& shelved, const ForkOrder& order);
+  Result<TemplateState> describe(const LeaderOrder& order) const;
+  Result<void> give_disk(VmIdentity& vm, const std::string& image, std::uint64_t version);
+  Result<void> restore_fork(const ShelvedTemplate& shelved, const VmIdentity& vm);
 
   VmControl& vms_;
   TemplateShelf& shelf_;
+  BootDisks& disks_;
   const Clock& clock_;
 };
 

@@ -243,9 +243,9 @@ bool TemplateShelf::take_ticket_back(const VmId& vm) const {
   return fs::remove_all(options_.folder / "forks" / vm.uuid, error) > 0;
 }
 
-Result<void> TemplateShelf::note(const VmId& vm, Maker maker) const {
-  const std::string_view word = maker == Maker::kLeader ? "leader" : "fork";
-  return write_file(options_.folder / "pending" / vm.uuid, std::as_bytes(std::span(word)));
+Result<void> TemplateShelf::note(const VmIdentity& vm, Maker maker) const {
+  const std::string text = (maker == Maker::kLeader ? "leader " : "fork ") + vm.name;
+  return write_file(options_.folder / "pending" / vm.id.uuid, std::as_bytes(std::span(text)));
 }
 
 void TemplateShelf::settle(const VmId& vm) const {
@@ -253,13 +253,15 @@ void TemplateShelf::settle(const VmId& vm) const {
   fs::remove(options_.folder / "pending" / vm.uuid, error);
 }
 
-std::vector<std::pair<VmId, TemplateShelf::Maker>> TemplateShelf::pending() const {
-  std::vector<std::pair<VmId, Maker>> found;
+std::vector<TemplateShelf::Pending> TemplateShelf::pending() const {
+  std::vector<Pending> found;
   for (const fs::path& note : children(options_.folder / "pending")) {
     std::ifstream file(note);
     std::string word;
-    file >> word;
-    found.emplace_back(VmId{note.filename()}, word == "leader" ? Maker::kLeader : Maker::kFork);
+    std::string name;
+    file >> word >> name;
+    found.push_back({.vm = {.name = name, .id = {note.filename()}},
+                     .maker = word == "leader" ? Maker::kLeader : Maker::kFork});
   }
   return found;
 }

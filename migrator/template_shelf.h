@@ -80,9 +80,13 @@ class TemplateShelf {
 
   enum class Maker { kLeader, kFork };
   /// Notes that a domain is being made, so that whoever comes after a crash removes it.
-  Result<void> note(const VmId& vm, Maker maker) const;
+  Result<void> note(const VmIdentity& vm, Maker maker) const;
   void settle(const VmId& vm) const;
-  std::vector<std::pair<VmId, Maker>> pending() const;
+  struct Pending {
+    VmIdentity vm;
+    Maker maker = Maker::kFork;
+  };
+  std::vector<Pending> pending() const;
 
   std::filesystem::path work_folder() const { return options_.folder / "work"; }
 

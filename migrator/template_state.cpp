@@ -10,7 +10,7 @@
 namespace samepage::migrator {
 namespace {
 
-constexpr std::string_view kMagic = "SPTMPL01";
+constexpr std::string_view kMagic = "SPTMPL02";
 constexpr std::size_t kNameBytesMax = 128;
 constexpr std::size_t kXmlBytesMax = std::size_t{4} << 20U;
 constexpr std::size_t kNicsMax = 32;
@@ -59,6 +59,7 @@ std::vector<std::byte> TemplateState::serialize() const {
   writer.text(id);
   writer.text(image);
   writer.varint(image_version);
+  writer.varint(disk_version);
   writer.varint(memory_bytes);
   writer.varint(vcpus);
   writer.text(hypervisor);
@@ -85,6 +86,7 @@ Result<TemplateState> TemplateState::parse(std::span<const std::byte> bytes) {
   state.id = TRY(reader.text(kNameBytesMax));
   state.image = TRY(reader.text(kNameBytesMax));
   state.image_version = TRY(reader.varint());
+  state.disk_version = TRY(reader.varint());
   state.memory_bytes = TRY(reader.varint(kMemoryBytesMax));
   state.vcpus = static_cast<std::uint32_t>(TRY(reader.varint(UINT32_MAX)));
   state.hypervisor = TRY(reader.text(kNameBytesMax));

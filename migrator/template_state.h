@@ -17,8 +17,9 @@ namespace samepage::migrator {
 struct TemplateState {
   std::string name;
   std::string id;     ///< 32 hexadecimal digits; another whenever a template is made.
-  std::string image;  ///< That its disk stands on; empty: it has no disk of the store.
+  std::string image;  ///< That its leader booted from; empty: it has no disk of the store.
   std::uint64_t image_version = 0;
+  std::uint64_t disk_version = 0;  ///< Of disk_image_of(name): the leader's disk at the freeze.
   std::uint64_t memory_bytes = 0;
   std::uint32_t vcpus = 0;
   std::string hypervisor;  ///< "QEMU 7.2.22": only the like can read the devices' state.

@@ -25,12 +25,13 @@ class FakeVmControl final : public VmControl {
 
   // The script.
 
-  std::vector<std::byte> saved;       ///< What save() writes.
-  std::string ram = "RAM";            ///< What a leader's RAM file holds.
-  bool has_hook = true;               ///< Tickets are taken.
-  std::string serial;                 ///< Text that a started VM puts on its serial line.
-  std::map<std::string, Error> fail;  ///< By method: what it answers instead.
-  bool leader_dies = false;           ///< A VM that was started has ended when it is looked at.
+  std::vector<std::byte> saved;            ///< What save() writes.
+  std::string ram = "RAM";                 ///< What a leader's RAM file holds.
+  bool has_hook = true;                    ///< Tickets are taken.
+  std::string serial;                      ///< Text that a started VM puts on its serial line.
+  std::map<std::string, Error> fail;       ///< By method: what it answers instead.
+  std::vector<std::string> ran_in_guests;  ///< "UUID PROGRAM".
+  bool leader_dies = false;  ///< A VM that was started has ended when it is looked at.
 
   struct Vm {
     std::string xml;
@@ -95,6 +96,10 @@ class FakeVmControl final : public VmControl {
     return found->second.running;
   }
   Result<bool> agent_answers(const VmId& /*vm*/) override { return true; }
+  Result<void> run_in_guest(const VmId& vm, const std::string& program) override {
+    ran_in_guests.push_back(vm.uuid + " " + program);
+    return begin("run_in_guest");
+  }
   Result<std::string> xml(const VmId& vm) override {
     const auto found = vms.find(vm);
     if (found == vms.end()) return samepage::fail(Errc::kNotFound, "no such VM");

@@ -5,8 +5,10 @@
 
 #include <gtest/gtest.h>
 
+#include "migrator/image_domain.h"
 #include "migrator/save_image.h"
 #include "tests/core/temporary_folder.h"
+#include "tests/fakes/fake_boot_disks.h"
 #include "tests/fakes/fake_qemu_stream.h"
 #include "tests/fakes/fake_vm_control.h"
 
@@ -30,7 +32,7 @@ class ForkerTest : public testing::Test {
   void SetUp() override {
     fs::create_directories(root_);
     shelf_ = TemplateShelf::open({.folder = root_ / "samepage"}).value();
-    forker_ = std::make_unique<Forker>(vms_, *shelf_, clock_);
+    forker_ = std::make_unique<Forker>(vms_, *shelf_, disks_, clock_);
     std::mt19937_64 random(1);
     const auto stream = fakes::fake_guest_stream(256, random, nullptr);
     const SaveImage image{.xml = domain_xml(root_ / "web.log"),
@@ -56,8 +58,23 @@ class ForkerTest : public testing::Test {
   static ForkOrder fork_order(bool paused = false) {
     return {.identity = {.name = "web3", .id = {kUuid}}, .paused = paused};
   }
+  Result<std::shared_ptr<const ShelvedTemplate>> make_with_disk() {
+    LeaderOrder with_disk = order();
+    with_disk.image = "debian";
+    const SaveImage image = SaveImage::parse(vms_.saved).value();
+    const std::string leader = TRY(image_domain_xml({.name = "web"}));
+    const BootDisks::Disk disk = TRY(disks_.make("web", "debian", 0));
+    const auto xml = TRY(leader_xml(leader, {.name = "web", .id = {kUuid}}, disk.element));
+    disks_.disks.clear();
+    std::vector<std::byte> stream(image.stream.begin(), image.stream.end());
+    vms_.saved =
+        SaveImage{.xml = xml.xml, .cookie = "", .was_running = true, .stream = stream}.serialize();
+    return forker_->make_template(with_disk, clock_.now() + std::chrono::seconds(5),
+                                  [] { return false; });
+  }
   void expect_nothing_left() {
     EXPECT_TRUE(vms_.vms.empty());
+    EXPECT_TRUE(disks_.disks.empty());
     EXPECT_TRUE(shelf_->pending().empty());
     for (const char* part : {"forks", "work"}) {
       EXPECT_TRUE(fs::is_empty(root_ / "samepage" / part)) << part;
@@ -69,6 +86,7 @@ class ForkerTest : public testing::Test {
   SystemClock clock_;
   bool cancelled_ = false;
   fakes::FakeVmControl vms_{root_};
+  fakes::FakeBootDisks disks_;
   std::unique_ptr<TemplateShelf> shelf_;
   std::unique_ptr<Forker> forker_;
 };
@@ -167,14 +185,56 @@ TEST_F(ForkerTest, an_impossible_template_is_refused_before_anything_is_started)
 TEST_F(ForkerTest, what_a_killed_agent_was_making_is_ended) {
   const auto made = make().value();
   ASSERT_TRUE(forker_->fork(*made, fork_order(true)));
-  ASSERT_TRUE(shelf_->note({kUuid}, TemplateShelf::Maker::kFork));  // As if killed before the end.
+  ASSERT_TRUE(shelf_->note({.name = "web3", .id = {kUuid}},
+                           TemplateShelf::Maker::kFork));  // As if killed before the end.
   ASSERT_TRUE(shelf_->lay_ticket(*made, {kUuid}));
 
   shelf_ = TemplateShelf::open({.folder = root_ / "samepage"}).value();
-  forker_ = std::make_unique<Forker>(vms_, *shelf_, clock_);
+  forker_ = std::make_unique<Forker>(vms_, *shelf_, disks_, clock_);
   ASSERT_TRUE(forker_->clean_up());
   expect_nothing_left();
   EXPECT_EQ(shelf_->list().size(), 1U);
+}
+
+TEST_F(ForkerTest, each_fork_has_a_disk_on_the_leaders_at_the_freeze) {
+  const auto made = make_with_disk();
+  ASSERT_TRUE(made) << made.error().message();
+  const TemplateState& state = (*made)->state;
+  EXPECT_EQ(state.image_version, 7U);
+  EXPECT_EQ(state.disk_version, 1U);
+  expect_nothing_left();
+
+  ASSERT_TRUE(forker_->fork(**made, fork_order()));
+  EXPECT_EQ(disks_.disks.at("web3"), "small.disk@1");
+  EXPECT_NE(vms_.vms.at({kUuid}).xml.find("/run/web3.nbd"), std::string::npos);
+  EXPECT_NE(vms_.vms.at({kUuid}).xml.find(std::string(kUuid) + " web3 vm ="), std::string::npos);
+
+  ASSERT_TRUE(vms_.end({kUuid}));
+  EXPECT_EQ(forker_->fork(**made, fork_order()).error().code(), Errc::kInvalid);
+  EXPECT_TRUE(disks_.disks.contains("web3")) << "an earlier VM's disk is not ours";
+  disks_.disks.clear();
+  ASSERT_TRUE(forker_->boot_cold(state, fork_order()));
+  EXPECT_EQ(disks_.disks.at("web3"), "debian@7");
+}
+
+TEST_F(ForkerTest, no_disk_stays_of_what_was_not_booted) {
+  const auto made = make_with_disk().value();
+  for (const char* method : {"restore", "resume"}) {
+    vms_.fail.insert({method, Error(Errc::kIo, "injected")});
+    EXPECT_FALSE(forker_->fork(*made, fork_order())) << method;
+    expect_nothing_left();
+    vms_.fail.clear();
+  }
+  disks_.refuses = true;
+  EXPECT_FALSE(forker_->fork(*made, fork_order()));
+  expect_nothing_left();
+  disks_.refuses = false;
+
+  ASSERT_TRUE(forker_->fork(*made, fork_order(true)));
+  const VmIdentity vm{.name = "web3", .id = {kUuid}};
+  ASSERT_TRUE(shelf_->note(vm, TemplateShelf::Maker::kFork));  // As if killed before the end.
+  ASSERT_TRUE(forker_->clean_up());
+  expect_nothing_left();
 }
 
 TEST_F(ForkerTest, room_is_made_by_dropping_templates_that_nobody_uses) {
@@ -193,6 +253,7 @@ TEST(TemplateState, comes_back_or_is_corrupt) {
                       .id = std::string(32, 'a'),
                       .image = "debian",
                       .image_version = 3,
+                      .disk_version = 2,
                       .memory_bytes = 1U << 20U,
                       .vcpus = 1,
                       .hypervisor = "QEMU 7.2.22",

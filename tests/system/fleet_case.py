@@ -33,11 +33,17 @@ class FleetCase(unittest.TestCase):
     checkpoint_mib = 4096
 
     @classmethod
+    def fence_command(cls) -> str:
+        """Of the placer, made in the lab's folder; none unless a test has one."""
+        return ""
+
+    @classmethod
     def setUpClass(cls) -> None:
         require_lab()
         name = f"test-{os.getpid()}-{cls.__name__.lower()[:12]}"
         cls.lab = cls.enterClassContext(Lab(name, hosts=cls.hosts))
         cls.fleet = Fleet(cls.lab, host_memory_mib=cls.host_memory_mib,
+                          fence_command=cls.fence_command(),
                           report_interval_s=cls.report_interval_s,
                           checkpoint_mib=cls.checkpoint_mib).start()
 

@@ -7,6 +7,8 @@ measured and ended, also when something goes wrong on the way.
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import signal
 import unittest
@@ -21,6 +23,15 @@ SHELF = "/dev/shm/samepage/samepage"
 
 class Forks(FleetCase):
     """Two hosts; the template `small` is made on host1 before the tests."""
+
+    @classmethod
+    def fence_command(cls) -> str:
+        """Says that a host is off once a test has noted that."""
+        command = cls.lab.folder / "fence"
+        command.write_text(f"#!/bin/sh\ntouch {cls.lab.folder}/asked-$1\n"
+                           f"[ -e {cls.lab.folder}/off-$1 ]\n")
+        command.chmod(0o755)
+        return str(command)
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -118,6 +129,94 @@ class Forks(FleetCase):
         self.assertNotIn("heartbeat", self.serial("asleep"))
         host.run(["virsh", "resume", "asleep"])
         self.wait_beats("asleep")
+
+    def standby(self) -> dict:
+        return self.fleet.cli("standby", "list")["vms"][0]
+
+    def test_a_standby_takes_over_only_when_the_vms_host_is_certainly_off(self) -> None:
+        self.boot("--name", "v", "--on", "host1")
+        self.fleet.cli("standby", "create", "v", "--template", "small")
+        self.addCleanup(lambda: self.fleet.try_cli("standby", "rm", "v"))
+        self.assertEqual(self.standby()["standbys"],
+                         [{"name": "v.standby-1", "host": "host2", "state": "asleep"}])
+        with self.assertRaisesRegex(CliError, "v runs on host1"):
+            self.fleet.cli("standby", "wake", "v")
+
+        # The agent is gone, the VM runs on: nothing may wake.
+        self.fleet.kill("host1", signal.SIGKILL)
+        asked = self.lab.folder / "asked-host1"
+        self.wait_until("the placer has tried to fence host1", asked.exists)
+        with self.assertRaisesRegex(CliError, "may run there"):
+            self.fleet.cli("standby", "wake", "v")
+        self.assertEqual(self.standby()["standbys"][0]["state"], "asleep")
+        self.assertEqual(self.lab.host("host1").guest_names(), ["v"])
+
+        self.lab.host("host1").domain("v").destroy()
+        (self.lab.folder / "off-host1").touch()
+        self.wait_until("the standby took over", lambda: self.standby()["now"] == "v.standby-1")
+        self.wait_beats("v.standby-1")
+        self.assertEqual(self.standby()["standbys"], [])
+        self.fleet.start_agent(self.lab.host("host1"))
+        self.fleet.wait_hosts()
+
+    def test_a_leader_that_crashes_is_told_of_and_leaves_nothing(self) -> None:
+        host = self.lab.host("host1")
+        making = self.fleet.popen_cli("template", "create", "crash", "--domain",
+                                      str(self.domain("crash")), "--ready-when", "no such words",
+                                      "--on", "host1")
+        pid = self.wait_until("the leader runs", lambda: list(host.guest_pids().values()))[0]
+        os.kill(pid, signal.SIGKILL)
+        _, said = making.communicate(timeout=120)
+        self.assertEqual(making.returncode, 1)
+        self.assertIn("ended before it was ready", said)
+        self.assertIsNone(self.fleet.try_cli("template", "verify", "crash"))
+
+    def without_template(self, host: Host) -> Path:
+        """A host that must fetch the template; the folder that it will come into."""
+        self.fleet.kill(host.name)
+        shelf = host.path(f"{SHELF}/templates")
+        for left in shelf.glob("*"):
+            shutil.rmtree(left)
+        self.fleet.start_agent(host)
+        self.fleet.wait_hosts()
+        return shelf
+
+    def test_a_template_that_came_by_half_is_no_template(self) -> None:
+        host = self.lab.host("host2")
+        shelf = self.without_template(host)
+        command = self.fleet.popen_cli("boot", "small", "--name", "half", "--on", "host2")
+        self.wait_until("the template comes", lambda: list(shelf.glob("*/pc.ram")))
+        self.fleet.process("host2").send_signal(signal.SIGSTOP)
+        came_by_half = not list(shelf.glob("*/state"))
+        self.fleet.kill("host2", signal.SIGKILL)
+        command.communicate(timeout=240)
+        self.assertEqual(command.returncode, 1)
+        self.assertTrue(came_by_half, "it was there before the agent was stopped")
+        self.fleet.start_agent(host)
+        self.fleet.wait_hosts()
+        self.assertEqual(list(shelf.glob("*")), [])
+        storm = self.boot("--name", "half", "--on", "host2")
+        self.assertEqual([vm["state"] for vm in storm["vms"]], ["running"])
+        self.fleet.cli("template", "verify", "small")
+
+    def test_a_host_that_dies_in_mid_storm_fails_its_vms_and_a_second_run_completes_it(self) -> None:
+        host = self.lab.host("host2")
+        command = self.fleet.popen_cli("boot", "small", "--count", "16", "--name", "d-%")
+        self.wait_until("host2 has begun", lambda: len(host.guest_names()) >= 2)
+        self.fleet.kill("host2", signal.SIGKILL)
+        for pid in host.guest_pids().values():
+            os.kill(pid, signal.SIGKILL)
+        out, said = command.communicate(timeout=240)
+        self.assertEqual(command.returncode, 1, said)
+        vms = json.loads(out)["vms"]
+        self.assertEqual({vm["state"] for vm in vms if vm["host"] == "host1"}, {"running"})
+        for vm in vms:
+            self.assertTrue(vm["state"] == "running" or vm["error"], vm)
+        self.fleet.start_agent(host)
+        self.fleet.wait_hosts()
+        storm = self.boot("--count", "16", "--name", "d-%")
+        self.assertLessEqual({vm["state"] for vm in storm["vms"]}, {"running", "was_there"})
+        self.assertEqual(sum(len(one.guest_names()) for one in self.lab.hosts), 16)
 
     def test_a_host_without_the_hook_says_how_to_mend_it(self) -> None:
         hook = self.lab.host("host1").path("/etc/libvirt/hooks/qemu")

@@ -23,6 +23,7 @@ void add_routes(Placer& placer, std::vector<http::Route>& routes,
 // The parts of the table, one source file each.
 void add_fleet_routes(Placer& placer, std::vector<http::Route>& routes);
 void add_plan_routes(Placer& placer, std::vector<http::Route>& routes);
+void add_standby_routes(Placer& placer, std::vector<http::Route>& routes);
 void add_boot_routes(Placer& placer, std::vector<http::Route>& routes);
 void add_policy_routes(Placer& placer, std::vector<http::Route>& routes);
 
@@ -31,6 +32,9 @@ placer::Fleet fleet_of_now(Placer& placer, Deadline deadline);
 
 /// A plan, as it is now. Errors as Journal's.
 Result<http::Response> plan_answer(Ledger& ledger, placer::PlanId id);
+
+/// A boot storm, as it is now.
+http::Response storm_answer(const StormRecord& record);
 void add_disk_routes(Placer& placer, std::vector<http::Route>& routes);
 void add_event_routes(Placer& placer, std::vector<http::Route>& routes);
 void add_store_routes(Placer& placer, std::vector<http::Route>& routes);

@@ -132,10 +132,32 @@ Result<std::string> roomiest_host(const placer::Fleet& fleet) {
   return best;
 }
 
+/// What to boot: a domain, or an image and what a domain is made of.
+Result<void> read_leader(const RequestBody& body, bus::MakeTemplate& make) {
+  constexpr double kMemoryMibMax = 1U << 24U;
+  constexpr double kVcpusMax = 4096;
+  make.set_domain_xml(TRY(body.text_or("domain_xml", "")));
+  make.set_image(TRY(body.text_or("image", "")));
+  if (make.domain_xml().empty() && make.image().empty()) {
+    return fail(Errc::kInvalid, R"(a template needs a "domain_xml", an "image", or both)");
+  }
+  const auto number = [&](const char* member, double otherwise, double max) -> Result<double> {
+    return std::min(TRY(body.quantity(member)).value_or(otherwise), max);
+  };
+  make.set_image_version(static_cast<std::uint64_t>(TRY(number("image_version", 0, 1e9))));
+  make.set_memory_mib(static_cast<std::uint64_t>(TRY(number("memory_mib", 1024, kMemoryMibMax))));
+  make.set_vcpus(static_cast<std::uint32_t>(TRY(number("vcpus", 1, kVcpusMax))));
+  make.set_kernel(TRY(body.text_or("kernel", "")));
+  make.set_initrd(TRY(body.text_or("initrd", "")));
+  make.set_command_line(TRY(body.text_or("command_line", "")));
+  make.set_nic(TRY(body.text_or("nic", "")));
+  return {};
+}
+
 Result<bus::MakeTemplate> read_make(const RequestBody& body) {
   bus::MakeTemplate make;
   make.set_name(TRY(body.text("name")));
-  make.set_domain_xml(TRY(body.text("domain_xml")));
+  TRY(read_leader(body, make));
   const std::string when = TRY(body.text_or("ready_when", "time"));
   if (when != "serial" && when != "agent" && when != "time") {
     return fail(Errc::kInvalid, R"("ready_when" is "serial", "agent" or "time")");
@@ -175,6 +197,14 @@ Result<Response> verify_template(Placer& placer, const Request& request) {
   return answer({{"differences", differences}});
 }
 
+}  // namespace
+
+Response storm_answer(const StormRecord& record) {
+  return answer(to_json(record));
+}
+
+namespace {
+
 Result<StormOrder> read_order(const RequestBody& body) {
   constexpr double kCountMax = 1e6;
   StormOrder order;
@@ -185,6 +215,7 @@ Result<StormOrder> read_order(const RequestBody& body) {
   if (body.has("on")) order.on = TRY(body.texts("on"));
   order.cold = TRY(body.flag("cold", false));
   order.paused = TRY(body.flag("paused", false));
+  order.replace_disks = TRY(body.flag("replace_disks", false));
   return order;
 }
 
@@ -196,7 +227,7 @@ Result<Response> begin_storm(Placer& placer, const Request& request) {
   const bool dry_run = TRY(body.flag("dry_run", false));
   const auto record = TRY(dry_run ? placer.storms().decide(order, soon(request))
                                   : placer.storms().begin(order, soon(request)));
-  return answer(to_json(record));
+  return storm_answer(record);
 }
 
 Result<std::uint64_t> storm_id(const Request& request) {

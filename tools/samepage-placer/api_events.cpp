@@ -118,6 +118,7 @@ std::vector<http::Route> api_routes(Placer& placer) {
   add_policy_routes(placer, routes);
   add_disk_routes(placer, routes);
   add_boot_routes(placer, routes);
+  add_standby_routes(placer, routes);
   add_event_routes(placer, routes);
   add_store_routes(placer, routes);
   return routes;

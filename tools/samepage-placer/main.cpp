@@ -24,6 +24,13 @@ void add_flags(CLI::App& flags, Options& options) {
       .add_option("--report-interval-s", options.report_interval_s,
                   "How often agents scan and report, in seconds")
       ->check(CLI::Range(1U, 86'400U));
+  flags.add_option("--fence-command", options.fence_command,
+                   "A program that switches off the host it is given; 0 is that it is off, and "
+                   "standbys of its VMs wake");
+  flags
+      .add_option("--fence-after-s", options.fence_after_s,
+                  "How long a host is down before it is switched off, in seconds")
+      ->check(CLI::Range(1U, 86'400U));
 }
 
 Result<std::unique_ptr<http::HttpServer>> serve_tcp(const Options& options, Placer& placer) {

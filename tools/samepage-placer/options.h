@@ -13,6 +13,8 @@ struct Options {
   std::string token_file;
   std::string state_dir = "/var/lib/samepage";
   std::uint32_t report_interval_s = 60;
+  std::string fence_command;
+  std::uint32_t fence_after_s = 30;
 };
 
 }  // namespace samepage::control

@@ -94,6 +94,11 @@ Result<std::unique_ptr<Placer>> Placer::create(const Options& options, const Clo
   placer->templates_ = std::make_unique<Templates>(*placer->bus_, placer->fleet_);
   placer->storms_ =
       std::make_unique<Storms>(*placer->bus_, placer->fleet_, *placer->templates_, clock);
+  placer->standbys_ =
+      TRY(Standbys::create({.path = options.state_dir + "/standbys.db",
+                            .fence_command = options.fence_command,
+                            .fence_after = std::chrono::seconds(options.fence_after_s)},
+                           *placer->bus_, placer->fleet_, *placer->storms_, clock));
   // Only now may hosts speak: everything that their messages reach is there.
   TRY(placer->restore());
   log_info("placer started endpoint={} public_key_file={}/placer.pub", placer->bus_->endpoint(),
@@ -107,6 +112,7 @@ Placer::~Placer() {
   runner_.reset();
   if (bus_) bus_->close();  // The relay's threads wait for it, and its own reach the relay.
   store_relay_.reset();
+  standbys_.reset();
   storms_.reset();
   templates_.reset();
   bus_.reset();

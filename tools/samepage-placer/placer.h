@@ -13,6 +13,7 @@
 #include "tools/samepage-placer/ledger.h"
 #include "tools/samepage-placer/options.h"
 #include "tools/samepage-placer/plan_runner.h"
+#include "tools/samepage-placer/standbys.h"
 #include "tools/samepage-placer/steward.h"
 #include "tools/samepage-placer/store_directory.h"
 #include "tools/samepage-placer/store_relay.h"
@@ -88,6 +89,7 @@ class Placer {
   EventBell& bell() { return bell_; }
   Templates& templates() { return *templates_; }
   Storms& storms() { return *storms_; }
+  Standbys& standbys() { return *standbys_; }
 
   StoreDirectory& stores() { return *stores_; }
 
@@ -126,6 +128,7 @@ class Placer {
   std::unique_ptr<StoreRelay> store_relay_;
   std::unique_ptr<Templates> templates_;
   std::unique_ptr<Storms> storms_;
+  std::unique_ptr<Standbys> standbys_;
 };
 
 }  // namespace samepage::control

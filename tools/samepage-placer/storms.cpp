@@ -166,8 +166,12 @@ Result<StormRecord> Storms::decide(const StormOrder& order, Deadline deadline) {
 }
 
 Result<StormRecord> Storms::begin(const StormOrder& order, Deadline deadline) {
+  return begin(TRY(decide(order, deadline)));
+}
+
+Result<StormRecord> Storms::begin(const StormRecord& decided) {
   auto work = std::make_shared<Work>();
-  work->record = TRY(decide(order, deadline));
+  work->record = decided;
   work->started = clock_.now();
   const MutexLock lock(mutex_);
   if (works_.size() >= kStormsMax) {
@@ -278,6 +282,7 @@ Result<bus::BootedVm> Storms::boot(const StormRecord& record, const StormVm& vm)
   request.set_template_(record.template_name);
   request.set_cold(record.order.cold);
   request.set_paused(record.order.paused);
+  request.set_replace_disk(record.order.replace_disks);
   auto reply = TRY(bus_.request(vm.host, std::move(envelope), clock_.now() + kBootMax));
   return std::move(*reply.mutable_booted_vm());
 }

@@ -27,6 +27,7 @@ struct StormOrder {
   std::vector<std::string> on;  ///< Hosts to choose from; none: all that are up.
   bool cold = false;
   bool paused = false;
+  bool replace_disks = false;  ///< Those that ended VMs of these names left.
 };
 
 /// One VM of a storm.
@@ -91,6 +92,9 @@ class Storms {
 
   /// Decides and begins. Errors as decide(); kUnavailable also: too many storms go on.
   Result<StormRecord> begin(const StormOrder& order, Deadline deadline);
+
+  /// Begins what was decided. kUnavailable: too many storms go on.
+  Result<StormRecord> begin(const StormRecord& decided);
 
   /// kNotFound: no storm of that number, or it ended long ago.
   Result<StormRecord> show(std::uint64_t id) const;

@@ -1,26 +1,17 @@
-#include <algorithm>
-#include <chrono>
-#include <map>
 #include <memory>
-#include <thread>
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "tools/samepage/boot_messages.h"
-#include "tools/samepage/interrupts.h"
-#include "tools/samepage/progress_bar.h"
-#include "tools/samepage/quantity.h"
+#include "tools/samepage/storm_run.h"
 #include "tools/samepage/subcommands.h"
-#include "tools/samepage/table.h"
+#include "tools/samepage/template_create.h"
 
 namespace samepage::cli {
 namespace {
 
-using Align = Table::Align;
 using nlohmann::json;
-
-constexpr auto kLookInterval = std::chrono::milliseconds(100);
 
 struct BootOptions {
   std::string source;
@@ -29,173 +20,51 @@ struct BootOptions {
   std::vector<std::string> on;
   bool cold = false;
   bool paused = false;
+  bool replace_disks = false;
   bool dry_run = false;
+  TemplateOptions leader;
 };
 
 std::string request_of(const BootOptions& options) {
-  json body = {{"source", options.source}, {"count", options.count},
-               {"on", options.on},         {"cold", options.cold},
-               {"paused", options.paused}, {"dry_run", options.dry_run}};
+  json body = {{"source", options.source},  {"count", options.count},
+               {"on", options.on},          {"cold", options.cold},
+               {"paused", options.paused},  {"replace_disks", options.replace_disks},
+               {"dry_run", options.dry_run}};
   if (!options.name.empty()) body["name"] = options.name;
   return body.dump();
 }
 
-struct Tally {
-  std::size_t vms = 0;
-  std::size_t done = 0;
-  std::size_t failed = 0;
-};
-
-bool is_done(const Storm::Vm& vm) {
-  return vm.state != "waiting" && vm.state != "booting";
-}
-
-bool is_well(const Storm::Vm& vm) {
-  return vm.state == "running" || vm.state == "was_there";
-}
-
-std::map<std::string, Tally> tally(const Storm& storm) {
-  std::map<std::string, Tally> by_host;
-  for (const Storm::Vm& vm : storm.vms) {
-    for (Tally* one : {&by_host[vm.host], &by_host[""]}) {
-      ++one->vms;
-      one->done += is_done(vm) ? 1 : 0;
-      one->failed += is_done(vm) && !is_well(vm) ? 1 : 0;
-    }
+/// Where the template is not there yet, the first boot becomes its leader.
+Result<void> boot_leader(Session& session, const BootOptions& options) {
+  if (options.leader.image.empty() && options.leader.domain_file.empty()) return {};
+  const auto there =
+      session.placer.get("/templates/" + http::url_encoded(options.source), answer_deadline());
+  const bool missing = !there && there.error().code() == Errc::kNotFound;
+  if (!missing && !(there && TRY(parse_template(*there)).state == "failed")) {
+    return there ? Result<void>() : tl::unexpected(there.error());
   }
-  return by_host;
-}
-
-std::string show(const Tally& tally) {
-  std::string text = std::to_string(tally.done) + " of " + std::to_string(tally.vms);
-  if (tally.failed > 0) text += ", " + std::to_string(tally.failed) + " failed";
-  return text;
-}
-
-/// Says what has changed on each host, and draws how far the whole is.
-class Display {
- public:
-  explicit Display(Session& session) : bar_(session.talk, session.talk_width) {}
-
-  void show_progress(const Storm& storm) {
-    const auto by_host = tally(storm);
-    for (const auto& [host, count] : by_host) {
-      if (host.empty()) continue;
-      const bool complete = count.done == count.vms;
-      if (complete && !said_[host]) bar_.say(printable(host) + ": " + show(count) + " VMs");
-      said_[host] = complete;
-    }
-    const Tally& all = by_host.at("");
-    std::string detail = show(all) + " VMs";
-    for (const auto& [host, count] : by_host) {
-      if (!host.empty()) detail += ", " + printable(host) + " " + std::to_string(count.done);
-    }
-    bar_.show("boot", static_cast<double>(all.done) / static_cast<double>(all.vms), detail);
+  if (options.dry_run) {
+    return fail(Errc::kNotFound, "no template " + options.source +
+                                     " yet, and a dry run makes none: `samepage template create`");
   }
-
-  void say(const std::string& sentence) { bar_.say(sentence); }
-  void clear() { bar_.clear(); }
-
- private:
-  ProgressBar bar_;
-  std::map<std::string, bool> said_;
-};
-
-struct Followed {
-  Storm storm;
-  std::string json;
-};
-
-Result<Followed> follow(const std::string& id, Session& session) {
-  const std::string path = "/storms/" + http::url_encoded(id);
-  Interrupts interrupts;
-  Display display(session);
-  bool cancelled = false;
-  while (true) {
-    Followed followed;
-    const auto body = session.placer.get(path, answer_deadline());
-    if (!body) {
-      return tl::unexpected(
-          Error(body.error().code(),
-                body.error().message() + "; run the same command again to complete the boots"));
-    }
-    followed.json = *body;
-    followed.storm = TRY(parse_storm(*body));
-    display.show_progress(followed.storm);
-    if (followed.storm.state == "ended") return followed;
-    if (interrupts.count() > 1) {
-      return fail(Errc::kUnavailable, "left the boots that go on to the placer");
-    }
-    if (interrupts.count() == 1 && !cancelled) {
-      cancelled = true;
-      display.say("boots that have begun go on, the others are left out; Ctrl-C again leaves now");
-      TRY(session.placer.send("POST", path + "/cancel", "", answer_deadline()));
-    }
-    std::this_thread::sleep_for(kLookInterval);
-  }
-}
-
-void print_hosts(const Storm& storm, Session& session) {
-  Table table({{"HOST"}, {"VMS", Align::kRight}, {"FETCHED", Align::kRight}, {"WHY"}});
-  for (const Storm::Host& host : storm.hosts) {
-    table.add_row(
-        {host.name, show_count(host.vms), show_bytes_as_mib(host.fetched_bytes), host.reason});
-  }
-  table.print(session.out, session.out_width);
-}
-
-void print_vms(const Storm& storm, Session& session) {
-  Table table({{"VM"},
-               {"HOST"},
-               {"STATE"},
-               {"READY", Align::kRight},
-               {"OWN MEMORY", Align::kRight},
-               {"REASON"}});
-  for (const Storm::Vm& vm : storm.vms) {
-    const bool booted = vm.state == "running";
-    table.add_row({vm.name, vm.host, vm.state, booted ? show_ms(vm.ready_s.value_or(0) * 1e3) : "-",
-                   booted ? show_mib(vm.own_mib) : "-", vm.error.empty() ? "-" : vm.error});
-  }
-  table.print(session.out, session.out_width);
-}
-
-Result<void> report(const Followed& followed, Session& session) {
-  const Storm& storm = followed.storm;
-  if (session.json) {
-    session.out << followed.json << '\n';
-  } else {
-    print_vms(storm, session);
-    session.out << '\n';
-    print_hosts(storm, session);
-  }
-  const auto well =
-      static_cast<std::size_t>(std::count_if(storm.vms.begin(), storm.vms.end(), is_well));
-  session.talk << well << " of " << storm.vms.size() << " VMs in "
-               << show_ms(storm.total_s.value_or(0) * 1e3) << ", decided in "
-               << show_ms(storm.decided_ms) << '\n';
-  if (well == storm.vms.size()) return {};
-  return fail(Errc::kUnavailable, std::to_string(storm.vms.size() - well) +
-                                      " VMs were not booted; run the same command again to "
-                                      "complete it");
+  TemplateOptions leader = options.leader;
+  leader.name = options.source;
+  if (!options.on.empty()) leader.host = options.on.front();
+  TRY(create_template(session, leader));
+  return {};
 }
 
 Result<void> boot(Session& session, const BootOptions& options) {
+  TRY(boot_leader(session, options));
   const std::string body =
       TRY(session.placer.send("POST", "/storms", request_of(options), answer_deadline()));
   const Storm begun = TRY(parse_storm(body));
   if (options.dry_run) {
-    if (session.json) {
-      session.out << body << '\n';
-    } else {
-      print_vms(begun, session);
-      session.out << '\n';
-      print_hosts(begun, session);
-    }
+    print_storm(begun, body, session);
     session.talk << "dry run: nothing was booted\n";
     return {};
   }
-  const Followed ended = TRY(follow(begun.id, session));
-  return report(ended, session);
+  return follow_storm(begun.id, session);
 }
 
 }  // namespace
@@ -215,6 +84,9 @@ void add_boot(CLI::App& root, Subcommands& subcommands) {
       ->type_name(kHostName);
   command.add_flag("--cold", options->cold, "Boot each from scratch, without forking");
   command.add_flag("--paused", options->paused, "Leave the VMs asleep");
+  command.add_flag("--replace-disks", options->replace_disks,
+                   "Remove disks that ended VMs of these names left");
+  add_template_options(command, options->leader);
   command.add_flag("--dry-run", options->dry_run, "Show where they would go, boot nothing");
 }
 

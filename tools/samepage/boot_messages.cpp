@@ -83,4 +83,28 @@ Result<Storm> parse_storm(std::string_view json_text) {
   return parse(json_text, read_storm);
 }
 
+Result<StandbyList> parse_standbys(std::string_view json_text) {
+  return parse(json_text, [](const json& object) {
+    StandbyList list;
+    for (const json& vm : object.at("vms")) {
+      Standby one{.vm = text(vm, "vm"),
+                  .now = text(vm, "now"),
+                  .now_host = text(vm, "host"),
+                  .now_state = text(vm, "state"),
+                  .name = {},
+                  .host = {},
+                  .state = {}};
+      const json& sleepers = vm.at("standbys");
+      if (sleepers.empty()) list.push_back(one);
+      for (const json& sleeper : sleepers) {
+        one.name = text(sleeper, "name");
+        one.host = text(sleeper, "host");
+        one.state = text(sleeper, "state");
+        list.push_back(one);
+      }
+    }
+    return list;
+  });
+}
+
 }  // namespace samepage::cli

@@ -49,4 +49,12 @@ struct Storm {
 };
 Result<Storm> parse_storm(std::string_view json);
 
+/// A sleeper, or a VM that has none left: then `name` is empty.
+struct Standby {
+  std::string vm, now, now_host, now_state;
+  std::string name, host, state;
+};
+using StandbyList = std::vector<Standby>;
+Result<StandbyList> parse_standbys(std::string_view json);
+
 }  // namespace samepage::cli

@@ -67,6 +67,7 @@ void add_rules(CLI::App& root, Subcommands& subcommands);
 void add_scan(CLI::App& root, Subcommands& subcommands);
 void add_sharing(CLI::App& root, Subcommands& subcommands);
 void add_simulate(CLI::App& root, Subcommands& subcommands);
+void add_standby(CLI::App& root, Subcommands& subcommands);
 void add_store(CLI::App& root, Subcommands& subcommands);
 void add_template(CLI::App& root, Subcommands& subcommands);
 void add_vms(CLI::App& root, Subcommands& subcommands);

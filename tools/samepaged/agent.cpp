@@ -153,7 +153,8 @@ void Agent::make_boots() {
   boots.shelf_folder = migrator::shelf_folder(options_.qemu_conf);
   boots.template_bytes_max = options_.template_mib << 20U;
   boots.store = {.folder = options_.store_dir, .origin = options_.store_origin};
-  auto made = Boots::create(boots, vms_, hypervisor_, clock_);
+  auto made = Boots::create(
+      boots, {.vms = vms_, .hypervisor = hypervisor_, .disks = *disks_, .clock = clock_});
   if (made) {
     boots_ = *std::move(made);
   } else {
@@ -398,6 +399,11 @@ void Agent::add_boot_requests() {
     bus::Envelope reply;
     *reply.mutable_booted_vm() = TRY(boots->boot(request.boot_vm()));
     return reply;
+  });
+  add(Body::kWakeVm, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
+    Boots* const boots = TRY(this->boots());
+    TRY(boots->wake(request.wake_vm()));
+    return done();
   });
   add(Body::kEndVm, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
     Boots* const boots = TRY(this->boots());

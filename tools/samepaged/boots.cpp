@@ -1,10 +1,16 @@
 #include "tools/samepaged/boots.h"
 
 #include <algorithm>
+#include <filesystem>
+#include <system_error>
+#include <thread>
 #include <utility>
+
+#include <unistd.h>
 
 #include "core/log.h"
 #include "fingerprinter/memory_shares.h"
+#include "migrator/image_domain.h"
 
 namespace samepage::agent {
 namespace {
@@ -13,6 +19,10 @@ using migrator::ShelvedTemplate;
 using migrator::TemplateState;
 
 constexpr std::uint64_t kReadyMsMax = 3'600'000;
+constexpr std::size_t kFirstRunsMax = 1'000;
+constexpr auto kFirstRunMax = std::chrono::minutes(2);
+constexpr auto kFirstRunPause = std::chrono::milliseconds(200);
+constexpr const char* kFirstRun = "/usr/lib/samepage/first-run";
 
 bus::TemplateInfo describe(const TemplateState& state) {
   bus::TemplateInfo info;
@@ -39,22 +49,42 @@ migrator::ReadyWhen ready_when(const bus::MakeTemplate& request) {
   return when;
 }
 
+migrator::ImageDomain domain_of(const bus::MakeTemplate& request) {
+  return {.name = request.name(),
+          .memory_mib = request.memory_mib(),
+          .vcpus = request.vcpus(),
+          .kernel = request.kernel(),
+          .initrd = request.initrd(),
+          .command_line = request.command_line(),
+          .nic = request.nic(),
+          .has_kvm = ::access("/dev/kvm", R_OK | W_OK) == 0};
+}
+
 }  // namespace
 
-Boots::Boots(std::unique_ptr<migrator::TemplateShelf> shelf, const Options& options, VmControl& vms,
-             Hypervisor& hypervisor, const Clock& clock)
+Boots::Boots(std::unique_ptr<migrator::TemplateShelf> shelf, const Options& options,
+             const Host& host)
     : shelf_(std::move(shelf)),
-      store_(options.store, clock),
-      vms_(vms),
-      hypervisor_(hypervisor),
-      clock_(clock),
-      forker_(vms, *shelf_, clock) {}
+      store_(options.store, host.clock),
+      disks_(host.disks),
+      vms_(host.vms),
+      hypervisor_(host.hypervisor),
+      clock_(host.clock),
+      forker_(vms_, *shelf_, disks_, clock_),
+      first_runs_("first-runs", kFirstRunsMax) {}
 
-Result<std::unique_ptr<Boots>> Boots::create(const Options& options, VmControl& vms,
-                                             Hypervisor& hypervisor, const Clock& clock) {
+void Boots::stop() {
+  stopping_ = true;
+  first_runs_.stop();
+}
+
+Result<std::unique_ptr<Boots>> Boots::create(const Options& options, const Host& host) {
   auto shelf = TRY(migrator::TemplateShelf::open(
       {.folder = options.shelf_folder, .bytes_max = options.template_bytes_max}));
-  std::unique_ptr<Boots> boots(new Boots(std::move(shelf), options, vms, hypervisor, clock));
+  // libvirt makes this folder when it starts its first VM, too late for that VM's serial line.
+  std::error_code ignored;
+  std::filesystem::create_directories(migrator::ImageDomain().serial_folder, ignored);
+  std::unique_ptr<Boots> boots(new Boots(std::move(shelf), options, host));
   if (const auto clean = boots->clean_up(); !clean) {
     log_warning("half-made domains not removed why=\"{}\"", clean.error().message());
   }
@@ -85,6 +115,9 @@ Result<bus::TemplateInfo> Boots::make(const bus::MakeTemplate& request) {
     const std::string id = shelved->state.id;
     shelved.reset();
     shelf_->remove(id);
+    if (const auto removed = store_.remove(request.name()); !removed) {
+      log_debug("nothing of it was stored why=\"{}\"", removed.error().message());
+    }
     return tl::unexpected(Error(stored.error()).within("store the template"));
   }
   bus::TemplateInfo info = describe(shelved->state);
@@ -98,7 +131,10 @@ Result<migrator::LeaderOrder> Boots::leader_order(const bus::MakeTemplate& reque
   order.name = request.name();
   order.hypervisor = TRY(hypervisor_.facts()).hypervisor_version;
   order.ready_when = ready_when(request);
-  order.domain = request.domain_xml();
+  order.image = request.image();
+  order.image_version = request.image_version();
+  order.domain = request.domain_xml().empty() ? TRY(image_domain_xml(domain_of(request)))
+                                              : request.domain_xml();
   return order;
 }
 
@@ -128,11 +164,12 @@ Result<bus::TemplateList> Boots::list(const bus::ListTemplates& request) {
 
 Result<void> Boots::remove(const bus::RemoveTemplate& request) {
   const auto here = shelf_->find(request.name());
+  // The store first: it refuses while disks of VMs stand on the template's.
+  const auto removed = request.from_store() ? store_.remove(request.name()) : Result<void>();
+  const bool was_stored = removed || removed.error().code() != Errc::kNotFound;
+  if (!removed && (was_stored || !here)) return removed;
   if (here) shelf_->remove((*here)->state.id);
-  if (!request.from_store()) return {};
-  const auto removed = store_.remove(request.name());
-  if (!removed && removed.error().code() == Errc::kNotFound && here) return {};
-  return removed;
+  return {};
 }
 
 Result<bus::TemplateInfo> Boots::fetch(const bus::FetchTemplate& request) {
@@ -181,18 +218,50 @@ Result<bus::BootedVm> Boots::boot(const bus::BootVm& request) {
   std::uint64_t fetched_bytes = 0;
   const auto started = clock_.now();
   const Shelved shelved = TRY(get(request.template_(), fetched_bytes));
+  if (request.replace_disk()) TRY(disks_.discard(identity.name));
   const migrator::ForkOrder order{.identity = identity, .paused = request.paused()};
-  const auto report = TRY(request.cold() ? forker_.boot_cold(shelved->state.leader, order)
+  const auto report = TRY(request.cold() ? forker_.boot_cold(shelved->state, order)
                                          : forker_.fork(*shelved, order));
   const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - started);
   log_info("vm booted vm={} template={} cold={} fork_ms={} all_ms={}", identity.name,
            shelved->state.name, request.cold(), report.took.count(), took.count());
   const auto vm = TRY(find_vm(identity.name, identity.id));
   if (!vm) return fail(Errc::kUnavailable, identity.name + " ended just after its boot");
+  if (!request.paused()) have_first_run(identity.id, shelved->state.leader.xml);
   bus::BootedVm booted = TRY(look_at(*vm));
   booted.set_took_ms(static_cast<std::uint64_t>(took.count()));
   booted.set_fetched_bytes(fetched_bytes);
   return booted;
+}
+
+/// Nobody waits for it: the guest may have no agent, or no such program (docs/guest.md).
+void Boots::have_first_run(const VmId& vm, const std::string& xml) {
+  if (migrator::has_agent_channel(xml)) try_first_run(vm, clock_.now() + kFirstRunMax);
+}
+
+/// A guest that has just been forked, beside many others, may take its time to answer.
+void Boots::try_first_run(const VmId& vm, Deadline deadline) {
+  const bool posted = first_runs_.post([this, vm, deadline] {
+    const auto ran = vms_.run_in_guest(vm, kFirstRun);
+    if (ran || stopping_ || ran.error().code() == Errc::kNotFound) return;
+    if (clock_.now() < deadline) {
+      std::this_thread::sleep_for(kFirstRunPause);
+      try_first_run(vm, deadline);
+    } else {
+      log_warning("no first run in vm={} why=\"{}\"", vm.uuid, ran.error().message());
+    }
+  });
+  if (!posted && !stopping_) log_warning("no first run in vm={} why=\"too many wait\"", vm.uuid);
+}
+
+Result<void> Boots::wake(const bus::WakeVm& request) {
+  const VmId vm{request.vm_uuid()};
+  TRY(migrator::check_vm_id(vm));
+  if (TRY(vms_.is_running(vm))) return {};
+  TRY(vms_.resume(vm));
+  have_first_run(vm, TRY(vms_.xml(vm)));
+  log_info("vm woken vm={}", vm.uuid);
+  return {};
 }
 
 Result<std::optional<VmInfo>> Boots::find_vm(const std::string& name, const VmId& vm) {

@@ -11,10 +11,13 @@
 #include "core/clock.h"
 #include "core/hypervisor.h"
 #include "core/mutex.h"
+#include "core/task_queue.h"
 #include "core/vm_control.h"
 #include "migrator/forker.h"
 #include "migrator/template_shelf.h"
+#include "tools/samepaged/disks.h"
 #include "tools/samepaged/template_store.h"
+#include "tools/samepaged/vm_disks.h"
 
 namespace samepage::agent {
 
@@ -32,8 +35,13 @@ class Boots {
 
   /// Removes what a killed agent was making, now or, when libvirt is away, before the first boot.
   /// kIo: the shelf's folder cannot be used.
-  static Result<std::unique_ptr<Boots>> create(const Options& options, VmControl& vms,
-                                               Hypervisor& hypervisor, const Clock& clock);
+  struct Host {
+    VmControl& vms;
+    Hypervisor& hypervisor;
+    Disks& disks;
+    const Clock& clock;
+  };
+  static Result<std::unique_ptr<Boots>> create(const Options& options, const Host& host);
 
   /// Errors as migrator::Forker::make_template(). kInvalid also: a template of that name is there.
   Result<bus::TemplateInfo> make(const bus::MakeTemplate& request);
@@ -52,21 +60,26 @@ class Boots {
   /// kNotFound is no error.
   Result<void> end(const bus::EndVm& request);
 
-  void stop() { stopping_ = true; }
+  /// Lets a VM run that was forked paused; one that runs already is no error. kNotFound.
+  Result<void> wake(const bus::WakeVm& request);
+
+  void stop();
 
  private:
-  Boots(std::unique_ptr<migrator::TemplateShelf> shelf, const Options& options, VmControl& vms,
-        Hypervisor& hypervisor, const Clock& clock);
+  Boots(std::unique_ptr<migrator::TemplateShelf> shelf, const Options& options, const Host& host);
 
   using Shelved = std::shared_ptr<const migrator::ShelvedTemplate>;
   Result<Shelved> get(const std::string& name, std::uint64_t& fetched_bytes);
   Result<void> clean_up();
+  void have_first_run(const VmId& vm, const std::string& xml);
+  void try_first_run(const VmId& vm, Deadline deadline);
   Result<migrator::LeaderOrder> leader_order(const bus::MakeTemplate& request);
   Result<bus::BootedVm> look_at(const VmInfo& vm) const;
   Result<std::optional<VmInfo>> find_vm(const std::string& name, const VmId& vm);
 
   std::unique_ptr<migrator::TemplateShelf> shelf_;
   TemplateStore store_;
+  VmDisks disks_;
   VmControl& vms_;
   Hypervisor& hypervisor_;
   const Clock& clock_;
@@ -75,6 +88,7 @@ class Boots {
   Mutex cleaning_;
   bool clean_ GUARDED_BY(cleaning_) = false;
   std::atomic<bool> stopping_ = false;
+  TaskQueue first_runs_;  // Last, so that nothing of it outlives the rest.
 };
 
 }  // namespace samepage::agent

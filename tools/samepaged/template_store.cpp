@@ -18,6 +18,7 @@
 #include "imagestore/image_store.h"
 #include "imagestore/importer.h"
 #include "imagestore/manifest.h"
+#include "migrator/boot_disks.h"
 
 namespace samepage::agent {
 namespace {
@@ -266,8 +267,11 @@ Result<void> TemplateStore::verify(const migrator::ShelvedTemplate& shelved) con
 Result<void> TemplateStore::remove(const std::string& name) const {
   TRY(migrator::check_template_name(name));
   const auto store = TRY(open(imagestore::DirOrigin::Access::kWrite));
-  return store->catalog().remove(image_of(name),
-                                 std::chrono::floor<std::chrono::seconds>(clock_.today()));
+  const auto now = std::chrono::floor<std::chrono::seconds>(clock_.today());
+  // Disks that stand on its versions hold them.
+  const auto disk = store->catalog().remove(migrator::disk_image_of(name), now);
+  if (!disk && disk.error().code() != Errc::kNotFound) return disk;
+  return store->catalog().remove(image_of(name), now);
 }
 
 }  // namespace samepage::agent

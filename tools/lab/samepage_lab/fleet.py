@@ -55,11 +55,11 @@ class Fleet:
     `start()` brings up everything; the parts can be killed and started again one by one.
     Options: host_memory_mib is the memory that each agent offers to guests (0: all there is);
     report_interval_s is how often agents scan by themselves; checkpoint_mib what they keep of
-    guests that left.
+    guests that left; fence_command is the placer's, for hosts that are down for a second.
     """
 
     def __init__(self, lab: Lab, host_memory_mib: int = 0, report_interval_s: int = 3600,
-                 checkpoint_mib: int = 4096) -> None:
+                 checkpoint_mib: int = 4096, fence_command: str = "") -> None:
         self.lab = lab
         self.programs = built_programs()
         self.socket = lab.folder / "placer.sock"
@@ -69,6 +69,7 @@ class Fleet:
         self._host_memory_mib = host_memory_mib
         self._report_interval_s = report_interval_s
         self._checkpoint_mib = checkpoint_mib
+        self._fence_command = fence_command
         self._running: dict[str, NodeProcess] = {}
 
     def start(self) -> "Fleet":
@@ -85,6 +86,8 @@ class Fleet:
         self._launch("placer", self.lab.control, [
             "samepage-placer", "--bind", _BUS, "--socket", str(self.socket),
             "--state-dir", str(self._state), "--report-interval-s", str(self._report_interval_s),
+            *(["--fence-command", self._fence_command, "--fence-after-s", "1"]
+              if self._fence_command else []),
         ])
         self._wait("the placer's API", lambda: self.try_cli("hosts") is not None, "placer")
 
