@@ -8,6 +8,7 @@
 #include <blake3.h>
 
 #include "core/check.h"
+#include "core/digest_lanes.h"
 
 // BLAKE3's own kernel for many inputs of equal length, which its public interface has not: a
 // chunk of 1 KiB or the parent of two chaining values for each input, `blocks` of 64 bytes.
@@ -25,14 +26,14 @@ enum Flag : std::uint8_t { kChunkStart = 1, kChunkEnd = 2, kParent = 4, kRoot = 
 
 constexpr std::size_t kChunkBytes = 1024;
 constexpr std::size_t kChunks = kPageSize / kChunkBytes;
-constexpr std::size_t kLanes = 16;  // Of AVX-512; narrower units take them in turns.
+constexpr std::size_t kLanes = kDigestLanes;  // Narrower units take them in turns.
 
-using KeyWords = std::array<std::uint32_t, 8>;
 using Chaining = std::array<std::uint8_t, BLAKE3_OUT_LEN>;
 using Inputs = std::array<const std::uint8_t*, kLanes>;
 
 /// Up to kLanes pages: their chunks, then the parents of chunks 0 and 1 and of 2 and 3, then roots.
-void digest_lanes(const std::uint8_t* pages, const KeyWords& key, std::span<PageDigest> digests) {
+void digest_some(const std::uint8_t* pages, const DigestKeyWords& key,
+                 std::span<PageDigest> digests) {
   const std::size_t count = digests.size();
   std::array<std::array<Chaining, kLanes>, kChunks> chunks;
   Inputs inputs{};
@@ -90,16 +91,22 @@ PageDigest digest_page(PageView page, const DigestKey& key) {
 void digest_pages(std::span<const std::byte> pages, const DigestKey& key,
                   std::span<PageDigest> digests) {
   CHECK(pages.size() == digests.size() * kPageSize);
-  KeyWords words;
+  DigestKeyWords words;
   for (std::size_t i = 0; i < words.size(); ++i) {
     words.at(i) = 0;
     for (std::size_t byte = 0; byte < 4; ++byte) {
       words.at(i) |= std::to_integer<std::uint32_t>(key.bytes.at(4 * i + byte)) << (8 * byte);
     }
   }
-  for (std::size_t at = 0; at < digests.size(); at += kLanes) {
-    digest_lanes(octets(pages.data()) + at * kPageSize, words,
-                 digests.subspan(at, std::min(kLanes, digests.size() - at)));
+  std::size_t at = 0;
+  if (has_digest_lanes()) {
+    for (; at + kLanes <= digests.size(); at += kLanes) {
+      digest_lanes(pages.data() + at * kPageSize, words, digests.subspan(at).first<kDigestLanes>());
+    }
+  }
+  for (; at < digests.size(); at += kLanes) {
+    digest_some(octets(pages.data()) + at * kPageSize, words,
+                digests.subspan(at, std::min(kLanes, digests.size() - at)));
   }
 }
 

@@ -20,7 +20,12 @@ namespace {
 #define F_SEAL_FUTURE_WRITE 0x0010  // <linux/fcntl.h>, which glibc's own header hides.
 #endif
 
+#ifndef MFD_HUGE_2MB
+#define MFD_HUGE_2MB (21U << 26U)  // <linux/memfd.h>, which glibc's own header does not go with.
+#endif
+
 constexpr std::uint64_t kAlignment = 4096;
+constexpr std::uint64_t kHugePage = 2U << 20U;
 
 std::uint64_t aligned(std::uint64_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
@@ -49,6 +54,10 @@ Result<ArenaGeometry> plan(const Arena::Options& options) {
   geometry.index_offset = kArenaHeaderBytes;
   geometry.data_offset = aligned(geometry.index_offset + geometry.buckets * kBucketBytes);
   geometry.data_bytes = aligned(options.data_bytes);
+  if (options.use_huge_pages) {
+    const std::uint64_t rest = geometry.bytes() % kHugePage;
+    if (rest != 0) geometry.data_bytes += kHugePage - rest;
+  }
   return geometry;
 }
 
@@ -68,7 +77,16 @@ Result<IndexEntry> describe_object(const ObjectName& name, std::span<const std::
 
 Result<std::unique_ptr<Arena>> Arena::create(const Options& options) {
   const ArenaGeometry geometry = TRY(plan(options));
-  Fd memfd(::memfd_create("samepage-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (options.use_huge_pages) {
+    if (auto arena = map(options, geometry, true)) return arena;
+  }
+  return map(options, geometry, false);
+}
+
+Result<std::unique_ptr<Arena>> Arena::map(const Options& options, const ArenaGeometry& geometry,
+                                          bool with_huge_pages) {
+  const unsigned kind = with_huge_pages ? MFD_HUGETLB | MFD_HUGE_2MB : 0U;
+  Fd memfd(::memfd_create("samepage-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING | kind));
   if (!memfd) return tl::unexpected(refused("create an arena"));
   const std::uint64_t bytes = geometry.bytes();
   if (::ftruncate(memfd.get(), static_cast<off_t>(bytes)) != 0) {
@@ -78,6 +96,7 @@ Result<std::unique_ptr<Arena>> Arena::create(const Options& options) {
   if (memory == MAP_FAILED) return tl::unexpected(refused("map an arena"));
   std::unique_ptr<Arena> arena(
       new Arena(options, geometry, std::move(memfd), {static_cast<std::byte*>(memory), bytes}));
+  arena->has_huge_pages_ = with_huge_pages;
   // Our own mapping stays writable; no other can be made, by us or by whom the memfd is handed to.
   constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;
   if (::fcntl(arena->descriptor(), F_ADD_SEALS, kSeals) != 0) {

@@ -42,6 +42,10 @@ class Arena {
     std::uint64_t extent_bytes_mean = 32U << 10U;  ///< Sizes the index: 16/10 as many entries.
     std::uint64_t gap_bytes = 1U << 20U;  ///< Kept readable between the index's end and the head.
     std::uint64_t region_bytes_max = 16U << 20U;
+
+    /// Of 2 MiB (vm.nr_hugepages), when that many are free; else ordinary ones. Clients that map
+    /// the arena then take no page faults.
+    bool use_huge_pages = false;
   };
 
   struct Region {
@@ -66,6 +70,7 @@ class Arena {
   const ArenaGeometry& geometry() const { return geometry_; }
   std::span<std::byte> memory() { return memory_; }
   int descriptor() const { return memfd_.get(); }
+  bool has_huge_pages() const { return has_huge_pages_; }
 
   /// Makes room for `bytes`. A region that is neither published nor given up by `expires` counts as
   /// given up. kInvalid: more than region_bytes_max. kUnavailable: regions that others write still
@@ -103,6 +108,8 @@ class Arena {
 
   Arena(const Options& options, const ArenaGeometry& geometry, Fd memfd,
         std::span<std::byte> memory);
+  static Result<std::unique_ptr<Arena>> map(const Options& options, const ArenaGeometry& geometry,
+                                            bool with_huge_pages);
   Result<void> make_way(std::uint64_t begin, std::uint64_t end, Deadline now);
   void evict(const Placed& placed);
   Placed* find_region(std::uint64_t region);
@@ -111,6 +118,7 @@ class Arena {
   ArenaGeometry geometry_;
   Fd memfd_;
   std::span<std::byte> memory_;
+  bool has_huge_pages_ = false;
   std::unique_ptr<ExtentIndex> index_;
   std::deque<Placed> placed_;  ///< In the order of the ring, oldest first.
   std::uint64_t head_ = 0;     ///< From the data's beginning.

@@ -50,6 +50,7 @@ struct Lease {
 /// only after all that it consists of is durable (the caller's order: origin, page index, catalog).
 /// What is named is durable when the naming method returns.
 /// Threads: one at a time; open a catalog per thread; any number of them write, in any process.
+/// The catalogs of one process share a connection, and what they want at once is one transaction.
 /// Errors besides the documented: the database's (core/database.h).
 class Catalog final {
  public:
@@ -122,6 +123,8 @@ class Catalog final {
 
  private:
   class Impl;
+  class Connection;
+  struct Tables;
   explicit Catalog(std::unique_ptr<Impl> impl);
 
   std::unique_ptr<Impl> impl_;

@@ -13,6 +13,7 @@
 
 #include "core/database.h"
 #include "imagestore/pack_folder.h"
+#include "imagestore/shared_file.h"
 
 namespace samepage::imagestore {
 namespace {
@@ -66,7 +67,10 @@ Result<void> make_folder(const std::filesystem::path& folder) {
 class DirOrigin::Impl {
  public:
   Impl(Options options, PackFolder packs, Database database)
-      : options_(std::move(options)), packs_(std::move(packs)), database_(std::move(database)) {}
+      : options_(std::move(options)),
+        packs_(std::move(packs)),
+        index_(SharedFile::of(options_.folder / "index.db")),
+        database_(std::move(database)) {}
 
   Result<void> prepare();
   Result<void> repair();
@@ -98,6 +102,7 @@ class DirOrigin::Impl {
 
   Options options_;
   PackFolder packs_;
+  const std::shared_ptr<SharedFile> index_;
   Database database_;
   std::optional<Statement> find_;
   std::optional<Statement> insert_;
@@ -174,6 +179,7 @@ Result<void> DirOrigin::Impl::adopt_tail(PackFile& pack, std::uint64_t bytes_nam
 
 Result<void> DirOrigin::Impl::write_names(
     std::span<const Placed> placed, std::span<const std::pair<std::uint32_t, std::uint64_t>> ends) {
+  const auto turn = TRY(index_->take_turn(options_.lock_time_max));
   Transaction transaction = TRY(database_.begin());
   for (const auto& [name, place] : placed) {
     TRY(insert_->bind({octets(name), std::int64_t{place.pack},
@@ -227,7 +233,7 @@ Result<void> DirOrigin::Impl::sync() {
            std::pair(other.second.pack, other.second.record.offset);
   });
   TRY(write_names(placed, ends));
-  TRY(database_.flush());
+  TRY(index_->flush([this] { return database_.flush(); }));
   packs_.release();
   unsynced_.clear();
   kept_.clear();

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <utility>
 
-#include <dlfcn.h>
+#include "imagestore/shared_library.h"
 
 namespace samepage::imagestore {
 namespace {
@@ -29,24 +29,21 @@ Library load_library() {
   for (std::size_t i = 0; i < kCaught.size(); ++i) {
     ::sigaction(kCaught.at(i), nullptr, &before.at(i));
   }
-  void* const handle = ::dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
+  SharedLibrary shared(kLibrary);
   for (std::size_t i = 0; i < kCaught.size(); ++i) {
     ::sigaction(kCaught.at(i), &before.at(i), nullptr);
   }
   Library library;
-  if (handle == nullptr) {
+  if (!shared.is_loaded()) {
     library.trouble = "libfabric cannot be loaded (Debian: libfabric1)";
     return library;
   }
-  const auto find = [&](auto& function, const char* name) {
-    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(::dlsym(handle, name));
-    if (function == nullptr) library.trouble = std::string(kLibrary) + " lacks " + name;
-  };
-  find(library.getinfo, "fi_getinfo");
-  find(library.freeinfo, "fi_freeinfo");
-  find(library.dupinfo, "fi_dupinfo");
-  find(library.fabric, "fi_fabric");
-  find(library.strerror, "fi_strerror");
+  shared.find(library.getinfo, "fi_getinfo");
+  shared.find(library.freeinfo, "fi_freeinfo");
+  shared.find(library.dupinfo, "fi_dupinfo");
+  shared.find(library.fabric, "fi_fabric");
+  shared.find(library.strerror, "fi_strerror");
+  library.trouble = shared.lacks();
   return library;
 }
 

@@ -1,8 +1,10 @@
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <deque>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "imagestore/ofi_endpoint.h"
@@ -16,6 +18,10 @@ constexpr std::size_t kCompletionsAtOnce = 64;
 // Providers that copy only into registered memory (verbs) get a stage of their own, and one copy.
 constexpr std::size_t kStageSlotBytes = 160U << 10U;
 constexpr std::size_t kStageSlots = 64;
+// Between looks at the completions; what is lost is looked for in between, too.
+constexpr std::chrono::microseconds kNapMin{20};
+constexpr std::chrono::microseconds kNapMax{200};
+constexpr std::chrono::milliseconds kWaitMax{100};
 
 class OfiMemory final : public RemoteMemory {
  public:
@@ -78,7 +84,7 @@ class OfiMemory final : public RemoteMemory {
         return;
       }
       polled_once_ = true;
-      take_completions(deadline - now);
+      take_completions(std::min(deadline, now + kWaitMax));
       post_waiting();
       end_lost();
     }
@@ -175,16 +181,17 @@ class OfiMemory final : public RemoteMemory {
     }
   }
 
-  void take_completions(std::chrono::steady_clock::duration wait) {
+  /// Asks again and again instead of fi_cq_sread(), which in libfabric 1.17 may spin for ever.
+  void take_completions(Deadline until) {
     if (!endpoint_) return;
     std::array<fi_cq_entry, kCompletionsAtOnce> entries{};
     fid_cq* const queue = endpoint_->completions.get();
     ssize_t got = fi_cq_read(queue, entries.data(), entries.size());
-    if (got == -FI_EAGAIN && wait > std::chrono::milliseconds(1) && waiting_.empty()) {
-      const auto wait_ms = std::chrono::duration_cast<std::chrono::milliseconds>(
-          std::min<std::chrono::steady_clock::duration>(wait, std::chrono::milliseconds(100)));
-      got = fi_cq_sread(queue, entries.data(), entries.size(), nullptr,
-                        static_cast<int>(wait_ms.count()));
+    for (auto nap = kNapMin; got == -FI_EAGAIN && waiting_.empty();
+         nap = std::min(2 * nap, kNapMax)) {
+      if (std::chrono::steady_clock::now() >= until) break;
+      std::this_thread::sleep_for(nap);
+      got = fi_cq_read(queue, entries.data(), entries.size());
     }
     for (ssize_t i = 0; i < got; ++i) {
       finish(*static_cast<Operation*>(entries.at(static_cast<std::size_t>(i)).op_context));

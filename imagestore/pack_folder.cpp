@@ -36,8 +36,9 @@ std::optional<std::uint32_t> pack_number(const std::filesystem::path& path) {
 /// The folder's lock, held for one append or removal.
 class Turn {
  public:
-  static Result<Turn> take(int fd, std::chrono::milliseconds time_max) {
+  static Result<Turn> take(SharedFile& file, int fd, std::chrono::milliseconds time_max) {
     const auto deadline = std::chrono::steady_clock::now() + time_max;
+    auto among_threads = TRY(file.take_turn(time_max));
     while (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
       if (errno != EWOULDBLOCK && errno != EINTR) {
         return fail(Errc::kIo, "lock the packs: " + std::generic_category().message(errno));
@@ -48,10 +49,11 @@ class Turn {
       }
       std::this_thread::sleep_for(kLockStep);
     }
-    return Turn(fd);
+    return Turn(std::move(among_threads), fd);
   }
 
-  Turn(Turn&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Turn(Turn&& other) noexcept
+      : among_threads_(std::move(other.among_threads_)), fd_(std::exchange(other.fd_, -1)) {}
   Turn& operator=(Turn&&) = delete;
   Turn(const Turn&) = delete;
   Turn& operator=(const Turn&) = delete;
@@ -60,8 +62,10 @@ class Turn {
   }
 
  private:
-  explicit Turn(int fd) : fd_(fd) {}
+  Turn(std::unique_lock<std::timed_mutex> among_threads, int fd)
+      : among_threads_(std::move(among_threads)), fd_(fd) {}
 
+  std::unique_lock<std::timed_mutex> among_threads_;
   int fd_;
 };
 
@@ -133,7 +137,7 @@ Result<PackFolder::Appended*> PackFolder::pack_for(std::uint64_t record_bytes) {
 }
 
 Result<ObjectPlace> PackFolder::append(const ObjectName& name, std::span<const std::byte> bytes) {
-  const Turn turn = TRY(Turn::take(lock_.get(), options_.lock_time_max));
+  const Turn turn = TRY(Turn::take(*shared_, lock_.get(), options_.lock_time_max));
   Appended* to = TRY(pack_for(PackFile::record_bytes(bytes.size())));
   const RecordPlace place = TRY(to->pack.append(name, bytes));
   if (!to->ranges.empty() && to->ranges.back().second == place.offset) {
@@ -148,7 +152,8 @@ Result<std::vector<std::pair<std::uint32_t, std::uint64_t>>> PackFolder::flush()
   std::vector<std::pair<std::uint32_t, std::uint64_t>> ends;
   for (auto& [number, appended] : appended_) {
     if (appended.ranges.empty()) continue;
-    TRY(appended.pack.flush());
+    const auto file = SharedFile::of(path_of(number));
+    TRY(file->flush([&pack = appended.pack] { return pack.flush(); }));
     ends.emplace_back(number, appended.ranges.back().second);
   }
   return ends;
@@ -161,7 +166,7 @@ void PackFolder::release() {
 Result<void> PackFolder::discard() {
   readable_.clear();
   if (appended_.empty()) return {};
-  const Turn turn = TRY(Turn::take(lock_.get(), options_.lock_time_max));
+  const Turn turn = TRY(Turn::take(*shared_, lock_.get(), options_.lock_time_max));
   for (auto& [number, appended] : appended_) {
     auto& ranges = appended.ranges;
     TRY(appended.pack.refresh());
@@ -206,7 +211,7 @@ Result<void> PackFolder::remove(const PackFile& seized) {
 }
 
 Result<void> PackFolder::remove_stillborn(std::uint32_t number) {
-  const Turn turn = TRY(Turn::take(lock_.get(), options_.lock_time_max));
+  const Turn turn = TRY(Turn::take(*shared_, lock_.get(), options_.lock_time_max));
   std::error_code error;
   const auto bytes = std::filesystem::file_size(path_of(number), error);
   if (!error && bytes < PackFile::kHeaderBytes) std::filesystem::remove(path_of(number), error);

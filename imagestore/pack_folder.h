@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "core/fd.h"
 #include "core/result.h"
 #include "imagestore/pack_file.h"
+#include "imagestore/shared_file.h"
 
 namespace samepage::imagestore {
 
@@ -75,7 +77,10 @@ class PackFolder final {
     std::vector<std::pair<std::uint64_t, std::uint64_t>> ranges;
   };
 
-  PackFolder(Options options, Fd lock) : options_(std::move(options)), lock_(std::move(lock)) {}
+  PackFolder(Options options, Fd lock)
+      : options_(std::move(options)),
+        shared_(SharedFile::of(options_.folder / "lock")),
+        lock_(std::move(lock)) {}
 
   std::filesystem::path path_of(std::uint32_t number) const;
   Result<Appended*> pack_for(std::uint64_t record_bytes);
@@ -83,6 +88,7 @@ class PackFolder final {
   Result<const PackFile*> pack_to_read(std::uint32_t number);
 
   Options options_;
+  std::shared_ptr<SharedFile> shared_;
   Fd lock_;
   std::optional<std::uint32_t> append_to_;
   std::map<std::uint32_t, Appended> appended_;

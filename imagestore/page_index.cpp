@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/database.h"
+#include "imagestore/shared_file.h"
 
 namespace samepage::imagestore {
 namespace {
@@ -20,6 +21,8 @@ constexpr std::array<std::string_view, 2> kSchema{
     "CREATE TABLE pages (digest BLOB PRIMARY KEY, extent INTEGER NOT NULL, slot INTEGER NOT NULL)"
     "  WITHOUT ROWID;"};
 
+constexpr std::chrono::seconds kTurnMax{30};
+
 constexpr std::string_view kAddPage =
     "INSERT INTO pages (digest, extent, slot) VALUES (?, ?, ?) ON CONFLICT (digest) DO UPDATE"
     " SET extent = excluded.extent, slot = excluded.slot"
@@ -33,7 +36,8 @@ std::span<const std::byte> octets(const PageDigest& digest) {
 
 class PageIndex::Impl {
  public:
-  explicit Impl(Database database) : database_(std::move(database)) {}
+  Impl(Database database, std::shared_ptr<SharedFile> file)
+      : file_(std::move(file)), database_(std::move(database)) {}
 
   Result<void> prepare() {
     TRY(database_.migrate(kSchema));
@@ -56,6 +60,7 @@ class PageIndex::Impl {
   Result<bool> knows_extent(const ObjectName& extent);
   Result<void> write(const Added& added);
 
+  const std::shared_ptr<SharedFile> file_;
   Database database_;
   std::optional<Statement> find_;
   std::optional<Statement> add_extent_;
@@ -68,8 +73,8 @@ PageIndex::PageIndex(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 PageIndex::~PageIndex() = default;
 
 Result<std::unique_ptr<PageIndex>> PageIndex::open(const std::string& path) {
-  auto impl =
-      std::make_unique<Impl>(TRY(Database::open({.path = path, .synchronous_full = false})));
+  auto impl = std::make_unique<Impl>(TRY(Database::open({.path = path, .synchronous_full = false})),
+                                     SharedFile::of(path));
   TRY(impl->prepare());
   return std::unique_ptr<PageIndex>(new PageIndex(std::move(impl)));
 }
@@ -141,6 +146,7 @@ Result<std::uint64_t> PageIndex::extents() {
 
 Result<void> PageIndex::commit() {
   if (impl_->added_.empty()) return {};
+  const auto turn = TRY(impl_->file_->take_turn(kTurnMax));
   Transaction transaction = TRY(impl_->database_.begin());
   for (const Impl::Added& added : impl_->added_) TRY(impl_->write(added));
   TRY(transaction.commit());

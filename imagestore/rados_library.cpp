@@ -1,11 +1,11 @@
 #include "imagestore/rados_library.h"
 
 #include <mutex>
-#include <type_traits>
 
 #include <dlfcn.h>
 
 #include "core/database.h"
+#include "imagestore/shared_library.h"
 
 namespace samepage::imagestore {
 namespace {
@@ -20,50 +20,47 @@ struct Loaded {
 
 Loaded load_rados() {
   Loaded loaded;
-  void* const handle = ::dlopen(kRados, RTLD_NOW | RTLD_LOCAL);
-  if (handle == nullptr) {
+  SharedLibrary shared(kRados);
+  if (!shared.is_loaded()) {
     loaded.trouble = "librados cannot be loaded; install it (Debian: librados2)";
     return loaded;
   }
-  const auto find = [&](auto& function, const char* name) {
-    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(::dlsym(handle, name));
-    if (function == nullptr) loaded.trouble = std::string(kRados) + " lacks " + name;
-  };
   RadosLibrary& rados = loaded.library;
-  find(rados.create, "rados_create");
-  find(rados.conf_read_file, "rados_conf_read_file");
-  find(rados.conf_set, "rados_conf_set");
-  find(rados.connect, "rados_connect");
-  find(rados.shutdown, "rados_shutdown");
-  find(rados.cct, "rados_cct");
-  find(rados.ioctx_create, "rados_ioctx_create");
-  find(rados.ioctx_destroy, "rados_ioctx_destroy");
-  find(rados.ioctx_set_namespace, "rados_ioctx_set_namespace");
-  find(rados.read, "rados_read");
-  find(rados.stat, "rados_stat");
-  find(rados.create_write_op, "rados_create_write_op");
-  find(rados.release_write_op, "rados_release_write_op");
-  find(rados.write_op_create, "rados_write_op_create");
-  find(rados.write_op_assert_exists, "rados_write_op_assert_exists");
-  find(rados.write_op_write_full, "rados_write_op_write_full");
-  find(rados.write_op_setxattr, "rados_write_op_setxattr");
-  find(rados.write_op_cmpxattr, "rados_write_op_cmpxattr");
-  find(rados.write_op_remove, "rados_write_op_remove");
-  find(rados.aio_write_op_operate, "rados_aio_write_op_operate");
-  find(rados.create_read_op, "rados_create_read_op");
-  find(rados.release_read_op, "rados_release_read_op");
-  find(rados.read_op_stat, "rados_read_op_stat");
-  find(rados.read_op_getxattrs, "rados_read_op_getxattrs");
-  find(rados.aio_read_op_operate, "rados_aio_read_op_operate");
-  find(rados.getxattrs_next, "rados_getxattrs_next");
-  find(rados.getxattrs_end, "rados_getxattrs_end");
-  find(rados.aio_create_completion2, "rados_aio_create_completion2");
-  find(rados.aio_wait_for_complete, "rados_aio_wait_for_complete");
-  find(rados.aio_get_return_value, "rados_aio_get_return_value");
-  find(rados.aio_release, "rados_aio_release");
-  find(rados.nobjects_list_open, "rados_nobjects_list_open");
-  find(rados.nobjects_list_next, "rados_nobjects_list_next");
-  find(rados.nobjects_list_close, "rados_nobjects_list_close");
+  shared.find(rados.create, "rados_create");
+  shared.find(rados.conf_read_file, "rados_conf_read_file");
+  shared.find(rados.conf_set, "rados_conf_set");
+  shared.find(rados.connect, "rados_connect");
+  shared.find(rados.shutdown, "rados_shutdown");
+  shared.find(rados.cct, "rados_cct");
+  shared.find(rados.ioctx_create, "rados_ioctx_create");
+  shared.find(rados.ioctx_destroy, "rados_ioctx_destroy");
+  shared.find(rados.ioctx_set_namespace, "rados_ioctx_set_namespace");
+  shared.find(rados.read, "rados_read");
+  shared.find(rados.stat, "rados_stat");
+  shared.find(rados.create_write_op, "rados_create_write_op");
+  shared.find(rados.release_write_op, "rados_release_write_op");
+  shared.find(rados.write_op_create, "rados_write_op_create");
+  shared.find(rados.write_op_assert_exists, "rados_write_op_assert_exists");
+  shared.find(rados.write_op_write_full, "rados_write_op_write_full");
+  shared.find(rados.write_op_setxattr, "rados_write_op_setxattr");
+  shared.find(rados.write_op_cmpxattr, "rados_write_op_cmpxattr");
+  shared.find(rados.write_op_remove, "rados_write_op_remove");
+  shared.find(rados.aio_write_op_operate, "rados_aio_write_op_operate");
+  shared.find(rados.create_read_op, "rados_create_read_op");
+  shared.find(rados.release_read_op, "rados_release_read_op");
+  shared.find(rados.read_op_stat, "rados_read_op_stat");
+  shared.find(rados.read_op_getxattrs, "rados_read_op_getxattrs");
+  shared.find(rados.aio_read_op_operate, "rados_aio_read_op_operate");
+  shared.find(rados.getxattrs_next, "rados_getxattrs_next");
+  shared.find(rados.getxattrs_end, "rados_getxattrs_end");
+  shared.find(rados.aio_create_completion2, "rados_aio_create_completion2");
+  shared.find(rados.aio_wait_for_complete, "rados_aio_wait_for_complete");
+  shared.find(rados.aio_get_return_value, "rados_aio_get_return_value");
+  shared.find(rados.aio_release, "rados_aio_release");
+  shared.find(rados.nobjects_list_open, "rados_nobjects_list_open");
+  shared.find(rados.nobjects_list_next, "rados_nobjects_list_next");
+  shared.find(rados.nobjects_list_close, "rados_nobjects_list_close");
+  loaded.trouble = shared.lacks();
   return loaded;
 }
 

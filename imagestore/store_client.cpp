@@ -159,20 +159,22 @@ std::vector<std::pair<StoreClient::Node*, StoreClient::Role>> StoreClient::candi
   const std::size_t count = hot_.contains(name) ? options_.homes_when_hot : 2;
   std::vector<Node*> homes;
   for (const std::size_t home : ring_.homes(name, count)) homes.push_back(members_[home]);
-  if (hot_.contains(name)) order_homes(name, homes);
+  order_homes(homes, hot_.contains(name));
   for (Node* home : homes) add(home, Role::kHome);
   for (Node* neighbour : neighbours_) add(neighbour, Role::kNeighbour);
   return all;
 }
 
-void StoreClient::order_homes(const ObjectName&, std::vector<Node*>& homes) {
+void StoreClient::order_homes(std::vector<Node*>& homes, bool are_hot) {
   if (homes.size() < 2) return;
   const auto load = [](const Node* node) { return node->fetches.size(); };
-  std::ranges::shuffle(homes, random_);
-  if (load(homes[1]) < load(homes[0])) std::swap(homes[0], homes[1]);
+  if (are_hot) {
+    std::ranges::shuffle(homes, random_);
+    if (load(homes[1]) < load(homes[0])) std::swap(homes[0], homes[1]);
+  }
   std::size_t sum = 0;
-  for (const Node* home : homes) sum += load(home);
-  const std::size_t bound = (5 * sum / homes.size() + 3) / 4 + 1;
+  for (const Node* member : members_) sum += load(member);
+  const std::size_t bound = (5 * sum / members_.size() + 3) / 4 + 1;
   std::ranges::stable_partition(homes, [&](const Node* home) { return load(home) <= bound; });
 }
 

@@ -89,7 +89,7 @@ class StoreClient final : public ExtentSource {
 
   void begin(const ExtentFetch& ask);
   std::vector<std::pair<Node*, Role>> candidates(const ObjectName& name);
-  void order_homes(const ObjectName& name, std::vector<Node*>& homes);
+  void order_homes(std::vector<Node*>& homes, bool are_hot);
   void try_next(Fetch& fetch);
   void look_up(Fetch& fetch, Node& node);
   void take_buckets(Fetch& fetch);

@@ -65,6 +65,8 @@ class StoreNode final : public StoreService {
 
   bus::StoreReport report();
 
+  bool has_huge_pages() const { return arena_->has_huge_pages(); }
+
   /// For tests: the arena's memory, to damage it.
   std::span<std::byte> memory();
 

@@ -143,6 +143,15 @@ TEST_F(ArenaTest, EveryFlippedBitOfEntryAndHeaderIsSeen) {
   }
 }
 
+TEST(ArenaPagesTest, AreOrdinaryWhereHugeOnesAreNotFree) {
+  const auto arena = *Arena::create({.data_bytes = std::uint64_t{1} << 40U,
+                                     .extent_bytes_mean = 1U << 30U,
+                                     .use_huge_pages = true});
+
+  EXPECT_FALSE(arena->has_huge_pages());
+  EXPECT_EQ(arena->geometry().bytes() % (2U << 20U), 0U);
+}
+
 TEST_F(ArenaTest, RestoresADamagedEntry) {
   const auto region = reserve(kRegion);
   const IndexEntry entry = entry_of(1, region->offset);

@@ -191,6 +191,34 @@ TEST_F(ImageCommandTest, GarbageIsMarkedFirst) {
   EXPECT_EQ(image({"verify"}).exit_code, 0);
 }
 
+TEST_F(ImageCommandTest, VersionsAreFilesInAMountThatAnyToolReads) {
+  if (!std::filesystem::exists("/dev/fuse")) GTEST_SKIP() << "no /dev/fuse here";
+  const std::string file = disk();
+  ASSERT_EQ(image({"import", file}).exit_code, 0);
+  const std::string folder = folder_.file("mount");
+  std::filesystem::create_directory(folder);
+
+  ChildProcess mount({SAMEPAGE_PROGRAM, "image", "mount", folder, "--store", folder_.file("store")},
+                     {});
+  ASSERT_TRUE(mount.wait_for_err("images are at"));
+  const Output compared = samepage::testing::run(
+      {"/usr/bin/qemu-img", "compare", "-s", "-f", "raw", "-F", "raw", file, folder + "/disk/1"});
+  const std::filesystem::directory_iterator listed(folder + "/disk");
+  const std::string first = listed->path().filename();
+  std::error_code refused;
+  std::filesystem::resize_file(folder + "/disk/1", 1, refused);
+  const bool has_other = std::filesystem::exists(folder + "/disk/2");
+  mount.interrupt();
+  const Output ended = mount.finish();
+
+  EXPECT_EQ(compared.exit_code, 0) << compared.out << compared.err;
+  EXPECT_EQ(first, "1");
+  EXPECT_TRUE(refused);
+  EXPECT_FALSE(has_other);
+  EXPECT_EQ(ended.exit_code, 0) << ended.err;
+  EXPECT_TRUE(std::filesystem::is_empty(folder));
+}
+
 TEST_F(ImageCommandTest, AnOriginThatIsNoneIsSaid) {
   const Output listed = image({"list", "--origin", "ftp:there"});
   EXPECT_EQ(listed.exit_code, 1);

@@ -123,6 +123,7 @@ Result<void> Agent::make_store() {
   store.socket_path =
       options_.store_socket.empty() ? options_.run_dir + "/store.sock" : options_.store_socket;
   store.node_mib = options_.store_mib;
+  store.use_huge_pages = options_.store_huge_pages;
   store.provider = options_.store_provider;
   store.address = options_.data_address;
   std::error_code ignored;  // A folder that cannot be made is said when the socket is opened.

@@ -27,9 +27,9 @@
 #include "imagestore/mirror.h"
 #include "imagestore/overlay.h"
 #include "imagestore/store_socket.h"
+#include "tools/samepaged/disk_process.h"
 #include "tools/samepaged/disk_record.h"
-
-extern char** environ;
+#include "tools/samepaged/frozen_guest.h"
 
 namespace samepage::agent {
 namespace {
@@ -53,35 +53,6 @@ constexpr std::chrono::seconds kResumeMax{120};
 
 tl::unexpected<Error> io_error(const std::string& what) {
   return fail(Errc::kIo, what + ": " + std::generic_category().message(errno));
-}
-
-int open_process(pid_t pid) {
-  return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
-}
-
-bool has_ended(const Fd& process) {
-  pollfd ended{.fd = process.get(), .events = POLLIN, .revents = 0};
-  return !process || ::poll(&ended, 1, 0) != 0;
-}
-
-/// Somebody listens on a UNIX socket.
-bool answers(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) return false;
-  path.copy(&address.sun_path[0], path.size());
-  const Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  return socket &&
-         ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
-}
-
-/// Of a process that is this one's child: of an earlier agent's nothing is told.
-std::string how_ended(const Fd& process) {
-  siginfo_t info{};
-  const auto id = static_cast<id_t>(process.get());
-  if (::waitid(P_PIDFD, id, &info, WEXITED | WNOHANG) != 0 || info.si_pid == 0) return "unknown";
-  const std::string status = std::to_string(info.si_status);
-  return info.si_code == CLD_EXITED ? "exit code " + status : "signal " + status;
 }
 
 std::string escape(const std::string& text) {
@@ -268,7 +239,7 @@ Result<Fd> Disks::find_process(const Entry& entry) const {
   if (::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
     return io_error("look at the disk's process");
   }
-  Fd process(open_process(peer.pid));
+  Fd process = open_process(peer.pid);
   if (!process) return io_error("look at the disk's process");
   return process;
 }
@@ -294,37 +265,14 @@ Result<pid_t> Disks::spawn(const Entry& entry) {
     words.push_back("domain=" + options_.store.domain->name);
     words.push_back("key=" + options_.key_file);
   }
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
-
   // What a process that died left would keep the next from listening.
   ::unlink(socket_of(name).c_str());
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&actions, 1, log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-  posix_spawn_file_actions_adddup2(&actions, 1, 2);
-  posix_spawnattr_t attributes;
-  posix_spawnattr_init(&attributes);
-  // Signals to the agent's group are not the disk's, and it does not inherit blocked ones.
-  sigset_t none;
-  ::sigemptyset(&none);
-  posix_spawnattr_setsigmask(&attributes, &none);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
-  pid_t pid = 0;
-  const int failed =
-      ::posix_spawnp(&pid, words.front().c_str(), &actions, &attributes, argv.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
-  posix_spawnattr_destroy(&attributes);
-  if (failed == 0) return pid;
-  errno = failed;
-  return io_error("start " + options_.nbdkit);
+  return spawn_process(std::move(words), log);
 }
 
 Result<void> Disks::start(Entry& entry) {
   const pid_t pid = TRY(spawn(entry));
-  entry.process = Fd(open_process(pid));
+  entry.process = open_process(pid);
   entry.started = steady_clock::now();
   const Deadline deadline = entry.started + options_.start_max;
   const std::string& name = entry.record.name;
@@ -562,50 +510,6 @@ Result<void> Disks::remove(const std::string& name) {
   if (!store) return {};  // Its lease ends by itself.
   return (*store)->catalog().release(found->record.base, holder_of(name));
 }
-
-/// The VM with this name, its file systems frozen for as long as this lives.
-class FrozenGuest {
- public:
-  FrozenGuest(Hypervisor& hypervisor, const std::string& name) : hypervisor_(hypervisor) {
-    if (name.empty()) {
-      note_ = "no VM is known to use the disk";
-      return;
-    }
-    const auto vms = hypervisor.vms();
-    if (!vms) {
-      note_ = vms.error().message();
-      return;
-    }
-    const auto found =
-        std::find_if(vms->begin(), vms->end(), [&](const VmInfo& vm) { return vm.name == name; });
-    if (found == vms->end()) {
-      note_ = "the VM is not active";
-    } else if (const auto frozen = hypervisor.freeze_filesystems(found->id); frozen) {
-      vm_ = found->id;
-    } else {
-      note_ = frozen.error().message();
-    }
-  }
-  ~FrozenGuest() { thaw(); }
-  FrozenGuest(const FrozenGuest&) = delete;
-  FrozenGuest& operator=(const FrozenGuest&) = delete;
-
-  void thaw() {
-    if (!vm_) return;
-    if (const auto thawed = hypervisor_.thaw_filesystems(*vm_); !thawed) {
-      log_error("a guest's file systems stay frozen vm={} why=\"{}\"", vm_->uuid,
-                thawed.error().message());
-    }
-    vm_.reset();
-  }
-  bool is_frozen() const { return vm_.has_value(); }
-  const std::string& note() const { return note_; }
-
- private:
-  Hypervisor& hypervisor_;
-  std::optional<VmId> vm_;
-  std::string note_;
-};
 
 Result<bus::DiskCommitted> Disks::commit(const std::string& name, const std::string& image,
                                          bool freeze_guest) {

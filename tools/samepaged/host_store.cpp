@@ -36,13 +36,14 @@ Result<std::unique_ptr<HostStore>> HostStore::create(const Options& options, Ask
   if (options.node_mib == 0) return store;
   imagestore::StoreNode::Options node;
   node.arena.data_bytes = options.node_mib << 20U;
+  node.arena.use_huge_pages = options.use_huge_pages;
   node.ofi =
       imagestore::OfiServer::Options{.provider = options.provider, .address = options.address};
   auto made = imagestore::StoreNode::create(node, {}, clock);
   if (!made) return tl::unexpected(std::move(made).error().within("set up the store node"));
   store->node_ = *std::move(made);
-  log_info("store node ready memory_mib={} provider=\"{}\" address={}", options.node_mib,
-           options.provider, options.address);
+  log_info("store node ready memory_mib={} huge_pages={} provider=\"{}\" address={}",
+           options.node_mib, store->node_->has_huge_pages(), options.provider, options.address);
   return store;
 }
 

@@ -30,7 +30,8 @@ class HostStore final : public imagestore::StoreService {
  public:
   struct Options {
     std::string socket_path;
-    std::uint64_t node_mib = 0;  ///< Memory lent to the store; 0: no node here.
+    std::uint64_t node_mib = 0;   ///< Memory lent to the store; 0: no node here.
+    bool use_huge_pages = false;  ///< For that memory, when enough are free.
     std::string provider = "tcp;ofi_rxm";
     std::string address;  ///< At which other hosts reach this one.
     std::chrono::milliseconds ask_max{1'500};

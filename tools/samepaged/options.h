@@ -19,6 +19,7 @@ struct Options {
   std::string libvirt_socket = "/run/libvirt/libvirt-sock";
   std::string run_dir = "/run/samepage";
   std::uint64_t store_mib = 0;
+  bool store_huge_pages = false;
   std::string store_socket;
   std::string store_provider = "tcp;ofi_rxm";
   std::string store_origin = "dir:";

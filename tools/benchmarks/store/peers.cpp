@@ -185,7 +185,8 @@ class NbdReader final : public Reader {
 
 class FullCopy final : public Reader {
  public:
-  FullCopy(Fd image, std::string folder) : image_(std::move(image)), folder_(std::move(folder)) {}
+  FullCopy(Fd image, std::string folder, bool is_durable)
+      : image_(std::move(image)), folder_(std::move(folder)), is_durable_(is_durable) {}
 
   Result<std::uint64_t> read(std::span<const Chunk>, std::size_t, const Done& done) override {
     const auto start = SteadyClock::now();
@@ -210,6 +211,7 @@ class FullCopy final : public Reader {
       }
       at = ::lseek(image_.get(), at, SEEK_DATA);
     }
+    if (is_durable_ && ::fdatasync(copy.get()) != 0) return fail(Errc::kIo, "the flush failed");
     done(since(start));
     return bytes;
   }
@@ -217,6 +219,7 @@ class FullCopy final : public Reader {
  private:
   Fd image_;
   std::string folder_;
+  bool is_durable_;
 };
 
 }  // namespace
@@ -257,11 +260,11 @@ Result<std::unique_ptr<Reader>> open_nbd(const std::string& socket) {
   return std::make_unique<NbdReader>(std::move(connection));
 }
 
-Result<std::unique_ptr<Reader>> open_full_copy(const std::string& image,
-                                               const std::string& folder) {
+Result<std::unique_ptr<Reader>> open_full_copy(const std::string& image, const std::string& folder,
+                                               bool is_durable) {
   Fd file(::open(image.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file) return fail(Errc::kNotFound, image + " cannot be opened");
-  return std::make_unique<FullCopy>(std::move(file), folder);
+  return std::make_unique<FullCopy>(std::move(file), folder, is_durable);
 }
 
 }  // namespace samepage::bench

@@ -37,6 +37,8 @@ Result<std::unique_ptr<Reader>> open_nbd(const std::string& socket);
 
 /// A copy of the whole file, data only, into a file without a name in `folder`, however little of
 /// it is read afterwards. The chunks are ignored.
-Result<std::unique_ptr<Reader>> open_full_copy(const std::string& image, const std::string& folder);
+/// `is_durable`: and flushed, as a copy on a disk is.
+Result<std::unique_ptr<Reader>> open_full_copy(const std::string& image, const std::string& folder,
+                                               bool is_durable);
 
 }  // namespace samepage::bench

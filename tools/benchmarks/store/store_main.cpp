@@ -54,6 +54,7 @@ Result<void> serve(const Arguments& arguments) {
   const auto store = TRY(ImageStore::open(arguments.store));
   imagestore::StoreNode::Options options;
   options.arena.data_bytes = arguments.node_mib << 20U;
+  options.arena.use_huge_pages = true;
   options.lease_time = std::chrono::minutes(10);  // Longer than any run with a stopped server.
   const auto node = TRY(imagestore::StoreNode::create(options, {store->keys()}, clock));
   const auto listener = TRY(imagestore::StoreListener::create({.path = arguments.socket}, *node));
@@ -98,8 +99,11 @@ Result<void> read(const Arguments& arguments) {
     };
   } else if (arguments.path == "memcached") {
     make = [&] { return open_memcached(arguments.socket); };
-  } else if (arguments.path == "full copy") {
-    make = [&] { return open_full_copy(arguments.image, arguments.folder); };
+  } else if (arguments.path == "full copy" || arguments.path == "disk copy") {
+    const bool is_durable = arguments.path == "disk copy";
+    make = [&, is_durable] {
+      return open_full_copy(arguments.image, arguments.folder, is_durable);
+    };
   } else {
     make = [&] { return open_nbd(arguments.socket); };
   }

@@ -25,7 +25,8 @@ class ExtentMap {
   /// The extents behind chunks, in order; with `once`, each of them once.
   std::vector<imagestore::ObjectName> extents(std::span<const Chunk> chunks, bool once) const;
 
-  /// One page of a fetched extent, another one with each `turn`, is the image's.
+  /// One page of every eighth fetched extent, another one with each `turn`, is the image's: what
+  /// is in doubt here is the store, which digested all of them.
   bool is_true(const imagestore::ObjectName& name, const imagestore::ExtentBuffer& extent,
                std::size_t turn) const;
 
@@ -42,7 +43,9 @@ class ExtentMap {
   };
   imagestore::DomainKeys keys_;
   std::span<const std::byte> image_;
-  std::unordered_map<std::uint64_t, imagestore::ObjectName> by_page_;
+  static constexpr std::uint32_t kZeros = UINT32_MAX;
+  std::vector<std::uint32_t> by_page_;  ///< Which of names_; kZeros.
+  std::vector<imagestore::ObjectName> names_;
   std::unordered_map<imagestore::ObjectName, std::vector<Placed>> by_extent_;
 };
 
