@@ -87,13 +87,19 @@ struct Catalog::Tables {
                              std::chrono::sys_seconds now);
   Result<Image> find(std::string_view name);
   Result<ImageVersion> version(std::string_view name, std::uint64_t number);
+  Result<std::optional<std::uint64_t>> advance(std::string_view name, std::uint64_t head,
+                                               const ImageVersion& version);
+  Result<void> remove(std::string_view name, std::chrono::sys_seconds now);
+  Result<void> hold(const VersionId& version, std::string_view holder, const Lease& lease);
+  Result<void> put_trace(const VersionId& version, std::uint64_t pages,
+                         std::span<const std::byte> body);
 
   Database database;
   // What CLONE and COMMIT run, prepared once.
   std::optional<Statement> find_image = {};
   std::optional<Statement> add_image = {};
   std::optional<Statement> add_version = {};
-  std::optional<Statement> advance = {};
+  std::optional<Statement> advance_head = {};
 };
 
 /// The connection that this process's threads share. What they want at the same moment is one
@@ -202,7 +208,7 @@ Result<void> Catalog::Tables::prepare() {
   add_version = TRY(database.prepare(
       "INSERT INTO versions (image, number, id, size_bytes, data_bytes, new_bytes, stored_bytes,"
       " source_format, imported_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"));
-  advance =
+  advance_head =
       TRY(database.prepare("UPDATE images SET last = last + 1, head = last + 1 WHERE name = ? AND "
                            "head = ? RETURNING head"));
   return {};
@@ -264,21 +270,25 @@ Result<void> Catalog::add(std::string_view name, std::string_view sharing_domain
   });
 }
 
+Result<std::optional<std::uint64_t>> Catalog::Tables::advance(std::string_view name,
+                                                              std::uint64_t head,
+                                                              const ImageVersion& version) {
+  ImageVersion next = version;
+  Statement& advance = *advance_head;
+  TRY(advance.bind({name, static_cast<std::int64_t>(head)}));
+  if (!TRY(advance.step())) {
+    TRY(find(name));
+    return std::nullopt;
+  }
+  next.number = static_cast<std::uint64_t>(advance.integer(0));
+  TRY(advance.run());
+  TRY(insert_version(name, next));
+  return next.number;
+}
+
 Result<std::optional<std::uint64_t>> Catalog::advance(std::string_view name, std::uint64_t head,
                                                       const ImageVersion& version) {
-  return impl_->write([&](Tables& tables) -> Result<std::optional<std::uint64_t>> {
-    ImageVersion next = version;
-    Statement& advance = *tables.advance;
-    TRY(advance.bind({name, static_cast<std::int64_t>(head)}));
-    if (!TRY(advance.step())) {
-      TRY(tables.find(name));
-      return std::nullopt;
-    }
-    next.number = static_cast<std::uint64_t>(advance.integer(0));
-    TRY(advance.run());
-    TRY(tables.insert_version(name, next));
-    return next.number;
-  });
+  return impl_->write([&](Tables& tables) { return tables.advance(name, head, version); });
 }
 
 Result<Image> Catalog::Tables::find(std::string_view name) {
@@ -346,18 +356,20 @@ Result<void> Catalog::Tables::expect_unheld(std::string_view name, std::uint64_t
                                       query.text(1));
 }
 
+Result<void> Catalog::Tables::remove(std::string_view name, std::chrono::sys_seconds now) {
+  TRY(find(name));
+  TRY(expect_unheld(name, 0, now));
+  for (const char* sql :
+       {"DELETE FROM versions WHERE image = ?", "DELETE FROM images WHERE name = ?"}) {
+    auto statement = TRY(database.prepare(sql));
+    TRY(statement.bind({name}));
+    TRY(statement.run());
+  }
+  return {};
+}
+
 Result<void> Catalog::remove(std::string_view name, std::chrono::sys_seconds now) {
-  return impl_->write([&](Tables& tables) -> Result<void> {
-    TRY(tables.find(name));
-    TRY(tables.expect_unheld(name, 0, now));
-    for (const char* sql :
-         {"DELETE FROM versions WHERE image = ?", "DELETE FROM images WHERE name = ?"}) {
-      auto statement = TRY(tables.database.prepare(sql));
-      TRY(statement.bind({name}));
-      TRY(statement.run());
-    }
-    return {};
-  });
+  return impl_->write([&](Tables& tables) { return tables.remove(name, now); });
 }
 
 Result<void> Catalog::remove_version(std::string_view name, std::uint64_t number,
@@ -379,26 +391,29 @@ Result<void> Catalog::remove_version(std::string_view name, std::uint64_t number
   });
 }
 
+Result<void> Catalog::Tables::hold(const VersionId& version, std::string_view holder,
+                                   const Lease& lease) {
+  if (holder.empty() || holder.size() > kHolderMax) {
+    return fail(Errc::kInvalid, "a holder's name has 1 to 256 bytes");
+  }
+  const std::span<const std::byte> id(version.bytes);
+  {
+    auto known =
+        TRY(database.prepare("SELECT 1 FROM versions WHERE id = ?1 UNION ALL"
+                             " SELECT 1 FROM holds WHERE version = ?1 AND"
+                             " until > ?2"));
+    TRY(known.bind({id, seconds(lease.from)}));
+    if (!TRY(known.step())) return fail(Errc::kNotFound, "no such version in the catalog");
+    auto hold = TRY(
+        database.prepare("INSERT OR REPLACE INTO holds (version, holder, until) VALUES (?, ?, ?)"));
+    TRY(hold.bind({id, holder, seconds(lease.from + lease.lasts)}));
+    TRY(hold.run());
+  }
+  return {};
+}
+
 Result<void> Catalog::hold(const VersionId& version, std::string_view holder, const Lease& lease) {
-  return impl_->write([&](Tables& tables) -> Result<void> {
-    if (holder.empty() || holder.size() > kHolderMax) {
-      return fail(Errc::kInvalid, "a holder's name has 1 to 256 bytes");
-    }
-    const std::span<const std::byte> id(version.bytes);
-    {
-      auto known =
-          TRY(tables.database.prepare("SELECT 1 FROM versions WHERE id = ?1 UNION ALL"
-                                      " SELECT 1 FROM holds WHERE version = ?1 AND"
-                                      " until > ?2"));
-      TRY(known.bind({id, seconds(lease.from)}));
-      if (!TRY(known.step())) return fail(Errc::kNotFound, "no such version in the catalog");
-      auto hold = TRY(tables.database.prepare(
-          "INSERT OR REPLACE INTO holds (version, holder, until) VALUES (?, ?, ?)"));
-      TRY(hold.bind({id, holder, seconds(lease.from + lease.lasts)}));
-      TRY(hold.run());
-    }
-    return {};
-  });
+  return impl_->write([&](Tables& tables) { return tables.hold(version, holder, lease); });
 }
 
 Result<void> Catalog::release(const VersionId& version, std::string_view holder) {
@@ -423,23 +438,26 @@ Result<std::vector<std::string>> Catalog::holders(const VersionId& version,
   });
 }
 
+Result<void> Catalog::Tables::put_trace(const VersionId& version, std::uint64_t pages,
+                                        std::span<const std::byte> body) {
+  {
+    auto put = TRY(database.prepare(
+        "INSERT INTO traces (version, pages, body) VALUES (?, ?, ?) ON CONFLICT (version)"
+        " DO UPDATE SET pages = excluded.pages, body = excluded.body"
+        " WHERE excluded.pages > traces.pages"));
+    TRY(put.bind(
+        {std::span<const std::byte>(version.bytes), static_cast<std::int64_t>(pages), body}));
+    TRY(put.run());
+    TRY(
+        database.execute("DELETE FROM traces WHERE version NOT IN"
+                         " (SELECT id FROM versions UNION SELECT version FROM holds)"));
+  }
+  return {};
+}
+
 Result<void> Catalog::put_trace(const VersionId& version, std::uint64_t pages,
                                 std::span<const std::byte> body) {
-  return impl_->write([&](Tables& tables) -> Result<void> {
-    {
-      auto put = TRY(tables.database.prepare(
-          "INSERT INTO traces (version, pages, body) VALUES (?, ?, ?) ON CONFLICT (version)"
-          " DO UPDATE SET pages = excluded.pages, body = excluded.body"
-          " WHERE excluded.pages > traces.pages"));
-      TRY(put.bind(
-          {std::span<const std::byte>(version.bytes), static_cast<std::int64_t>(pages), body}));
-      TRY(put.run());
-      TRY(
-          tables.database.execute("DELETE FROM traces WHERE version NOT IN"
-                                  " (SELECT id FROM versions UNION SELECT version FROM holds)"));
-    }
-    return {};
-  });
+  return impl_->write([&](Tables& tables) { return tables.put_trace(version, pages, body); });
 }
 
 Result<std::optional<std::vector<std::byte>>> Catalog::trace(const VersionId& version,

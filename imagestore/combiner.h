@@ -37,6 +37,7 @@ class Combiner {
       const auto taken = std::exchange(waiting_, {});
       lock.unlock();
       std::vector<Job*> jobs;
+      jobs.reserve(taken.size());
       for (const Waiting& one : taken) jobs.push_back(one.job);
       together(std::span<Job* const>(jobs));
       lock.lock();

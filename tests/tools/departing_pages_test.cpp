@@ -73,7 +73,7 @@ TEST_F(DepartingPagesTest, AGuestThatStaysLeavesNothingBehind) {
   const auto departing = depart();
   const CutStretch stretch = stretch_from(1);
   departing->saw(stretch);
-  departing->guest_stays();
+  departing->stop();
   while (!departing->done()) std::this_thread::yield();
   departing->saw(stretch);
   EXPECT_EQ(stretch.bytes.slab.use_count(), 1) << "its pages are still held";

@@ -8,7 +8,11 @@
 namespace samepage::agent {
 namespace {
 
-constexpr int kGiveWay = 19;  // nice(1)
+constexpr int kGiveWay = 10;  // nice(1)
+
+void set_nice(int thread_id, int nice) {
+  static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(thread_id), nice));
+}
 
 }  // namespace
 
@@ -16,11 +20,7 @@ DepartingPages::DepartingPages(std::unique_ptr<pagecache::CheckpointWriter> writ
     : writer_(std::move(writer)), thread_([this] { write_all(); }) {}
 
 DepartingPages::~DepartingPages() {
-  {
-    const MutexLock lock(mutex_);
-    stopped_ = true;
-    changed_.notify_all();
-  }
+  stop();
   thread_.join();
 }
 
@@ -47,9 +47,11 @@ void DepartingPages::guest_left(Keep keep) {
   changed_.notify_all();
 }
 
-void DepartingPages::guest_stays() {
+// On a busy machine a thread that gives way may not run for long; nobody may wait for it then.
+void DepartingPages::stop() {
   const MutexLock lock(mutex_);
   stopped_ = true;
+  if (thread_id_ != 0) set_nice(thread_id_, 0);
   changed_.notify_all();
 }
 
@@ -64,7 +66,11 @@ std::optional<DepartingPages::Waiting> DepartingPages::next() {
 }
 
 void DepartingPages::write_all() {
-  static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kGiveWay));
+  {
+    const MutexLock lock(mutex_);
+    thread_id_ = ::gettid();
+    if (!stopped_) set_nice(thread_id_, kGiveWay);
+  }
   while (const auto stretch = next()) {
     for (const auto& [number, offset] : stretch->pages) {
       writer_->put(number, stretch->bytes.bytes.subspan(offset).first<kPageSize>());
@@ -76,6 +82,7 @@ void DepartingPages::write_all() {
     keep = std::move(keep_);
     stopped_ = true;  // Whatever else comes is not kept.
     waiting_.clear();
+    set_nice(std::exchange(thread_id_, 0), 0);
   }
   if (keep) keep(writer_->finish());
   writer_.reset();

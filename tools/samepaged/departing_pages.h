@@ -21,8 +21,8 @@ namespace samepage::agent {
 /// memory is not read twice, and goes on when the guest has left. What waits to be written is what
 /// the relays keep anyway, for a while; more than kWaitingBytesMax is left out.
 ///
-/// Threads: saw() from any, the rest from one; it writes on one of its own, which gives way to
-/// whatever else there is to do.
+/// Threads: every method may be called from any thread; it writes on one of its own, which gives
+/// way to whatever else there is to do, until it is told to stop.
 class DepartingPages final : public migrator::StretchSink {
  public:
   static constexpr std::size_t kWaitingBytesMax = std::size_t{512} << 20U;
@@ -30,7 +30,7 @@ class DepartingPages final : public migrator::StretchSink {
 
   explicit DepartingPages(std::unique_ptr<pagecache::CheckpointWriter> writer);
 
-  /// Writes no more, and keeps what was written when the guest has left.
+  /// stop(), and waits for it.
   ~DepartingPages() override;
 
   void saw(const migrator::CutStretch& stretch) override;
@@ -38,9 +38,10 @@ class DepartingPages final : public migrator::StretchSink {
   /// The guest has left: `keep` is called with the checkpoint once all is written.
   void guest_left(Keep keep);
 
-  /// The guest stays: forgets everything.
-  void guest_stays();
+  /// Writes no more: keeps what was written when the guest has left, and nothing when it stays.
+  void stop();
 
+  /// Nothing will be written or kept any more.
   bool done() const { return done_; }
 
  private:
@@ -64,6 +65,7 @@ class DepartingPages final : public migrator::StretchSink {
   std::size_t waiting_bytes_ GUARDED_BY(mutex_) = 0;
   Keep keep_ GUARDED_BY(mutex_);
   bool stopped_ GUARDED_BY(mutex_) = false;
+  int thread_id_ GUARDED_BY(mutex_) = 0;  ///< Set while it gives way.
   std::jthread thread_;
 };
 

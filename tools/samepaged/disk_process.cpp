@@ -19,6 +19,7 @@ namespace samepage::agent {
 
 Result<pid_t> spawn_process(std::vector<std::string> words, const std::string& log) {
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   posix_spawn_file_actions_t actions;

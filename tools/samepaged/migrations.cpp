@@ -161,7 +161,9 @@ Result<bus::TargetReady> Migrations::prepare(const bus::PrepareTarget& request,
   TRY(check_room(request.session(), VmId{request.vm_uuid()}));
   auto session = std::make_shared<Session>();
   session->vm = VmId{request.vm_uuid()};
-  departed_.erase(session->vm);  // What is written by now is what it finds.
+  // What is written by now is what it finds.
+  const auto [first, last] = departed_.equal_range(session->vm);
+  std::for_each(first, last, [](const auto& entry) { entry.second->stop(); });
   if (options_.hands_off) session->untouched = options_.hands_off(session->vm);
   migrator::TargetOptions options;
   options.session = request.session();
@@ -289,13 +291,11 @@ std::shared_ptr<DepartingPages> Migrations::take_pages(const SharingDomain& doma
 }
 
 /// The writing goes on when the session is over, until the VM comes back.
-void Migrations::keep_pages(const VmInfo& vm, std::shared_ptr<DepartingPages> departing) {
-  departing->guest_left([this, vm](std::shared_ptr<const pagecache::Checkpoint> checkpoint) {
+void Migrations::keep_pages(const VmInfo& vm, DepartingPages& departing) {
+  departing.guest_left([this, vm](std::shared_ptr<const pagecache::Checkpoint> checkpoint) {
     log_info("checkpoint kept vm={} bytes={}", vm.name, checkpoint->bytes());
     checkpoints_.keep(vm, std::move(checkpoint));
   });
-  const MutexLock lock(mutex_);
-  departed_[vm.id] = std::move(departing);
 }
 
 migrator::SourceOutcome Migrations::send_away(const std::string& name, Session& session) {
@@ -303,11 +303,14 @@ migrator::SourceOutcome Migrations::send_away(const std::string& name, Session& 
   migrator::SourceOutcome outcome = session.source->run(
       [&](const migrator::SourceProgress& progress) { take_progress(name, session, progress); });
   const bool has_left = outcome.runs_on == migrator::Side::kTarget;
-  if (session.departing && vm && has_left) {
-    keep_pages(*vm, std::move(session.departing));
-  } else if (session.departing) {
-    session.departing->guest_stays();
+  if (!session.departing) return outcome;
+  if (vm && has_left) {
+    keep_pages(*vm, *session.departing);
+  } else {
+    session.departing->stop();
   }
+  const MutexLock lock(mutex_);
+  departed_.emplace(session.vm, std::move(session.departing));
   return outcome;
 }
 

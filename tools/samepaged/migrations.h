@@ -96,7 +96,7 @@ class Migrations {
   Result<void> check_room(const std::string& session, const VmId& vm) REQUIRES(mutex_);
   void drop_ended() REQUIRES(mutex_);
   std::shared_ptr<DepartingPages> take_pages(const SharingDomain& domain);
-  void keep_pages(const VmInfo& vm, std::shared_ptr<DepartingPages> departing);
+  void keep_pages(const VmInfo& vm, DepartingPages& departing);
   migrator::SourceOutcome send_away(const std::string& name, Session& session);
   void run_source(const std::string& name, Session& session);
   void run_target(const std::string& name, Session& session);
@@ -116,7 +116,7 @@ class Migrations {
   std::condition_variable_any ended_;
   std::map<std::string, std::shared_ptr<Session>> sessions_ GUARDED_BY(mutex_);
   std::deque<bus::MigrationOutcome> outcomes_ GUARDED_BY(mutex_);  // Oldest first.
-  std::map<VmId, std::shared_ptr<DepartingPages>> departed_ GUARDED_BY(mutex_);
+  std::multimap<VmId, std::shared_ptr<DepartingPages>> departed_ GUARDED_BY(mutex_);
 };
 
 }  // namespace samepage::agent
