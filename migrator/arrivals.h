@@ -19,9 +19,10 @@ namespace samepage::migrator {
 /// worker until that says complete() or ask(), then the receiver of resent pages, then the writer.
 struct Arrival {
   BatchHeader header;
-  std::vector<std::byte> body;         ///< The message's.
+  StreamBytes body;                    ///< The message's.
   std::span<const std::byte> rest;     ///< Of `body`, behind the header.
   StreamBytes stretch;                 ///< What the batch stands for, once it is rebuilt.
+  bool is_plain = false;               ///< The stretch is a part of the body.
   std::vector<BatchGap> refs;          ///< Its found and placed pages.
   std::vector<std::uint32_t> missing;  ///< Of `refs`, asked for and not come yet.
   bool doubted = false;                ///< The source was asked which of `refs` differ.

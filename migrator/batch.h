@@ -11,6 +11,7 @@
 #include "core/result.h"
 #include "migrator/packed_bytes.h"
 #include "migrator/stream_parser.h"
+#include "migrator/stream_slab.h"
 
 namespace samepage::migrator {
 
@@ -45,15 +46,15 @@ struct BatchHeader {
 PageDigest stretch_mac(const DigestKey& key, std::uint64_t sequence,
                        std::span<const std::byte> stretch);
 
-/// A BATCH message's body: `head`, then `plain`, which lies in the stretch itself.
+/// A BATCH message's body: `head`, then `tail`, which are the literals.
 struct EncodedBatch {
   std::vector<std::byte> head;
-  std::span<const std::byte> plain;
+  StreamBytes tail;
   std::vector<std::uint32_t> ref_offsets;  ///< Of its found and placed pages, in the stretch.
   std::size_t literal_bytes = 0;
   bool packed = false;  ///< Compression of the literals paid.
 
-  std::size_t size() const { return head.size() + plain.size(); }
+  std::size_t size() const { return head.size() + tail.bytes.size(); }
 };
 
 /// Encodes one stretch of QEMU's stream, token by token (docs/formats/migrator.md).
@@ -81,8 +82,8 @@ class BatchEncoder {
   /// The batch of all that was added; the next one begins.
   EncodedBatch finish(const BatchHeader& header, int zstd_level);
 
-  /// The same for one literal, not copied: `stretch`, all that was added, must outlive it.
-  EncodedBatch finish_plain(const BatchHeader& header, std::span<const std::byte> stretch);
+  /// The same for one literal, not copied: `stretch` is all that was added.
+  EncodedBatch finish_plain(const BatchHeader& header, StreamBytes stretch);
 
  private:
   struct Op {
@@ -95,8 +96,10 @@ class BatchEncoder {
   void begin_page(BatchKind kind, const StreamToken& record);
   void extend(BatchKind kind, bool bare, std::uint64_t count, std::uint64_t page);
   void add_part(std::span<const std::byte> literal);
-  void write_ops(ByteWriter& body) const;
-  bool write_literals(int zstd_level, ByteWriter& body);
+  void write_ops(ByteWriter& head) const;
+  StreamBytes copy_literals(ByteWriter& head);
+  StreamBytes pack_literals(int zstd_level, ByteWriter& head, bool& packed);
+  void gather_literals(std::span<std::byte> to) const;
   void clear();
 
   BytePacker packer_;
@@ -107,7 +110,8 @@ class BatchEncoder {
   std::vector<std::span<const std::byte>> literals_;
   std::deque<std::vector<std::byte>> deltas_;  ///< That literals lie in.
   std::size_t literal_bytes_ = 0;
-  std::vector<std::byte> gathered_;
+  SlabScratch gathered_;
+  SlabPool slabs_;
   std::size_t stream_bytes_ = 0;
 };
 
@@ -127,6 +131,9 @@ struct BatchGap {
 struct BatchBody {
   BatchHeader header;
   std::span<const std::byte> rest;  ///< For decode_batch(); borrowed from the body.
+
+  /// The end of `rest` is the stretch itself.
+  bool is_plain() const;
 };
 /// kCorrupt: not a batch's header, or of another size than it may have.
 Result<BatchBody> decode_batch_header(std::span<const std::byte> body);

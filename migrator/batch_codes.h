@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/byte_writer.h"
 #include "core/page.h"
 #include "migrator/batch.h"
 
@@ -38,6 +39,13 @@ struct Expected {
   std::uint64_t page = 0;
   std::uint64_t place = 0;
 };
+
+/// What comes, behind the header, before a stretch of `size` bytes that is one literal as it is.
+inline void write_plain_front(std::size_t size, ByteWriter& message) {
+  message.varint(size << kKindBits | static_cast<std::uint64_t>(BatchKind::kLiteral));
+  message.varint(0);
+  BytePacker::announce_plain(size, message);
+}
 
 /// Small numbers for small distances in both directions, modulo 2^64.
 inline std::uint64_t zigzag(std::uint64_t distance) {

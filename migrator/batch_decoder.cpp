@@ -169,6 +169,13 @@ Result<BatchBody> decode_batch_header(std::span<const std::byte> body) {
   return decoded;
 }
 
+bool BatchBody::is_plain() const {
+  ByteWriter front;
+  write_plain_front(header.size, front);
+  return rest.size() == front.size() + header.size &&
+         std::ranges::equal(rest.first(front.size()), front.view());
+}
+
 Result<std::vector<BatchGap>> decode_batch(const BatchBody& body, ByteUnpacker& unpacker,
                                            std::span<std::byte> stretch) {
   ByteReader reader(body.rest);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "core/check.h"
@@ -98,48 +99,59 @@ void BatchEncoder::add_part(std::span<const std::byte> literal) {
   literal_bytes_ += literal.size();
 }
 
-void BatchEncoder::write_ops(ByteWriter& body) const {
+void BatchEncoder::write_ops(ByteWriter& head) const {
   Expected expected;
   auto place = places_.begin();
   for (const Op& op : ops_) {
-    body.varint(op.count << kKindBits | (op.bare ? kBareBit : 0U) |
+    head.varint(op.count << kKindBits | (op.bare ? kBareBit : 0U) |
                 static_cast<std::uint64_t>(op.kind));
     if (op.kind == BatchKind::kLiteral) continue;
-    body.varint(zigzag(op.page - expected.page));
+    head.varint(zigzag(op.page - expected.page));
     expected.page = op.page + op.count;
     if (!has_place(op.kind)) continue;
     for (std::uint64_t i = 0; i < op.count; ++i, ++place) {
-      body.varint(zigzag(*place - expected.place));
+      head.varint(zigzag(*place - expected.place));
       expected.place = *place + kPageRecordBytes;
     }
   }
-  body.varint(0);
+  head.varint(0);
 }
 
-bool BatchEncoder::write_literals(int zstd_level, ByteWriter& body) {
-  if (zstd_level == kPackNothing) {
-    BytePacker::announce_plain(literal_bytes_, body);
-    for (const auto literal : literals_) body.raw(literal);
-    return false;
-  }
-  gathered_.clear();
-  gathered_.reserve(literal_bytes_);
+void BatchEncoder::gather_literals(std::span<std::byte> to) const {
   for (const auto literal : literals_) {
-    gathered_.insert(gathered_.end(), literal.begin(), literal.end());
+    std::memcpy(to.data(), literal.data(), literal.size());
+    to = to.subspan(literal.size());
   }
-  return packer_.pack(gathered_, zstd_level, body);
+}
+
+StreamBytes BatchEncoder::copy_literals(ByteWriter& head) {
+  StreamBytes tail = slabs_.take_bytes(literal_bytes_);
+  gather_literals(tail.bytes);
+  BytePacker::announce_plain(literal_bytes_, head);
+  return tail;
+}
+
+StreamBytes BatchEncoder::pack_literals(int zstd_level, ByteWriter& head, bool& packed) {
+  const auto gathered = gathered_.bytes(literal_bytes_);
+  gather_literals(gathered);
+  StreamBytes tail = slabs_.take_bytes(BytePacker::packed_bytes_max(literal_bytes_));
+  const auto written = packer_.pack(gathered, zstd_level, head, tail.bytes);
+  slabs_.trim(tail, written.size);
+  packed = written.packed;
+  return tail;
 }
 
 EncodedBatch BatchEncoder::finish(const BatchHeader& header, int zstd_level) {
   CHECK(stream_bytes_ == header.size);
-  ByteWriter body;
-  write_header(header, body);
-  write_ops(body);
-  for (const PageHash& hash : hashes_) body.u64(hash.value);
+  ByteWriter head;
+  write_header(header, head);
+  write_ops(head);
+  for (const PageHash& hash : hashes_) head.u64(hash.value);
   EncodedBatch batch;
   batch.literal_bytes = literal_bytes_;
-  batch.packed = write_literals(zstd_level, body);
-  batch.head = body.take();
+  const bool pack = zstd_level != kPackNothing && literal_bytes_ > 0;
+  batch.tail = pack ? pack_literals(zstd_level, head, batch.packed) : copy_literals(head);
+  batch.head = head.take();
   batch.ref_offsets = std::exchange(ref_offsets_, {});
   clear();
   return batch;
@@ -162,19 +174,18 @@ bool BatchEncoder::is_one_literal() const {
   });
 }
 
-EncodedBatch BatchEncoder::finish_plain(const BatchHeader& header,
-                                        std::span<const std::byte> stretch) {
+EncodedBatch BatchEncoder::finish_plain(const BatchHeader& header, StreamBytes stretch) {
+  const std::size_t size = stretch.bytes.size();
   CHECK(stream_bytes_ == header.size);
+  CHECK(size == header.size);
   clear();
-  ByteWriter body;
-  write_header(header, body);
-  body.varint(stretch.size() << kKindBits | static_cast<std::uint64_t>(BatchKind::kLiteral));
-  body.varint(0);
-  BytePacker::announce_plain(stretch.size(), body);
-  return {.head = body.take(),
-          .plain = stretch,
+  ByteWriter head;
+  write_header(header, head);
+  write_plain_front(size, head);
+  return {.head = head.take(),
+          .tail = std::move(stretch),
           .ref_offsets = {},
-          .literal_bytes = stretch.size(),
+          .literal_bytes = size,
           .packed = false};
 }
 

@@ -1,6 +1,6 @@
 #include "migrator/packed_bytes.h"
 
-#include <algorithm>
+#include <cstring>
 #include <string>
 
 #include "core/check.h"
@@ -22,24 +22,28 @@ BytePacker::BytePacker() : zstd_(ZSTD_createCCtx()) {
 }
 
 bool BytePacker::pack(std::span<const std::byte> bytes, int zstd_level, ByteWriter& message) {
-  std::span<const std::byte> chosen = bytes;
-  bool packed = false;
-  if (zstd_level != kPackNothing && !bytes.empty()) {
-    packed_.resize(std::max(packed_.size(), ZSTD_compressBound(bytes.size())));
-    const std::size_t size = ZSTD_compressCCtx(zstd_.get(), packed_.data(), packed_.size(),
-                                               bytes.data(), bytes.size(), zstd_level);
-    packed = ZSTD_isError(size) == 0 && pays(size, bytes.size());
-    if (packed) chosen = std::span(packed_).first(size);
-  }
-  if (packed) {
-    message.u8(kZstd);
-    message.varint(bytes.size());
-    message.varint(chosen.size());
-  } else {
-    announce_plain(bytes.size(), message);
-  }
-  message.raw(chosen);
+  const auto tail = packed_.bytes(packed_bytes_max(bytes.size()));
+  const auto [size, packed] = pack(bytes, zstd_level, message, tail);
+  message.raw(tail.first(size));
   return packed;
+}
+
+BytePacker::Packed BytePacker::pack(std::span<const std::byte> bytes, int zstd_level,
+                                    ByteWriter& head, std::span<std::byte> tail) {
+  CHECK(tail.size() >= packed_bytes_max(bytes.size()));
+  if (zstd_level != kPackNothing && !bytes.empty()) {
+    const std::size_t size = ZSTD_compressCCtx(zstd_.get(), tail.data(), tail.size(), bytes.data(),
+                                               bytes.size(), zstd_level);
+    if (ZSTD_isError(size) == 0 && pays(size, bytes.size())) {
+      head.u8(kZstd);
+      head.varint(bytes.size());
+      head.varint(size);
+      return {.size = size, .packed = true};
+    }
+  }
+  announce_plain(bytes.size(), head);
+  if (!bytes.empty()) std::memcpy(tail.data(), bytes.data(), bytes.size());
+  return {.size = bytes.size(), .packed = false};
 }
 
 void BytePacker::announce_plain(std::size_t size, ByteWriter& message) {
@@ -62,14 +66,14 @@ Result<std::span<const std::byte>> ByteUnpacker::unpack(ByteReader& message, std
   const auto size = TRY(message.varint(size_max));
   const auto packed_size = TRY(message.varint(message.remaining()));
   const auto packed = TRY(message.raw(packed_size));
-  plain_.resize(std::max<std::size_t>(plain_.size(), size));
+  const auto plain = plain_.bytes(size);
   const std::size_t unpacked =
-      ZSTD_decompressDCtx(zstd_.get(), plain_.data(), size, packed.data(), packed.size());
+      ZSTD_decompressDCtx(zstd_.get(), plain.data(), size, packed.data(), packed.size());
   if (ZSTD_isError(unpacked) != 0) {
     return fail(Errc::kCorrupt, std::string("zstd: ") + ZSTD_getErrorName(unpacked));
   }
   if (unpacked != size) return fail(Errc::kCorrupt, "packed bytes of the wrong size");
-  return std::span<const std::byte>(plain_).first(size);
+  return plain;
 }
 
 }  // namespace samepage::migrator

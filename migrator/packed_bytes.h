@@ -10,6 +10,7 @@
 #include "core/byte_writer.h"
 #include "core/handle.h"
 #include "core/result.h"
+#include "migrator/stream_slab.h"
 
 namespace samepage::migrator {
 
@@ -27,12 +28,22 @@ class BytePacker {
   /// Returns whether the bytes were compressed.
   bool pack(std::span<const std::byte> bytes, int zstd_level, ByteWriter& message);
 
+  /// The same with the message's front in `head` and the bytes in `tail`, of which it uses as many
+  /// as it returns; `tail` has room for packed_bytes_max() of them.
+  struct Packed {
+    std::size_t size = 0;
+    bool packed = false;
+  };
+  Packed pack(std::span<const std::byte> bytes, int zstd_level, ByteWriter& head,
+              std::span<std::byte> tail);
+  static std::size_t packed_bytes_max(std::size_t bytes) { return ZSTD_compressBound(bytes); }
+
   /// What comes before `size` bytes that follow as they are.
   static void announce_plain(std::size_t size, ByteWriter& message);
 
  private:
   Handle<ZSTD_CCtx, ZSTD_freeCCtx> zstd_;
-  std::vector<std::byte> packed_;
+  SlabScratch packed_;
 };
 
 /// Reads what BytePacker wrote. Threads: one at a time.
@@ -46,7 +57,7 @@ class ByteUnpacker {
 
  private:
   Handle<ZSTD_DCtx, ZSTD_freeDCtx> zstd_;
-  std::vector<std::byte> plain_;
+  SlabScratch plain_;
 };
 
 }  // namespace samepage::migrator

@@ -42,8 +42,9 @@ Result<PeerLink::Message> PeerLink::receive(Deadline deadline) {
   const std::size_t size_max = body_bytes_max(type);
   if (size_max == 0) return fail(Errc::kCorrupt, "a message of an unknown type");
   if (size > size_max) return fail(Errc::kCorrupt, "a message of too many bytes");
-  Message message{.type = type, .body = std::vector<std::byte>(size)};
-  TRY(read_all(message.body, deadline));
+  Message message{.type = type, .memory = slabs_.take_bytes(size), .body = {}};
+  TRY(read_all(message.memory.bytes, deadline));
+  message.body = message.memory.bytes;
   bytes_.fetch_add(kHeaderBytes + size, std::memory_order_relaxed);
   return message;
 }

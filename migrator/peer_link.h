@@ -4,12 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "core/mutex.h"
 #include "core/result.h"
 #include "migrator/byte_stream.h"
 #include "migrator/relay_messages.h"
+#include "migrator/stream_slab.h"
 
 namespace samepage::migrator {
 
@@ -33,7 +33,8 @@ class PeerLink {
 
   struct Message {
     MessageType type = MessageType::kHello;
-    std::vector<std::byte> body;
+    StreamBytes memory;  ///< That the body lies in.
+    std::span<const std::byte> body;
   };
 
   /// kUnavailable: the connection ended. kCorrupt: this is no message. kTimedOut: no whole message
@@ -47,6 +48,7 @@ class PeerLink {
   Result<void> read_all(std::span<std::byte> buffer, Deadline deadline);
 
   ByteStream& stream_;
+  SlabPool slabs_;
   std::atomic<std::uint64_t> bytes_{0};
   Mutex sending_;
 };

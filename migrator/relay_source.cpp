@@ -35,9 +35,10 @@ Deadline after(std::chrono::microseconds wait) {
 class RelaySource::Impl {
  public:
   Impl(const RelayOptions& options, RelayEnds ends, const SharingDomain& domain,
-       const SessionSecret& secret)
+       const SessionSecret& secret, StretchSink* sink)
       : options_(options),
         qemu_(ends.qemu),
+        passes_(ends.passes),
         domain_(domain),
         mac_key_(stream_mac_key(secret)),
         verdict_(ends),
@@ -46,7 +47,8 @@ class RelaySource::Impl {
                  .wire_bytes_max = options.wire_bytes_in_flight_max},
                 domain.key),
         stage_(worker_count(options) + 2),
-        compression_(options.zstd_level_max) {}
+        compression_(options.zstd_level_max),
+        sink_(sink) {}
 
   Result<void> run() {
     CHECK(!std::exchange(ran_, true));
@@ -73,10 +75,8 @@ class RelaySource::Impl {
   }
 
   RelayCounters counters() const {
-    RelayCounters counters{.stream_bytes = stream_bytes_,
-                           .wire_bytes = link_.bytes(),
-                           .pages_resent = pages_resent_,
-                           .passes = passes_};
+    RelayCounters counters{
+        .stream_bytes = stream_bytes_, .wire_bytes = link_.bytes(), .pages_resent = pages_resent_};
     if (!greeted_) return counters;
     counters.page_refs = known_->page_refs;
     counters.page_deltas = known_->page_deltas;
@@ -111,6 +111,7 @@ class RelaySource::Impl {
 
   const RelayOptions options_;
   ByteStream& qemu_;
+  PassWatch* const passes_;
   const SharingDomain domain_;
   const DigestKey mac_key_;
   RelayVerdict verdict_;
@@ -118,6 +119,7 @@ class RelaySource::Impl {
   ResendWindow window_;
   Stage stage_;
   CompressionChoice compression_;
+  StretchSink* const sink_;
   BatchPace pace_;
   SlabPool slabs_;
   std::optional<TargetKnowledge> known_;  ///< Set before greeted_.
@@ -126,7 +128,6 @@ class RelaySource::Impl {
   std::atomic<std::uint64_t> end_sequence_{kNotEnded};
   std::atomic<std::uint64_t> stream_bytes_{0};
   std::atomic<std::uint64_t> pages_resent_{0};
-  std::atomic<std::uint64_t> passes_{0};
   std::uint64_t batches_ = 0;  ///< Of the whole stream; set before the stage's input ends.
   bool ran_ = false;
 
@@ -159,11 +160,11 @@ Result<void> RelaySource::Impl::take_filter(std::span<const std::byte> body) {
 Result<void> RelaySource::Impl::cut_stream() {
   RelayOptions options = options_;
   options.history_bytes_max = known_->history.reach();
-  StreamCutter cutter(qemu_, slabs_, options);
+  StreamCutter cutter(qemu_, slabs_, options, passes_);
   while (auto stretch = TRY(cutter.next(pace_.batch_bytes()))) {
     stream_bytes_ = cutter.stream_bytes();
-    passes_ = cutter.passes();
     known_->history.add(stretch->bytes);
+    if (sink_ != nullptr) sink_->saw(*stretch);
     if (!stage_.push(std::move(*stretch))) return {};  // Whoever closed it has said why.
   }
   batches_ = cutter.stretches();
@@ -196,11 +197,10 @@ Result<void> RelaySource::Impl::send(EncodedStretch encoded) {
                             .wire_bytes = encoded.batch.size(),
                             .stretch = std::move(encoded.stretch.bytes),
                             .ref_offsets = std::move(encoded.batch.ref_offsets)};
-  const auto slab = entry.stretch.slab;  // The batch's plain part lies in it.
   const Deadline deadline = after(options_.stall_max);
   TRY(window_.add(std::move(entry), deadline));
   pace_.sent(encoded.header.size, encoded.batch.size(), window_.link_bytes_per_second());
-  return link_.send(MessageType::kBatch, encoded.batch.head, encoded.batch.plain, deadline);
+  return link_.send(MessageType::kBatch, encoded.batch.head, encoded.batch.tail.bytes, deadline);
 }
 
 Result<void> RelaySource::Impl::send_end() {
@@ -285,10 +285,11 @@ Result<void> RelaySource::Impl::return_path(std::span<const std::byte> body) {
 Result<std::unique_ptr<RelaySource>> RelaySource::create(const RelayOptions& options,
                                                          RelayEnds ends,
                                                          const SharingDomain& domain,
-                                                         const SessionSecret& secret) {
+                                                         const SessionSecret& secret,
+                                                         StretchSink* sink) {
   TRY(check(options));
   return std::unique_ptr<RelaySource>(
-      new RelaySource(std::make_unique<Impl>(options, ends, domain, secret)));
+      new RelaySource(std::make_unique<Impl>(options, ends, domain, secret, sink)));
 }
 
 RelaySource::RelaySource(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

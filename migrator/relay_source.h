@@ -6,6 +6,7 @@
 #include "core/sharing_domain.h"
 #include "migrator/relay.h"
 #include "migrator/session_secret.h"
+#include "migrator/stretch_sink.h"
 
 namespace samepage::migrator {
 
@@ -19,10 +20,12 @@ namespace samepage::migrator {
 /// delivered() may be called from any thread.
 class RelaySource final {
  public:
-  /// kInvalid: an option is out of its range.
+  /// `sink`, when there is one, is borrowed and outlives the relay. kInvalid: an option is out of
+  /// its range.
   static Result<std::unique_ptr<RelaySource>> create(const RelayOptions& options, RelayEnds ends,
                                                      const SharingDomain& domain,
-                                                     const SessionSecret& secret);
+                                                     const SessionSecret& secret,
+                                                     StretchSink* sink = nullptr);
 
   /// Relays until QEMU has closed its side and the target has delivered everything. Once only.
   /// Both connections are shut down when it returns, so on every error QEMU sees its stream break

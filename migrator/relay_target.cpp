@@ -188,13 +188,15 @@ Result<void> RelayTarget::Impl::handle(PeerLink::Message message) {
 Result<void> RelayTarget::Impl::take_batch(PeerLink::Message message) {
   if (end_) return fail(Errc::kCorrupt, "a batch behind the end");
   auto arrival = std::make_shared<Arrival>();
-  arrival->body = std::move(message.body);
-  const BatchBody body = TRY(decode_batch_header(arrival->body));
+  arrival->body = std::move(message.memory);
+  const BatchBody body = TRY(decode_batch_header(arrival->body.bytes));
   const bool next = body.header.sequence == next_sequence_ && body.header.begin == next_begin_;
   if (!next) return fail(Errc::kCorrupt, "a batch out of order");
   arrival->header = body.header;
   arrival->rest = body.rest;
-  arrival->stretch = slabs_.take_bytes(body.header.size);
+  arrival->is_plain = body.is_plain();
+  arrival->stretch = arrival->is_plain ? arrival->body : slabs_.take_bytes(body.header.size);
+  arrival->stretch.bytes = arrival->stretch.bytes.last(body.header.size);
   ++next_sequence_;
   next_begin_ += body.header.size;
   return arrivals_.add(std::move(arrival));

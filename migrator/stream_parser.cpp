@@ -35,7 +35,8 @@ constexpr std::uint32_t kMultifdMagic = 0x11223344;
 constexpr std::uint32_t kMultifdVersion = 1;
 constexpr std::uint32_t kMultifdSync = 1;  // The other flags say how pages are compressed.
 constexpr std::size_t kMultifdHelloRest = 64 - 4;
-constexpr std::size_t kMultifdPacketRest = 8 + 32 + 256;
+constexpr std::size_t kMultifdPacketRest = 8 + 32;
+constexpr std::size_t kMultifdNameBytes = 256;
 constexpr std::uint32_t kMultifdSlotsMax = 256;
 
 enum SectionType : std::uint8_t {
@@ -208,12 +209,16 @@ StreamParser::Step StreamParser::multifd_packet(Cursor& cursor) {
                     (pages == 0 || payload == pages * kPageSize);
   if (!fits) return give_up(cursor);
   cursor.skip(kMultifdPacketRest);
+  std::string_view block = cursor.name(kMultifdNameBytes);
+  block = block.substr(0, block.find('\0'));
   std::vector<std::uint64_t> offsets(pages);
   for (std::uint64_t& offset : offsets) offset = cursor.be64();
   cursor.skip((slots - pages) * sizeof(std::uint64_t));
   if (cursor.incomplete()) return std::nullopt;
   multifd_offsets_ = std::move(offsets);
   multifd_taken_ = 0;
+  // The list of blocks is in another stream; these are the names that libvirt's guests have.
+  multifd_in_main_block_ = block == "pc.ram" || block == "ram-node0";
   return take(cursor, pages > 0 ? State::kMultifdPages : State::kMultifdPacket);
 }
 
@@ -222,7 +227,10 @@ StreamParser::Step StreamParser::multifd_page(Cursor& cursor) {
   if (cursor.incomplete()) return std::nullopt;
   const std::uint64_t offset = multifd_offsets_[multifd_taken_++] & ~kRamFlags;
   if (multifd_taken_ == multifd_offsets_.size()) state_ = State::kMultifdPacket;
-  return StreamToken{.kind = StreamToken::Kind::kPage, .bytes = cursor.taken(), .header = offset};
+  return StreamToken{.kind = StreamToken::Kind::kPage,
+                     .bytes = cursor.taken(),
+                     .header = offset,
+                     .in_main_block = multifd_in_main_block_};
 }
 
 StreamParser::Step StreamParser::section(Cursor& cursor) {

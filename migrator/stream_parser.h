@@ -53,6 +53,9 @@ class StreamParser {
   /// will be understood when its rest comes, but is kBytes altogether.
   StreamToken drain(std::span<const std::byte> input);
 
+  /// The size of the guest's memory proper; 0 until QEMU has told it.
+  std::uint64_t main_block_bytes() const { return main_block_bytes_; }
+
   /// The rest of the stream is not looked at any more. Normal behind the guest's RAM, where the
   /// devices' state follows.
   bool opaque() const { return state_ == State::kOpaque; }
@@ -98,6 +101,7 @@ class StreamParser {
   std::uint64_t ram_blocks_bytes_ = 0;          ///< Of blocks that the list has not named yet.
   std::vector<std::uint64_t> multifd_offsets_;  ///< Of the packet's pages, in their block.
   std::size_t multifd_taken_ = 0;
+  bool multifd_in_main_block_ = false;
   std::vector<std::string> ram_blocks_;
   std::uint32_t block_ = 0;  ///< The one that the last page record named.
   std::uint32_t main_block_ = 0;

@@ -86,7 +86,10 @@ std::shared_ptr<Slab> SlabPool::take() {
 }
 
 StreamBytes SlabPool::take_bytes(std::size_t size) {
-  CHECK(size <= kSlabBytes);
+  if (size > kSlabBytes) {
+    auto own = std::make_shared<Slab>(size);
+    return {.slab = own, .bytes = own->bytes()};
+  }
   const MutexLock lock(mutex_);
   if (!current_ || used_ + size > kSlabBytes) {
     current_ = take();
@@ -94,6 +97,20 @@ StreamBytes SlabPool::take_bytes(std::size_t size) {
   }
   used_ += size;
   return {.slab = current_, .bytes = current_->bytes().subspan(used_ - size, size)};
+}
+
+void SlabPool::trim(StreamBytes& last, std::size_t size) {
+  const MutexLock lock(mutex_);
+  CHECK(size <= last.bytes.size());
+  if (last.slab == current_) used_ -= last.bytes.size() - size;
+  last.bytes = last.bytes.first(size);
+}
+
+std::span<std::byte> SlabScratch::bytes(std::size_t size) {
+  if (!slab_ || slab_->bytes().size() < size) {
+    slab_ = size > SlabPool::kSlabBytes ? std::make_shared<Slab>(size) : SlabPool::take();
+  }
+  return slab_->bytes().first(size);
 }
 
 }  // namespace samepage::migrator

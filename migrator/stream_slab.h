@@ -30,8 +30,8 @@ class Slab {
   std::span<std::byte> bytes_;
 };
 
-/// A stretch of QEMU's stream in a slab, which it keeps alive. Whoever filled it shares it as
-/// const.
+/// A piece of a slab, which it keeps alive: a stretch of QEMU's stream, or what stands for one.
+/// Whoever filled it shares it as const.
 struct StreamBytes {
   std::shared_ptr<Slab> slab;
   std::span<std::byte> bytes;
@@ -49,13 +49,27 @@ class SlabPool {
   /// Its content is of no meaning.
   static std::shared_ptr<Slab> take();
 
-  /// A stretch of `size` bytes, at most kSlabBytes; consecutive ones share slabs.
+  /// `size` bytes, of no meaning; consecutive ones share slabs, more than kSlabBytes have their
+  /// own.
   StreamBytes take_bytes(std::size_t size);
+
+  /// Takes back what `last`, the bytes that were taken last, has behind its first `size`.
+  void trim(StreamBytes& last, std::size_t size);
 
  private:
   Mutex mutex_;
   std::shared_ptr<Slab> current_ GUARDED_BY(mutex_);
   std::size_t used_ GUARDED_BY(mutex_) = 0;
+};
+
+/// A slab to work in, which grows. Threads: one at a time.
+class SlabScratch {
+ public:
+  /// `size` bytes, of no meaning, until the next call.
+  std::span<std::byte> bytes(std::size_t size);
+
+ private:
+  std::shared_ptr<Slab> slab_;
 };
 
 }  // namespace samepage::migrator

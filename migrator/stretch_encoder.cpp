@@ -1,6 +1,6 @@
 #include "migrator/stretch_encoder.h"
 
-#include <algorithm>
+#include <cstring>
 #include <utility>
 
 namespace samepage::migrator {
@@ -30,7 +30,7 @@ EncodedStretch StretchEncoder::encode(CutStretch stretch, int zstd_level) {
   if (look) known_.hits.saw(pages_.size(), hits_);
 
   const bool plain = zstd_level == kPackNothing && batch_.is_one_literal();
-  encoded.batch = plain ? batch_.finish_plain(encoded.header, bytes)
+  encoded.batch = plain ? batch_.finish_plain(encoded.header, stretch.bytes)
                         : batch_.finish(encoded.header, zstd_level);
   encoded.stretch = std::move(stretch);
   return encoded;
@@ -106,7 +106,7 @@ bool StretchEncoder::add_older(const CutToken& cut) {
 
 bool StretchEncoder::holds(std::uint64_t place, PageView page) {
   const auto sent = known_.history.find(place);
-  return sent && std::ranges::equal(sent->bytes, page);
+  return sent && std::memcmp(sent->bytes.data(), page.data(), page.size()) == 0;
 }
 
 }  // namespace samepage::migrator

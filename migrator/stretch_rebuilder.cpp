@@ -1,6 +1,7 @@
 #include "migrator/stretch_rebuilder.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "migrator/page_delta.h"
@@ -37,6 +38,7 @@ bool BaseChoice::saw(std::span<const pagecache::WantedPage> wanted) {
 }
 
 Result<bool> StretchRebuilder::rebuild(Arrival& arrival) {
+  if (arrival.is_plain) return false;
   const BatchBody body{.header = arrival.header, .rest = arrival.rest};
   const auto gaps = TRY(decode_batch(body, unpacker_, arrival.stretch.bytes));
   for (const BatchGap& gap : gaps) {
@@ -59,7 +61,7 @@ Result<void> StretchRebuilder::fill_from_history(const BatchGap& gap,
   const auto older = shared_.history.find(gap.place);
   if (!older) return fail(Errc::kCorrupt, "a reference to what is not in the history");
   const PageBuffer page = stretch.subspan(gap.offset).first<kPageSize>();
-  std::ranges::copy(older->bytes, page.begin());
+  std::memcpy(page.data(), older->bytes.data(), page.size());
   if (gap.kind == BatchKind::kDeltas) TRY(apply_delta(gap.delta, page));
   return {};
 }

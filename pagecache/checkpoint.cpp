@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <system_error>
+#include <utility>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -13,10 +15,8 @@
 namespace samepage::pagecache {
 namespace {
 
-using fingerprinter::GuestMemory;
-using fingerprinter::PageRun;
-
 constexpr std::uint64_t kPagesAtOnce = 256;
+constexpr std::size_t kCleanUpMin = 4096;
 
 std::string trouble() {
   return std::generic_category().message(errno);
@@ -36,56 +36,77 @@ Result<Fd> nameless_file(const std::string& folder) {
   return file;
 }
 
-bool has_room(int file, std::uint64_t free_min) {
-  struct statvfs disk {};
-  return ::fstatvfs(file, &disk) == 0 &&
-         std::uint64_t{disk.f_bavail} * disk.f_frsize >= free_min + kPagesAtOnce * kPageSize;
-}
-
 }  // namespace
 
-Result<std::shared_ptr<const Checkpoint>> Checkpoint::take(GuestMemory& memory,
-                                                           const Options& options) {
+Result<std::unique_ptr<CheckpointWriter>> CheckpointWriter::create(const Options& options) {
   Fd file = TRY(nameless_file(options.folder));
   auto cipher = TRY(PageCipher::create());
   std::shared_ptr<Checkpoint> checkpoint(new Checkpoint(std::move(file), std::move(cipher)));
-  auto copied = checkpoint->copy(memory, options);
-  if (!copied && checkpoint->pages_.empty()) return tl::unexpected(std::move(copied).error());
-  checkpoint->sealed_ = {};
-  return std::shared_ptr<const Checkpoint>(std::move(checkpoint));
+  return std::unique_ptr<CheckpointWriter>(new CheckpointWriter(options, std::move(checkpoint)));
 }
 
-Result<void> Checkpoint::copy(GuestMemory& memory, const Options& options) {
-  std::vector<std::byte> buffer(kPagesAtOnce * kPageSize);
-  sealed_.resize(buffer.size());
-  for (const PageRun& run : TRY(memory.populated())) {
-    for (std::uint64_t done = 0; done < run.count; done += kPagesAtOnce) {
-      const std::uint64_t count = std::min(kPagesAtOnce, run.count - done);
-      const bool full = bytes() + count * kPageSize > options.bytes_max;
-      if (full || options.stop.stop_requested()) return {};
-      if (!has_room(file_.get(), options.disk_free_min)) return {};
-      const auto pages = std::span(buffer).first(count * kPageSize);
-      const auto read = memory.read(run.first + done, pages);
-      if (!read && read.error().code() == Errc::kNotFound) return read;
-      if (read) TRY(write(run.first + done, pages, options.seed));
-    }
-  }
-  return {};
+CheckpointWriter::CheckpointWriter(const Options& options, std::shared_ptr<Checkpoint> checkpoint)
+    : options_(options),
+      checkpoint_(std::move(checkpoint)),
+      run_(kPagesAtOnce * kPageSize),
+      sealed_(kPagesAtOnce * kPageSize),
+      clean_up_at_(kCleanUpMin) {}
+
+CheckpointWriter::~CheckpointWriter() {
+  ::explicit_bzero(run_.data(), run_.size());
 }
 
-Result<void> Checkpoint::write(std::uint64_t first, std::span<const std::byte> pages,
-                               HashSeed seed) {
+void CheckpointWriter::put(std::uint64_t number, PageView page) {
+  if (is_full_ || number > kPageNumberMax || is_zero(page)) return;
+  if (count_ == kPagesAtOnce || (count_ > 0 && number != first_ + count_)) flush();
+  if (count_ == 0) first_ = number;
+  std::memcpy(run_.data() + count_ * kPageSize, page.data(), kPageSize);
+  ++count_;
+}
+
+std::shared_ptr<const Checkpoint> CheckpointWriter::finish() {
+  flush();
+  drop_old_versions();
+  is_full_ = true;
+  return std::exchange(checkpoint_, nullptr);
+}
+
+void CheckpointWriter::flush() {
+  const auto pages = std::span<const std::byte>(run_).first(count_ * kPageSize);
+  const std::uint64_t count = std::exchange(count_, 0);
+  if (count == 0 || is_full_) return;
+  is_full_ = !has_room(pages.size());
   const auto sealed = std::span(sealed_).first(pages.size());
-  TRY(cipher_->encrypt(first, pages, sealed));
-  const auto offset = static_cast<off_t>(first * kPageSize);
-  const ssize_t written = ::pwrite(file_.get(), sealed.data(), sealed.size(), offset);
-  if (written < 0) return fail(Errc::kIo, "write a checkpoint: " + trouble());
-  for (std::uint64_t at = 0; at + kPageSize <= static_cast<std::uint64_t>(written);
-       at += kPageSize) {
-    const PageView page = pages.subspan(at).first<kPageSize>();
-    if (!is_zero(page)) pages_.push_back({first + at / kPageSize, hash_page(page, seed)});
+  if (is_full_ || !checkpoint_->cipher_->encrypt(first_, pages, sealed)) return;
+  const auto offset = static_cast<off_t>(first_ * kPageSize);
+  const ssize_t written = ::pwrite(checkpoint_->file_.get(), sealed.data(), sealed.size(), offset);
+  is_full_ = written != static_cast<ssize_t>(sealed.size());
+  const std::uint64_t whole = written < 0 ? 0 : static_cast<std::uint64_t>(written) / kPageSize;
+  for (std::uint64_t i = 0; i < whole; ++i) {
+    const PageView page = pages.subspan(i * kPageSize).first<kPageSize>();
+    checkpoint_->pages_.push_back({first_ + i, hash_page(page, options_.seed)});
   }
-  return {};
+}
+
+bool CheckpointWriter::has_room(std::uint64_t more) {
+  auto& pages = checkpoint_->pages_;
+  if (pages.size() >= clean_up_at_ || checkpoint_->bytes() + more > options_.bytes_max) {
+    drop_old_versions();
+  }
+  struct statvfs disk {};
+  return checkpoint_->bytes() + more <= options_.bytes_max &&
+         ::fstatvfs(checkpoint_->file_.get(), &disk) == 0 &&
+         std::uint64_t{disk.f_bavail} * disk.f_frsize >= options_.disk_free_min + more;
+}
+
+void CheckpointWriter::drop_old_versions() {
+  auto& pages = checkpoint_->pages_;
+  const auto number = [](const fingerprinter::ScannedPage& page) { return page.page; };
+  std::ranges::stable_sort(pages, {}, number);
+  // Of equal ones unique() keeps the first it meets: the last version, from behind.
+  const auto kept = std::ranges::unique(pages.rbegin(), pages.rend(), {}, number);
+  pages.erase(pages.begin(), kept.begin().base());
+  clean_up_at_ = std::max(kCleanUpMin, 2 * pages.size());
 }
 
 Result<void> Checkpoint::read(std::uint64_t page, PageBuffer destination) const {

@@ -5,15 +5,12 @@
 
 namespace samepage::pagecache {
 
-Result<std::shared_ptr<const Checkpoint>> CheckpointStore::take(const VmInfo& vm,
-                                                                const SharingDomain& domain,
-                                                                std::stop_token stop) const {
-  const auto memory = TRY(fingerprinter::open_guest_memory(vm));
-  return Checkpoint::take(*memory, {.folder = options_.folder,
-                                    .bytes_max = options_.bytes_max,
-                                    .disk_free_min = options_.disk_free_min,
-                                    .stop = std::move(stop),
-                                    .seed = domain.seed});
+Result<std::unique_ptr<CheckpointWriter>> CheckpointStore::begin(
+    const SharingDomain& domain) const {
+  return CheckpointWriter::create({.folder = options_.folder,
+                                   .bytes_max = options_.bytes_max,
+                                   .disk_free_min = options_.disk_free_min,
+                                   .seed = domain.seed});
 }
 
 void CheckpointStore::keep(const VmInfo& vm, std::shared_ptr<const Checkpoint> checkpoint) {

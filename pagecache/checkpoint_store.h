@@ -28,10 +28,9 @@ class CheckpointStore final {
 
   bool is_on() const { return options_.bytes_max > 0; }
 
-  /// Copies what a guest of this host holds now; nothing is kept yet. Takes as long as the disk
-  /// needs; `stop` ends it early. Errors as open_guest_memory() and Checkpoint::take().
-  Result<std::shared_ptr<const Checkpoint>> take(const VmInfo& vm, const SharingDomain& domain,
-                                                 std::stop_token stop) const;
+  /// For the pages of a guest that leaves; nothing is kept yet. Errors as
+  /// CheckpointWriter::create().
+  Result<std::unique_ptr<CheckpointWriter>> begin(const SharingDomain& domain) const;
 
   /// The guest has left: keeps its pages.
   void keep(const VmInfo& vm, std::shared_ptr<const Checkpoint> checkpoint);

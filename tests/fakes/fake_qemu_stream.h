@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <random>
 #include <span>
@@ -133,7 +134,10 @@ inline std::vector<std::byte> fake_guest_stream(std::size_t pages, std::mt19937_
 inline std::vector<std::byte> fake_multifd_stream(std::size_t pages, std::mt19937_64& random,
                                                   std::vector<std::vector<std::byte>>* held,
                                                   std::uint32_t flags = 0,
-                                                  std::uint32_t slots = 128) {
+                                                  std::uint32_t slots = 128,
+                                                  std::string_view block = "pc.ram") {
+  std::vector<std::byte> name(256);
+  std::ranges::copy(std::as_bytes(std::span(block)), name.begin());
   FakeQemuStream stream;
   stream.be32(0x11223344).be32(1).raw(std::vector<std::byte>(56, std::byte{9}));
   const auto packet = [&](std::uint32_t flag, std::size_t count) {
@@ -141,7 +145,8 @@ inline std::vector<std::byte> fake_multifd_stream(std::size_t pages, std::mt1993
     // A packet without pages says the payload of the one before.
     stream.be32((count == 0 ? pages : count) * kPageSize)
         .be64(0)
-        .raw(std::vector<std::byte>(32 + 256, std::byte{7}));
+        .raw(std::vector<std::byte>(32, std::byte{7}))
+        .raw(name);
     for (std::uint32_t slot = 0; slot < slots; ++slot) stream.be64(slot * kPageSize);
     for (std::size_t i = 0; i < count; ++i) {
       const std::vector<std::byte> page = random_bytes(kPageSize, random);

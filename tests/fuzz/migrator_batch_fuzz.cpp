@@ -46,7 +46,11 @@ fuzz::Input encode(std::span<const std::byte> stream, std::mt19937_64& random) {
       batch.add_literal(token->bytes);
     }
   }
-  return batch.finish({.sequence = 7, .begin = kBegin, .size = stream.size(), .mac = {}}, 1).head;
+  const auto encoded =
+      batch.finish({.sequence = 7, .begin = kBegin, .size = stream.size(), .mac = {}}, 1);
+  fuzz::Input body = encoded.head;
+  body.insert(body.end(), encoded.tail.bytes.begin(), encoded.tail.bytes.end());
+  return body;
 }
 
 void check(const BatchGap& gap, const BatchHeader& header) {

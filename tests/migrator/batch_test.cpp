@@ -12,6 +12,7 @@
 #include "core/byte_writer.h"
 #include "migrator/page_delta.h"
 #include "tests/fakes/fake_qemu_stream.h"
+#include "tests/migrator/relay_harness.h"
 
 namespace samepage::migrator {
 namespace {
@@ -40,12 +41,6 @@ Result<std::unique_ptr<Decoded>> decode(std::span<const std::byte> body) {
   decoded->stretch.resize(head.header.size);
   decoded->gaps = TRY(decode_batch(head, decoded->unpacker, decoded->stretch));
   return decoded;
-}
-
-Bytes whole(const EncodedBatch& batch) {
-  Bytes body = batch.head;
-  body.insert(body.end(), batch.plain.begin(), batch.plain.end());
-  return body;
 }
 
 /// A page as it might have been before: it differs in a few bytes.
@@ -148,10 +143,16 @@ TEST(BatchTest, APlainBatchCopiesNothing) {
   encoder.add_literal(stream);
   ASSERT_TRUE(encoder.is_one_literal());
 
-  const EncodedBatch batch = encoder.finish_plain(header_for(stream.size()), stream);
+  const StreamBytes stretch = stretch_of(stream);
+  const EncodedBatch batch = encoder.finish_plain(header_for(stream.size()), stretch);
 
-  EXPECT_EQ(batch.plain.data(), stream.data());
-  EXPECT_EQ(decode(whole(batch)).value()->stretch, stream);
+  EXPECT_EQ(batch.tail.bytes.data(), stretch.bytes.data());
+  Bytes body = whole(batch);
+  EXPECT_TRUE(decode_batch_header(body).value().is_plain());
+  EXPECT_EQ(decode(body).value()->stretch, stream);
+  body.push_back(std::byte{0});
+  EXPECT_FALSE(decode_batch_header(body).value().is_plain());
+  EXPECT_FALSE(decode_batch_header(std::span(body).first(body.size() - 2)).value().is_plain());
 }
 
 TEST(BatchTest, CodesRunsInAFewBytes) {
@@ -175,7 +176,7 @@ TEST(BatchTest, CodesRunsInAFewBytes) {
   }
 
   const EncodedBatch encoded = batch.finish(header_for(records.size()), 1);
-  const auto decoded = decode(encoded.head).value();
+  const auto decoded = decode(whole(encoded)).value();
 
   EXPECT_LT(encoded.size(), 120U);
   EXPECT_EQ(decoded->gaps.size(), 155U);
@@ -195,7 +196,7 @@ TEST(BatchTest, ALargeDifferenceIsNoDelta) {
   EXPECT_FALSE(batch.add_delta(token, 0, std::span(older).first<kPageSize>(), 1000));
   batch.add_page(token);
 
-  EXPECT_EQ(decode(batch.finish(header_for(kPageSize), 1).head).value()->stretch, newer);
+  EXPECT_EQ(decode(whole(batch.finish(header_for(kPageSize), 1))).value()->stretch, newer);
 }
 
 TEST(BatchTest, TheMacDependsOnTheStretchAndItsNumber) {
@@ -211,7 +212,7 @@ TEST(BatchTest, TheMacDependsOnTheStretchAndItsNumber) {
 TEST(BatchTest, RefusesEveryTruncationAndTail) {
   std::mt19937_64 random(6);
   const Bytes stream = fakes::fake_guest_stream(12, random, nullptr);
-  Bytes body = encode(stream, [&] { return any_kind(random); }).head;
+  Bytes body = whole(encode(stream, [&] { return any_kind(random); }));
 
   for (std::size_t size = 0; size < body.size(); ++size) {
     const auto decoded = decode(std::span(body).first(size));
@@ -264,7 +265,7 @@ TEST(BatchTest, RefusesPlacesThatDoNotLieBefore) {
 TEST(BatchTest, DecodesOrRefusesDamagedBodies) {
   std::mt19937_64 random(7);
   const Bytes stream = fakes::fake_guest_stream(16, random, nullptr);
-  const Bytes body = encode(stream, [&] { return any_kind(random); }).head;
+  const Bytes body = whole(encode(stream, [&] { return any_kind(random); }));
   for (int round = 0; round < 5000; ++round) {
     Bytes damaged = body;
     const std::size_t range = round % 2 == 0 ? 96 : damaged.size();

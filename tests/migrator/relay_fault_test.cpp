@@ -409,7 +409,7 @@ class PlayedSource {
     header.mac = stretch_mac(key, sequence, stretch);
     if (lies) header.mac.bytes[0] ^= std::byte{1};
     sent += stretch.size();
-    send(MessageType::kBatch, encoder.finish(header, 1).head);
+    send(MessageType::kBatch, whole(encoder.finish(header, 1)));
   }
   void send_end(StreamEnd end) {
     end.mac = end_mac(key, end);

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "migrator/batch.h"
 #include "migrator/relay_source.h"
 #include "migrator/relay_target.h"
 #include "pagecache/page_cache.h"
@@ -22,6 +23,20 @@ inline constexpr SessionSecret kSecret{{std::byte{13}}};
 
 inline Deadline in_time() {
   return std::chrono::steady_clock::now() + std::chrono::seconds(20);
+}
+
+/// The body of a BATCH message.
+inline Bytes whole(const EncodedBatch& batch) {
+  Bytes body = batch.head;
+  body.insert(body.end(), batch.tail.bytes.begin(), batch.tail.bytes.end());
+  return body;
+}
+
+/// A copy of `bytes` as a stretch.
+inline StreamBytes stretch_of(std::span<const std::byte> bytes) {
+  auto slab = std::make_shared<Slab>(bytes.size());
+  std::ranges::copy(bytes, slab->bytes().begin());
+  return {.slab = slab, .bytes = slab->bytes().first(bytes.size())};
 }
 
 /// Pages of a host, which the test may change behind the page cache's back.
@@ -84,8 +99,10 @@ inline Bytes read_exactly(ByteStream& stream, std::size_t size) {
 class RelayHarness {
  public:
   explicit RelayHarness(pagecache::PageCache& cache, const RelayOptions& options = {},
-                        std::optional<pagecache::SourceId> base = std::nullopt) {
-    source = RelaySource::create(options, {*source_qemu_.second, *wire.first}, test_domain, kSecret)
+                        std::optional<pagecache::SourceId> base = std::nullopt,
+                        PassWatch* passes = nullptr) {
+    source = RelaySource::create(options, {*source_qemu_.second, *wire.first, passes}, test_domain,
+                                 kSecret)
                  .value();
     target = RelayTarget::create(options, {*target_qemu_.second, *wire.second}, {cache, base},
                                  test_domain, kSecret)

@@ -122,5 +122,7 @@ int main(int argc, char** argv) {
   }
   const Bytes stream = read_file(argv[1]);
   const auto cache = argc == 3 ? make_cache(pages_of(read_file(argv[2]))) : empty_cache();
-  return measure(stream, *cache);
+  // The second time, the relays' memory is there.
+  const int first = measure(stream, *cache);
+  return measure(stream, *cache) | first;
 }

@@ -6,6 +6,7 @@
 #include <array>
 #include <functional>
 #include <random>
+#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -266,6 +267,21 @@ TEST(StreamParserTest, EveryPageOfMultifdIsSeen) {
       drained, stream, [&] { return 1 + random() % 3'000; }, true);
   EXPECT_EQ(part.bytes, stream);
   EXPECT_FALSE(drained.opaque());
+}
+
+TEST(StreamParserTest, MultifdSaysByNameWhichPagesAreTheGuestsMemory) {
+  std::mt19937_64 random(8);
+  for (const auto& [block, is_main] :
+       {std::pair{"pc.ram", true}, {"ram-node0", true}, {"vga.vram", false}, {"pc.ram2", false}}) {
+    const Bytes stream = fakes::fake_multifd_stream(5, random, nullptr, 0, 128, block);
+    StreamParser parser;
+    auto rest = std::span<const std::byte>(stream);
+    while (const auto token = parser.next(rest)) {
+      rest = rest.subspan(token->bytes.size());
+      if (token->kind != Kind::kPage) continue;
+      EXPECT_EQ(token->in_main_block, is_main) << block;
+    }
+  }
 }
 
 TEST(StreamParserTest, MultifdThatIsNotUnderstoodIsBytes) {

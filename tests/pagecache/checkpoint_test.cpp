@@ -3,9 +3,13 @@
 
 #include <algorithm>
 #include <array>
+#include <csignal>
 #include <filesystem>
+#include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,13 +33,23 @@ class CheckpointTest : public ::testing::Test {
     return domain;
   }
 
-  Result<std::shared_ptr<const Checkpoint>> take(FakeGuestMemory& memory,
-                                                 std::uint64_t bytes_max = UINT64_MAX / 2) {
-    return Checkpoint::take(memory, {.folder = folder_.file("checkpoints"),
+  std::unique_ptr<CheckpointWriter> writer(std::uint64_t bytes_max = UINT64_MAX / 2,
+                                           std::uint64_t disk_free_min = 0) {
+    return CheckpointWriter::create({.folder = folder_.file("checkpoints"),
                                      .bytes_max = bytes_max,
-                                     .disk_free_min = 0,
-                                     .stop = {},
-                                     .seed = domain_.seed});
+                                     .disk_free_min = disk_free_min,
+                                     .seed = domain_.seed})
+        .value();
+  }
+
+  /// A checkpoint of these pages with these contents.
+  std::shared_ptr<const Checkpoint> take(
+      const std::vector<std::pair<std::uint64_t, std::uint64_t>>& pages) {
+    const auto taker = writer();
+    for (const auto& [number, content] : pages) {
+      taker->put(number, FakeGuestMemory::page_of(content));
+    }
+    return taker->finish();
   }
 
   static VmInfo vm(const std::string& name) {
@@ -61,11 +75,7 @@ class CheckpointTest : public ::testing::Test {
 };
 
 TEST_F(CheckpointTest, HoldsThePagesUnderTheirNumbersButForZeros) {
-  FakeGuestMemory memory(1'000);
-  memory.put(0, 11);
-  memory.put(1, 0);
-  memory.put(700, 12);
-  const auto checkpoint = take(memory).value();
+  const auto checkpoint = take({{700, 12}, {0, 11}, {1, 0}});
 
   ASSERT_EQ(checkpoint->pages().size(), 2U);
   EXPECT_EQ(checkpoint->pages()[1].page, 700U);
@@ -76,10 +86,30 @@ TEST_F(CheckpointTest, HoldsThePagesUnderTheirNumbersButForZeros) {
   EXPECT_EQ(checkpoint->read(999, page).error().code(), Errc::kNotFound);
 }
 
+TEST_F(CheckpointTest, TheLastVersionOfAPageCounts) {
+  const auto taker = writer();
+  for (std::uint64_t pass = 1; pass <= 9; ++pass) {
+    for (std::uint64_t number = 0; number < 1'000; ++number) {
+      taker->put(number, FakeGuestMemory::page_of(pass * 1'000 + number));
+    }
+  }
+  const auto checkpoint = taker->finish();
+
+  ASSERT_EQ(checkpoint->pages().size(), 1'000U);
+  for (std::uint64_t number = 0; number < 1'000; ++number) {
+    const Page newest = FakeGuestMemory::page_of(9'000 + number);
+    EXPECT_EQ(checkpoint->pages()[number].page, number);
+    EXPECT_EQ(checkpoint->pages()[number].hash, hash_page(newest, domain_.seed));
+    Page page{};
+    ASSERT_TRUE(checkpoint->read(number, page));
+    EXPECT_EQ(page, newest);
+  }
+}
+
 TEST_F(CheckpointTest, LeavesNoNameAndNoPlaintextOnTheDisk) {
-  FakeGuestMemory memory(100);
-  for (std::uint64_t page = 0; page < 100; ++page) memory.put(page, 0x5A5A5A5A00 + page);
-  const auto checkpoint = take(memory).value();
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> pages;
+  for (std::uint64_t page = 0; page < 100; ++page) pages.emplace_back(page, 0x5A5A5A5A00 + page);
+  const auto checkpoint = take(pages);
 
   EXPECT_TRUE(std::filesystem::is_empty(folder_.file("checkpoints")));
   // The only way to the file is through this process: look at its bytes as the disk has them.
@@ -108,52 +138,63 @@ TEST_F(CheckpointTest, EqualPagesLookDifferentOnTheDisk) {
   EXPECT_EQ(one, page);
 }
 
-TEST_F(CheckpointTest, EndsEarlyAtTheBoundAndWhenTheGuestEnds) {
-  FakeGuestMemory memory(2'000);
-  for (std::uint64_t page = 0; page < 2'000; ++page) memory.put(page, page + 1);
-  EXPECT_EQ(take(memory, 600 * kPageSize).value()->pages().size(), 512U);
+TEST_F(CheckpointTest, EndsAtTheBound) {
+  const auto taker = writer(600 * kPageSize);
+  for (std::uint64_t page = 0; page < 2'000; ++page) {
+    taker->put(page, FakeGuestMemory::page_of(page + 1));
+  }
+  EXPECT_EQ(taker->finish()->pages().size(), 512U);
+}
 
-  memory.reads_left = 3;
-  const auto cut = take(memory);
-  ASSERT_TRUE(cut);
-  EXPECT_GT((*cut)->pages().size(), 0U);
-  EXPECT_LT((*cut)->pages().size(), 2'000U);
+TEST_F(CheckpointTest, NewVersionsOfPagesDoNotCountAgainstTheBound) {
+  const auto taker = writer(600 * kPageSize);
+  for (std::uint64_t i = 0; i < 2'000; ++i) {
+    taker->put(i % 100, FakeGuestMemory::page_of(i + 1));
+  }
+  EXPECT_EQ(taker->finish()->pages().size(), 100U);
 }
 
 TEST_F(CheckpointTest, AFolderThatCannotBeWrittenIsAnError) {
-  FakeGuestMemory memory(10);
-  memory.put(0, 1);
-  const auto taken = Checkpoint::take(
-      memory,
-      {.folder = "/proc/none", .bytes_max = 1U << 20U, .disk_free_min = 0, .stop = {}, .seed = {}});
-  EXPECT_EQ(taken.error().code(), Errc::kIo);
+  const auto made = CheckpointWriter::create(
+      {.folder = "/proc/none", .bytes_max = 1U << 20U, .disk_free_min = 0, .seed = {}});
+  EXPECT_EQ(made.error().code(), Errc::kIo);
 }
 
 TEST_F(CheckpointTest, ADiskWithoutRoomIsLeftAlone) {
-  FakeGuestMemory memory(10);
-  memory.put(0, 1);
-  const auto taken = Checkpoint::take(memory, {.folder = folder_.file("checkpoints"),
-                                               .bytes_max = 1U << 20U,
-                                               .disk_free_min = UINT64_MAX / 2,
-                                               .stop = {},
-                                               .seed = {}});
-  ASSERT_TRUE(taken);
-  EXPECT_TRUE((*taken)->pages().empty());
+  const auto taker = writer(1U << 20U, UINT64_MAX / 2);
+  taker->put(0, FakeGuestMemory::page_of(1));
+  EXPECT_TRUE(taker->finish()->pages().empty());
+}
+
+// A file that may not grow stands for a disk that has become full.
+TEST_F(CheckpointTest, WhatADiskThatFillsUpHasTakenIsKept) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto ignored = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit limit{.rlim_cur = 300 * kPageSize + 17, .rlim_max = before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &limit), 0);
+  const auto taker = writer();
+  for (std::uint64_t page = 0; page < 1'000; ++page) {
+    taker->put(page, FakeGuestMemory::page_of(page + 1));
+  }
+  const auto checkpoint = taker->finish();
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  std::signal(SIGXFSZ, ignored);
+
+  ASSERT_EQ(checkpoint->pages().size(), 300U);
+  Page page{};
+  ASSERT_TRUE(checkpoint->read(299, page));
+  EXPECT_EQ(page, FakeGuestMemory::page_of(300));
 }
 
 TEST_F(CheckpointTest, TheStoreKeepsTheNewestOfEachVmWithinItsBudget) {
   CheckpointStore store({.folder = folder_.file("checkpoints"), .bytes_max = 3 * kPageSize});
-  FakeGuestMemory memory(10);
-  memory.put(0, 1);
-  memory.put(1, 2);
-  store.keep(vm("db"), take(memory).value());
-  memory.put(1, 3);
-  store.keep(vm("db"), take(memory).value());
+  store.keep(vm("db"), take({{0, 1}, {1, 2}}));
+  store.keep(vm("db"), take({{0, 1}, {1, 3}}));
   EXPECT_TRUE(finds(store, 3));
   EXPECT_FALSE(finds(store, 2));
 
-  memory.put(0, 7);
-  store.keep(vm("web"), take(memory).value());
+  store.keep(vm("web"), take({{0, 7}, {1, 3}}));
   EXPECT_EQ(store.bytes(), 2 * kPageSize) << "the older one gave way";
   EXPECT_TRUE(finds(store, 7, Which::kOfVm));
   EXPECT_FALSE(finds(store, 7, Which::kOfOthers));
@@ -163,11 +204,9 @@ TEST_F(CheckpointTest, TheStoreKeepsTheNewestOfEachVmWithinItsBudget) {
 
 TEST_F(CheckpointTest, AnotherSharingDomainFindsNothing) {
   CheckpointStore store({.folder = folder_.file("checkpoints"), .bytes_max = 1U << 20U});
-  FakeGuestMemory memory(10);
-  memory.put(0, 1);
   VmInfo foreign = vm("db");
   foreign.sharing_domain = "tenant7";
-  store.keep(foreign, take(memory).value());
+  store.keep(foreign, take({{0, 1}}));
   EXPECT_FALSE(finds(store, 1));
 }
 

@@ -53,10 +53,10 @@ class IndexedTarget final : public RelayHalf {
   const std::unique_ptr<RelayHalf> relay_;
 };
 
-migrator::MakeRelay source_relay(const SharingDomain& domain,
-                                 const migrator::SessionSecret& secret) {
-  return [domain, secret](RelayEnds ends) {
-    return as_half(migrator::RelaySource::create({}, ends, domain, secret));
+migrator::MakeRelay source_relay(const SharingDomain& domain, const migrator::SessionSecret& secret,
+                                 std::shared_ptr<DepartingPages> sink) {
+  return [domain, secret, sink = std::move(sink)](RelayEnds ends) {
+    return as_half(migrator::RelaySource::create({}, ends, domain, secret, sink.get()));
   };
 }
 
@@ -161,6 +161,9 @@ Result<bus::TargetReady> Migrations::prepare(const bus::PrepareTarget& request,
   TRY(check_room(request.session(), VmId{request.vm_uuid()}));
   auto session = std::make_shared<Session>();
   session->vm = VmId{request.vm_uuid()};
+  // What is written by now is what it finds.
+  const auto [first, last] = departed_.equal_range(session->vm);
+  std::for_each(first, last, [](const auto& entry) { entry.second->stop(); });
   if (options_.hands_off) session->untouched = options_.hands_off(session->vm);
   migrator::TargetOptions options;
   options.session = request.session();
@@ -203,8 +206,9 @@ Result<void> Migrations::start(const bus::StartMigration& request, const Sharing
   options.target_port = static_cast<std::uint16_t>(request.target_port());
   options.mode = {.streams = request.streams(), .postcopy = request.postcopy()};
   options.socket_dir = options_.socket_dir;
-  session->source = TRY(migrator::SourceMigration::create(std::move(options), hypervisor_,
-                                                          source_relay(domain, secret)));
+  session->departing = take_pages(domain);
+  session->source = TRY(migrator::SourceMigration::create(
+      std::move(options), hypervisor_, source_relay(domain, secret, session->departing)));
   sessions_.emplace(request.session(), session);
   session->thread = std::jthread(
       [this, name = request.session(), borrowed = session.get()] { run_source(name, *borrowed); });
@@ -275,31 +279,38 @@ Result<void> Migrations::check_room(const std::string& session, const VmId& vm) 
 
 void Migrations::drop_ended() {
   std::erase_if(sessions_, [](const auto& entry) { return entry.second->ended; });
+  std::erase_if(departed_, [](const auto& entry) { return entry.second->done(); });
 }
 
-/// The guest's pages are copied while it is sent: those that change meanwhile are stale in the
-/// copy, so the guest or a twin that comes finds all others.
-migrator::SourceOutcome Migrations::send_away(const std::string& name, Session& session) {
-  const auto on_progress = [&](const migrator::SourceProgress& progress) {
-    take_progress(name, session, progress);
-  };
-  const auto vm = migrator::find_vm(hypervisor_, session.vm);
-  if (!checkpoints_.is_on() || !vm) return session.source->run(on_progress);
+std::shared_ptr<DepartingPages> Migrations::take_pages(const SharingDomain& domain) {
+  if (!checkpoints_.is_on()) return nullptr;
+  auto writer = checkpoints_.begin(domain);
+  if (writer) return std::make_shared<DepartingPages>(*std::move(writer));
+  log_warning("no checkpoint will be kept why=\"{}\"", writer.error().message());
+  return nullptr;
+}
 
-  Result<std::shared_ptr<const pagecache::Checkpoint>> taken = nullptr;
-  std::jthread taker([&](const std::stop_token& stop) {
-    give_way();
-    taken = checkpoints_.take(*vm, session.domain, stop);
+/// The writing goes on when the session is over, until the VM comes back.
+void Migrations::keep_pages(const VmInfo& vm, DepartingPages& departing) {
+  departing.guest_left([this, vm](std::shared_ptr<const pagecache::Checkpoint> checkpoint) {
+    log_info("checkpoint kept vm={} bytes={}", vm.name, checkpoint->bytes());
+    checkpoints_.keep(vm, std::move(checkpoint));
   });
-  migrator::SourceOutcome outcome = session.source->run(on_progress);
-  taker.request_stop();
-  taker.join();
-  if (!taken) {
-    log_warning("no checkpoint kept vm={} why=\"{}\"", vm->name, taken.error().message());
-  } else if (outcome.runs_on == migrator::Side::kTarget) {
-    log_info("checkpoint kept vm={} bytes={}", vm->name, (*taken)->bytes());
-    checkpoints_.keep(*vm, *std::move(taken));
+}
+
+migrator::SourceOutcome Migrations::send_away(const std::string& name, Session& session) {
+  const auto vm = migrator::find_vm(hypervisor_, session.vm);
+  migrator::SourceOutcome outcome = session.source->run(
+      [&](const migrator::SourceProgress& progress) { take_progress(name, session, progress); });
+  const bool has_left = outcome.runs_on == migrator::Side::kTarget;
+  if (!session.departing) return outcome;
+  if (vm && has_left) {
+    keep_pages(*vm, *session.departing);
+  } else {
+    session.departing->stop();
   }
+  const MutexLock lock(mutex_);
+  departed_.emplace(session.vm, std::move(session.departing));
   return outcome;
 }
 

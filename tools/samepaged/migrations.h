@@ -17,6 +17,7 @@
 #include "core/sharing_domain.h"
 #include "migrator/source_migration.h"
 #include "migrator/target_migration.h"
+#include "tools/samepaged/departing_pages.h"
 #include "tools/samepaged/host_index.h"
 
 namespace samepage::agent {
@@ -85,7 +86,8 @@ class Migrations {
     SharingDomain domain;
     std::unique_ptr<migrator::SourceMigration> source;  // One of the two.
     std::unique_ptr<migrator::TargetMigration> target;
-    bus::MigrationOutcome figures;  // A source's, so far.
+    bus::MigrationOutcome figures;              // A source's, so far.
+    std::shared_ptr<DepartingPages> departing;  // A source's that keeps its pages.
     std::shared_ptr<void> untouched;
     bool ended = false;
     std::jthread thread;
@@ -93,6 +95,8 @@ class Migrations {
 
   Result<void> check_room(const std::string& session, const VmId& vm) REQUIRES(mutex_);
   void drop_ended() REQUIRES(mutex_);
+  std::shared_ptr<DepartingPages> take_pages(const SharingDomain& domain);
+  void keep_pages(const VmInfo& vm, DepartingPages& departing);
   migrator::SourceOutcome send_away(const std::string& name, Session& session);
   void run_source(const std::string& name, Session& session);
   void run_target(const std::string& name, Session& session);
@@ -112,6 +116,7 @@ class Migrations {
   std::condition_variable_any ended_;
   std::map<std::string, std::shared_ptr<Session>> sessions_ GUARDED_BY(mutex_);
   std::deque<bus::MigrationOutcome> outcomes_ GUARDED_BY(mutex_);  // Oldest first.
+  std::multimap<VmId, std::shared_ptr<DepartingPages>> departed_ GUARDED_BY(mutex_);
 };
 
 }  // namespace samepage::agent
