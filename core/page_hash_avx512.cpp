@@ -9,26 +9,33 @@
 
 // Written for one page so that the accumulators and the secret stay in registers: libxxhash keeps
 // them in memory, and a processor that waits for memory has then less of a page in flight. Names
-// and steps are those of XXH3's specification.
+// and steps are those of XXH3's specification, whose primes 1 to 5 are A to E here.
+
+#if !defined(__clang__)
+// GCC 12 warns of its own header's code, and regrouping the sums would need more registers.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC optimize("no-tree-reassoc")
+#endif
 
 namespace samepage::page_hash_kernels {
 namespace {
 
-constexpr int kStripe = 64;
+constexpr std::ptrdiff_t kStripe = 64;
 constexpr int kBlockStripes = 16;
 constexpr int kBlock = kBlockStripes * kStripe;
 constexpr int kLast = kBlock - kStripe;
 constexpr int kBlocks = 4;
 constexpr int kSecretLast = 128;  ///< Of the secret's 192 bytes, where the last 64 begin.
 
-constexpr std::uint64_t kPrime32_1 = 0x9E3779B1;
-constexpr std::uint64_t kPrime32_2 = 0x85EBCA77;
-constexpr std::uint64_t kPrime32_3 = 0xC2B2AE3D;
-constexpr std::uint64_t kPrime64_1 = 0x9E3779B185EBCA87;
-constexpr std::uint64_t kPrime64_2 = 0xC2B2AE3D27D4EB4F;
-constexpr std::uint64_t kPrime64_3 = 0x165667B19E3779F9;
-constexpr std::uint64_t kPrime64_4 = 0x85EBCA77C2B2AE63;
-constexpr std::uint64_t kPrime64_5 = 0x27D4EB2F165667C5;
+constexpr std::uint64_t kPrime32A = 0x9E3779B1;
+constexpr std::uint64_t kPrime32B = 0x85EBCA77;
+constexpr std::uint64_t kPrime32C = 0xC2B2AE3D;
+constexpr std::uint64_t kPrime64A = 0x9E3779B185EBCA87;
+constexpr std::uint64_t kPrime64B = 0xC2B2AE3D27D4EB4F;
+constexpr std::uint64_t kPrime64C = 0x165667B19E3779F9;
+constexpr std::uint64_t kPrime64D = 0x85EBCA77C2B2AE63;
+constexpr std::uint64_t kPrime64E = 0x27D4EB2F165667C5;
 constexpr std::uint64_t kPrimeMx1 = 0x165667919E3779F9;
 
 using Accumulators = std::array<std::uint64_t, 8>;
@@ -54,7 +61,7 @@ struct Keys {
 template <int... kStripes>
 [[gnu::target("avx512f"), gnu::always_inline]] inline Keys load_keys(
     const char* secret, std::integer_sequence<int, kStripes...> /*all*/) {
-  return {{_mm512_loadu_si512(secret + 8 * kStripes)...}};
+  return {{_mm512_loadu_si512(secret + std::ptrdiff_t{8} * kStripes)...}};
 }
 
 template <int... kStripes>
@@ -66,7 +73,7 @@ template <int... kStripes>
 }
 
 [[gnu::target("avx512f"), gnu::always_inline]] inline __m512i scramble(__m512i sums, __m512i key) {
-  const __m512i prime = _mm512_set1_epi64(static_cast<long long>(kPrime32_1));
+  const __m512i prime = _mm512_set1_epi64(static_cast<long long>(kPrime32A));
   const __m512i mixed = _mm512_xor_si512(_mm512_xor_si512(sums, _mm512_srli_epi64(sums, 47)), key);
   const __m512i low = _mm512_mul_epu32(mixed, prime);
   const __m512i high = _mm512_mul_epu32(_mm512_srli_epi64(mixed, 32), prime);
@@ -86,7 +93,7 @@ std::uint64_t fold(std::uint64_t a, std::uint64_t b) {
 }
 
 std::uint64_t finish(const Accumulators& sums, const char* secret) {
-  std::uint64_t hash = kPrime64_1 * kBlocks * kBlock;
+  std::uint64_t hash = kPrime64A * kBlocks * kBlock;
   for (std::size_t i = 0; i < sums.size(); i += 2, secret += 16) {
     hash += fold(sums[i] ^ word_at(secret), sums[i + 1] ^ word_at(secret + 8));
   }
@@ -103,8 +110,8 @@ std::uint64_t finish(const Accumulators& sums, const char* secret) {
   const __m512i scramble_key = _mm512_loadu_si512(secret + kSecretLast);
   const __m512i last_key = _mm512_loadu_si512(secret + kSecretLast - 7);
   const __m512i start =
-      _mm512_setr_epi64(kPrime32_3, kPrime64_1, static_cast<long long>(kPrime64_2), kPrime64_3,
-                        static_cast<long long>(kPrime64_4), kPrime32_2, kPrime64_5, kPrime32_1);
+      _mm512_setr_epi64(kPrime32C, kPrime64A, static_cast<long long>(kPrime64B), kPrime64C,
+                        static_cast<long long>(kPrime64D), kPrime32B, kPrime64E, kPrime32A);
   const auto all_but_last = std::make_integer_sequence<int, kBlockStripes - 1>();
 
   const std::byte* at = pages;

@@ -47,11 +47,24 @@ std::size_t worker_count(const RelayOptions& options);
 /// kInvalid: a field is out of its range.
 Result<void> check(const RelayOptions& options);
 
+/// Hears from a source how QEMU goes through the guest's memory proper, in the thread that reads
+/// it, before more is read.
+class PassWatch {
+ public:
+  virtual ~PassWatch() = default;
+
+  /// In the first pass: so many bytes of the memory lie behind the page that came.
+  virtual void first_pass(std::uint64_t bytes_left) = 0;
+
+  virtual void further_pass() = 0;
+};
+
 /// The two connections of a relay, borrowed; they must outlive it. A relay shuts both down at its
 /// end.
 struct RelayEnds {
   ByteStream& qemu;
   ByteStream& peer;
+  PassWatch* passes = nullptr;  ///< Of the source; may be null.
 };
 
 /// What passed so far. `stream_bytes` are QEMU's, `wire_bytes` the relays' own in both directions,
@@ -64,7 +77,6 @@ struct RelayCounters {
   std::uint64_t page_literals = 0;  ///< Pages sent with their content.
   std::uint64_t zero_pages = 0;
   std::uint64_t pages_resent = 0;  ///< References that the target could not resolve.
-  std::uint64_t passes = 0;        ///< How often QEMU began to go through the guest's memory.
 };
 
 }  // namespace samepage::migrator

@@ -38,6 +38,7 @@ class RelaySource::Impl {
        const SessionSecret& secret, StretchSink* sink)
       : options_(options),
         qemu_(ends.qemu),
+        passes_(ends.passes),
         domain_(domain),
         mac_key_(stream_mac_key(secret)),
         verdict_(ends),
@@ -74,10 +75,8 @@ class RelaySource::Impl {
   }
 
   RelayCounters counters() const {
-    RelayCounters counters{.stream_bytes = stream_bytes_,
-                           .wire_bytes = link_.bytes(),
-                           .pages_resent = pages_resent_,
-                           .passes = passes_};
+    RelayCounters counters{
+        .stream_bytes = stream_bytes_, .wire_bytes = link_.bytes(), .pages_resent = pages_resent_};
     if (!greeted_) return counters;
     counters.page_refs = known_->page_refs;
     counters.page_deltas = known_->page_deltas;
@@ -112,6 +111,7 @@ class RelaySource::Impl {
 
   const RelayOptions options_;
   ByteStream& qemu_;
+  PassWatch* const passes_;
   const SharingDomain domain_;
   const DigestKey mac_key_;
   RelayVerdict verdict_;
@@ -128,7 +128,6 @@ class RelaySource::Impl {
   std::atomic<std::uint64_t> end_sequence_{kNotEnded};
   std::atomic<std::uint64_t> stream_bytes_{0};
   std::atomic<std::uint64_t> pages_resent_{0};
-  std::atomic<std::uint64_t> passes_{0};
   std::uint64_t batches_ = 0;  ///< Of the whole stream; set before the stage's input ends.
   bool ran_ = false;
 
@@ -161,10 +160,9 @@ Result<void> RelaySource::Impl::take_filter(std::span<const std::byte> body) {
 Result<void> RelaySource::Impl::cut_stream() {
   RelayOptions options = options_;
   options.history_bytes_max = known_->history.reach();
-  StreamCutter cutter(qemu_, slabs_, options);
+  StreamCutter cutter(qemu_, slabs_, options, passes_);
   while (auto stretch = TRY(cutter.next(pace_.batch_bytes()))) {
     stream_bytes_ = cutter.stream_bytes();
-    passes_ = cutter.passes();
     known_->history.add(stretch->bytes);
     if (sink_ != nullptr) sink_->saw(*stretch);
     if (!stage_.push(std::move(*stretch))) return {};  // Whoever closed it has said why.

@@ -9,9 +9,10 @@
 #include "core/log.h"
 #include "core/mutex.h"
 #include "migrator/control_forwarder.h"
-#include "migrator/downtime_limit.h"
+#include "migrator/emulation.h"
 #include "migrator/event_queue.h"
 #include "migrator/guest_watch.h"
+#include "migrator/intake_brake.h"
 #include "migrator/session_dialer.h"
 #include "migrator/session_sockets.h"
 #include "migrator/socket_listener.h"
@@ -28,8 +29,12 @@ constexpr std::chrono::milliseconds kTick{50};
 constexpr std::chrono::milliseconds kSignalMax{5'000};
 constexpr int kSignalsMax = 16;
 
-/// So short that QEMU does not find the guest ready to be switched over before it is told to.
-constexpr std::chrono::milliseconds kPostcopyDowntime{1};
+/// So short that QEMU does not find the guest ready to be switched over before its time.
+constexpr std::chrono::milliseconds kDowntimeNone{1};
+/// How long an emulated guest gets to run before a further pass over its memory is read.
+constexpr std::chrono::milliseconds kEmulatedPause{50};
+/// Between two looks whether QEMU is about to end its first pass.
+constexpr std::chrono::milliseconds kPassLook{10};
 constexpr const char* kTooSoon =
     "its memory was across before post-copy could begin; migrate it without --postcopy";
 
@@ -41,11 +46,10 @@ Deadline in(std::chrono::milliseconds time) {
 
 /// One control thread (run()'s caller) owns the state; the others report events to it.
 /// Members in order of construction: threads last, so that they end before what they use.
-class SourceMigration::Impl {
+class SourceMigration::Impl final : private PassWatch {
  public:
   Impl(SourceOptions options, Hypervisor& hypervisor, MakeRelay make_relay)
       : options_(std::move(options)),
-        downtime_limit_(options_.downtime_first, options_.downtime_max),
         hypervisor_(hypervisor),
         make_relay_(std::move(make_relay)),
         dialer_({.session = options_.session,
@@ -61,6 +65,9 @@ class SourceMigration::Impl {
   const VmId& vm() const { return options_.vm; }
 
  private:
+  void first_pass(std::uint64_t bytes_left) override;
+  void further_pass() override;
+
   Result<void> connect();
   void take(const source::Event& event);
   void enter(SourcePhase phase);
@@ -74,7 +81,6 @@ class SourceMigration::Impl {
   Owner find_owner();
   Owner ask_hypervisor();
   bool has_let_finish();
-  bool is_copying();
   bool is_halved();
   void keep_guest_running();
   void send(Signal signal);
@@ -85,21 +91,21 @@ class SourceMigration::Impl {
   void migrate();
   void read_signals();
   void switch_to_postcopy(const std::stop_token& stop);
+  void allow_downtime(const std::stop_token& stop);
+  bool wait_copying(const std::stop_token& stop, std::chrono::milliseconds time);
   void report(const std::stop_token& stop,
               const std::function<void(const SourceProgress&)>& on_progress);
-
-  void adjust_downtime(std::uint64_t passes, std::chrono::milliseconds& current);
 
   Result<void> hear(const Signal& signal);
   SourceOutcome outcome(steady_clock::time_point began);
 
   const SourceOptions options_;
-  const DowntimeLimit downtime_limit_;
   Hypervisor& hypervisor_;
   const MakeRelay make_relay_;
   WireCounter wire_;
   const SessionDialer dialer_;
   GuestWatch guest_;
+  IntakeBrake brake_;
   EventQueue<source::Event> events_;
   Deadline session_ends_ = Deadline::max();
 
@@ -108,6 +114,7 @@ class SourceMigration::Impl {
   Deadline phase_ends_ = Deadline::max();
   bool cancel_accepted_ = false;
   bool target_lost_ = false;
+  bool is_emulated_ = false;  // Set before the other threads begin.
 
   Mutex mutex_;
   std::condition_variable_any changed_;
@@ -152,6 +159,7 @@ SourceOutcome SourceMigration::Impl::run(
 Result<void> SourceMigration::Impl::connect() {
   const VmInfo vm = TRY(find_vm(hypervisor_, options_.vm));
   guest_.begin(vm.state);
+  is_emulated_ = is_emulated(vm.pid);
   if (options_.mode.postcopy && vm.state != VmState::kRunning) {
     return fail(Errc::kInvalid, "post-copy is for a VM that runs; migrate it without");
   }
@@ -230,10 +238,9 @@ void SourceMigration::Impl::begin_copying() {
   signal_thread_ = std::jthread([this] { read_signals(); });
   accept_thread_ = std::jthread([this] { accept_streams(); });
   migrate_thread_ = std::jthread([this] { migrate(); });
-  if (options_.mode.postcopy) {
-    switch_thread_ =
-        std::jthread([this](const std::stop_token& stop) { switch_to_postcopy(stop); });
-  }
+  switch_thread_ = std::jthread([this](const std::stop_token& stop) {
+    options_.mode.postcopy ? switch_to_postcopy(stop) : allow_downtime(stop);
+  });
 }
 
 /// QEMU takes the first connection for its main one, so the target's must come in the same order.
@@ -249,11 +256,14 @@ void SourceMigration::Impl::accept_streams() {
 StreamCarrierParts SourceMigration::Impl::stream_of(Fd socket, Channel channel) {
   StreamCarrierParts parts;
   auto qemu = std::make_shared<Fd>(std::move(socket));
-  parts.open_qemu = [qemu]() -> Result<std::unique_ptr<ByteStream>> {
-    return std::make_unique<SocketStream>(std::move(*qemu));
+  parts.open_qemu = [this, qemu]() -> Result<std::unique_ptr<ByteStream>> {
+    return std::make_unique<BrakedStream>(std::make_unique<SocketStream>(std::move(*qemu)), brake_);
   };
   parts.open_peer = [this, channel] { return dialer_.open(channel); };
-  parts.make_relay = make_relay_;
+  parts.make_relay = [this](RelayEnds ends) {
+    if (!options_.mode.postcopy) ends.passes = this;
+    return make_relay_(ends);
+  };
   parts.on_end = [this](Result<void> ended) {
     if (!ended) push(source::StopAsked{std::move(ended).error().within("relay")});
   };
@@ -262,6 +272,7 @@ StreamCarrierParts SourceMigration::Impl::stream_of(Fd socket, Channel channel) 
 
 void SourceMigration::Impl::saw(VmEventKind kind) {
   guest_.saw(kind, steady_clock::now());
+  if (guest_.stopped_at()) brake_.give_way();
   if (kind != VmEventKind::kPostcopy) return;
   {
     const MutexLock lock(mutex_);
@@ -282,30 +293,53 @@ bool SourceMigration::Impl::may_finish() {
   return has_switched_;
 }
 
-bool SourceMigration::Impl::is_copying() {
-  const MutexLock lock(mutex_);
-  return shown_phase_ == SourcePhase::kCopying;
-}
-
 /// When half of the guest's memory is across: late enough that the guest has little to pull, early
 /// enough that QEMU does not end the migration without a switch.
 void SourceMigration::Impl::switch_to_postcopy(const std::stop_token& stop) {
-  const std::stop_callback wake(stop, [this] {
-    const MutexLock lock(mutex_);
-    changed_.notify_all();
-  });
-  while (!stop.stop_requested() && is_copying()) {
+  do {
     const auto job = hypervisor_.migration_progress(options_.vm);
     const bool is_due =
         job && job->bytes_processed > 0 && job->bytes_processed >= job->bytes_remaining;
     if (is_due && hypervisor_.start_postcopy(options_.vm)) return;
-    const MutexLock lock(mutex_);
-    const Deadline next = in(options_.switch_look);
-    while (!stop.stop_requested() && steady_clock::now() < next) {
-      if (migrate_returned_) return;
-      changed_.wait_until(mutex_, next);
-    }
+  } while (wait_copying(stop, options_.switch_look));
+}
+
+void SourceMigration::Impl::first_pass(std::uint64_t bytes_left) {
+  if (bytes_left <= IntakeBrake::kPressedBytes) brake_.press();
+}
+
+void SourceMigration::Impl::further_pass() {
+  brake_.press();
+  if (is_emulated_) brake_.pause(kEmulatedPause);
+}
+
+/// Once QEMU has forgotten how fast its first pass over the memory was.
+void SourceMigration::Impl::allow_downtime(const std::stop_token& stop) {
+  while (!brake_.pressed()) {
+    if (!wait_copying(stop, kPassLook)) return;
   }
+  bool copying = wait_copying(stop, IntakeBrake::kUntilForgotten);
+  // It fails when libvirt is past that, and is tried again otherwise.
+  while (copying && !hypervisor_.set_downtime_max(options_.vm, options_.downtime_max)) {
+    copying = wait_copying(stop, kPassLook);
+  }
+  brake_.release();
+}
+
+/// False, and at once, when the copying is over.
+bool SourceMigration::Impl::wait_copying(const std::stop_token& stop,
+                                         std::chrono::milliseconds time) {
+  const std::stop_callback wake(stop, [this] {
+    const MutexLock lock(mutex_);
+    changed_.notify_all();
+  });
+  const MutexLock lock(mutex_);
+  const Deadline end = in(time);
+  const auto is_over = [&]() REQUIRES(mutex_) {
+    return stop.stop_requested() || migrate_returned_ || shown_phase_ != SourcePhase::kCopying;
+  };
+  while (!is_over() && steady_clock::now() < end) changed_.wait_until(mutex_, end);
+  return !is_over();
 }
 
 void SourceMigration::Impl::look_at_clock() {
@@ -403,7 +437,7 @@ void SourceMigration::Impl::migrate() {
       {.vm = options_.vm,
        .migrate_socket = stream_socket_path(options_.socket_dir, options_.session),
        .control_socket = control_socket_path(options_.socket_dir, options_.session),
-       .downtime_max = options_.mode.postcopy ? kPostcopyDowntime : downtime_limit_.first(),
+       .downtime_max = kDowntimeNone,
        .mode = options_.mode});
   std::optional<Error> error;
   if (!done) error = done.error();
@@ -458,7 +492,6 @@ void SourceMigration::Impl::report(const std::stop_token& stop,
     const MutexLock lock(mutex_);
     changed_.notify_all();
   });
-  auto downtime = downtime_limit_.first();
   while (!stop.stop_requested()) {
     SourceProgress progress;
     {
@@ -475,19 +508,9 @@ void SourceMigration::Impl::report(const std::stop_token& stop,
     if (progress.phase == SourcePhase::kCopying || progress.phase == SourcePhase::kPulling) {
       const auto job = hypervisor_.migration_progress(options_.vm);
       if (job) progress.bytes_remaining = job->bytes_remaining;
-      adjust_downtime(progress.relay.passes, downtime);
     }
     if (on_progress) on_progress(progress);
   }
-}
-
-void SourceMigration::Impl::adjust_downtime(std::uint64_t passes,
-                                            std::chrono::milliseconds& current) {
-  if (options_.mode.postcopy) return;
-  const auto limit = downtime_limit_.after(passes);
-  if (limit == current) return;
-  // It fails when libvirt is past that, and is tried again otherwise.
-  if (hypervisor_.set_downtime_max(options_.vm, limit)) current = limit;
 }
 
 /// Waits until libvirt is through, too: it needs the connections to the end.

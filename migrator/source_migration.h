@@ -21,8 +21,7 @@ struct SourceOptions {
   std::string target_address;  ///< Numeric.
   std::uint16_t target_port = 0;
   std::string socket_dir = "/run/samepage/migrate";  ///< The same on both hosts.
-  std::chrono::milliseconds downtime_first{300};     ///< What QEMU aims at at first, and at last:
-  std::chrono::milliseconds downtime_max{300};       ///< see DowntimeLimit.
+  std::chrono::milliseconds downtime_max{300};       ///< What QEMU aims at behind its first pass.
   std::chrono::milliseconds connect_max{10'000};     ///< For one connection, TLS included.
   std::chrono::milliseconds total_max{3'600'000};    ///< Then the migration is cancelled.
   std::chrono::milliseconds stop_max{10'000};  ///< libvirt may take so long to cancel; then we cut.

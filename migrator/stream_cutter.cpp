@@ -15,10 +15,12 @@ Deadline after(std::chrono::microseconds wait) {
 
 }  // namespace
 
-StreamCutter::StreamCutter(ByteStream& qemu, SlabPool& slabs, const RelayOptions& options)
+StreamCutter::StreamCutter(ByteStream& qemu, SlabPool& slabs, const RelayOptions& options,
+                           PassWatch* passes)
     : qemu_(qemu),
       slabs_(slabs),
       options_(options),
+      passes_(passes),
       versions_(options.history_bytes_max),
       slab_(slabs.take()) {}
 
@@ -94,15 +96,21 @@ void StreamCutter::add(const StreamToken& token) {
   if (token.kind == StreamToken::Kind::kPage) {
     cut.older = versions_.note(token, stream_begin_ + (parsed_ - begin_) - kPageSize);
   }
-  if (token.kind != StreamToken::Kind::kBytes) count_pass(token);
+  if (token.kind != StreamToken::Kind::kBytes) follow_passes(token);
   tokens_.push_back(cut);
 }
 
-void StreamCutter::count_pass(const StreamToken& page) {
-  if (!page.in_main_block) return;
+void StreamCutter::follow_passes(const StreamToken& page) {
+  if (passes_ == nullptr || !page.in_main_block) return;
   const std::uint64_t number = page.header / kPageSize;
-  if (last_page_ == UINT64_MAX || number < last_page_) ++passes_;
+  const bool is_new_pass = number < last_page_;
   last_page_ = number;
+  if (is_new_pass) {
+    is_first_pass_ = false;
+    passes_->further_pass();
+  } else if (is_first_pass_) {
+    passes_->first_pass(parser_.main_block_bytes() - number * kPageSize);
+  }
 }
 
 }  // namespace samepage::migrator

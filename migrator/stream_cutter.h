@@ -1,6 +1,5 @@
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -30,11 +29,12 @@ struct CutStretch {
 };
 
 /// Reads QEMU's stream into slabs and cuts it into stretches, where it is understood between two
-/// records. The bytes stay where they were read. Threads: next() from one; passes() from any.
+/// records. The bytes stay where they were read. Threads: one at a time.
 class StreamCutter {
  public:
-  /// `qemu` and `slabs` are borrowed.
-  StreamCutter(ByteStream& qemu, SlabPool& slabs, const RelayOptions& options);
+  /// `qemu`, `slabs` and `passes` are borrowed; `passes` may be null.
+  StreamCutter(ByteStream& qemu, SlabPool& slabs, const RelayOptions& options,
+               PassWatch* passes = nullptr);
 
   /// The next stretch, of at most `size_max` bytes: as many as come until it is full, QEMU is
   /// silent for a moment, or has closed its stream. Nothing: it has closed it. Errors: QEMU's.
@@ -44,21 +44,19 @@ class StreamCutter {
   std::uint64_t stream_bytes() const { return stream_begin_; }
   std::uint64_t stretches() const { return sequence_; }
 
-  /// How often QEMU has begun to go through the guest's memory.
-  std::uint64_t passes() const { return passes_.load(std::memory_order_relaxed); }
-
  private:
   void make_room(std::size_t size_max);
   Result<void> fill(std::size_t size_max);
   void tokenize();
   void drain();
   void add(const StreamToken& token);
-  void count_pass(const StreamToken& page);
+  void follow_passes(const StreamToken& page);
   std::span<std::byte> unparsed() const;
 
   ByteStream& qemu_;
   SlabPool& slabs_;
   const RelayOptions options_;
+  PassWatch* const passes_;
   StreamParser parser_;
   LatestVersions versions_;
 
@@ -71,8 +69,8 @@ class StreamCutter {
   std::uint64_t sequence_ = 0;
   bool ended_ = false;
 
-  std::uint64_t last_page_ = UINT64_MAX;
-  std::atomic<std::uint64_t> passes_{0};
+  std::uint64_t last_page_ = 0;
+  bool is_first_pass_ = true;
 };
 
 }  // namespace samepage::migrator

@@ -53,6 +53,9 @@ class StreamParser {
   /// will be understood when its rest comes, but is kBytes altogether.
   StreamToken drain(std::span<const std::byte> input);
 
+  /// The size of the guest's memory proper; 0 until QEMU has told it.
+  std::uint64_t main_block_bytes() const { return main_block_bytes_; }
+
   /// The rest of the stream is not looked at any more. Normal behind the guest's RAM, where the
   /// devices' state follows.
   bool opaque() const { return state_ == State::kOpaque; }

@@ -29,6 +29,7 @@ void merge(std::vector<std::uint64_t>& into, std::span<const std::uint64_t> cell
 Arrangement::Arrangement(const Scene& scene, const Options& options)
     : scene_(&scene),
       options_(options),
+      costs_(scene),
       hosts_(scene.hosts.size()),
       host_of_(scene.vms.size(), kNowhere),
       together_(scene.vms.size()) {
@@ -40,7 +41,7 @@ Arrangement::Arrangement(const Scene& scene, const Options& options)
     host_of_[vm] = host;
     hosts_[host].vms.push_back(vm);
   }
-  for (Place& place : hosts_) recount(place);
+  for (std::uint32_t host = 0; host < hosts_.size(); ++host) recount(host);
 }
 
 Unit Arrangement::unit(std::uint32_t vm) const {
@@ -71,7 +72,18 @@ Unit Arrangement::unit_of(std::span<const std::uint32_t> vms) const {
   return unit;
 }
 
-void Arrangement::recount(Place& place) const {
+Loads Arrangement::loads_on(const Unit& unit, std::uint32_t host) const {
+  if (!costs_.any()) return unit.demand.loads;
+  Loads sum{};
+  for (const std::uint32_t vm : unit.vms) {
+    const Loads loads = costs_.on(vm, host);
+    for (std::size_t i = 0; i < kLoads; ++i) sum.at(i) += loads.at(i);
+  }
+  return sum;
+}
+
+void Arrangement::recount(std::uint32_t host) {
+  Place& place = hosts_[host];
   std::fill(place.cells.begin(), place.cells.end(), 0);
   place.own = 0;
   place.loads = {};
@@ -79,7 +91,8 @@ void Arrangement::recount(Place& place) const {
     const PackItem& demand = scene_->vms[vm].demand;
     merge(place.cells, demand.cells);
     place.own += demand.own;
-    for (std::size_t i = 0; i < kLoads; ++i) place.loads.at(i) += demand.loads.at(i);
+    const Loads loads = costs_.on(vm, host);
+    for (std::size_t i = 0; i < kLoads; ++i) place.loads.at(i) += loads.at(i);
   }
   place.merged = scene_->pages_of_cells[count(place.cells)] + place.own;
   recount_stayed(place);
@@ -159,10 +172,11 @@ std::optional<Obstacle> Arrangement::obstacle(const Unit& unit, std::uint32_t ho
   if (const auto rule = rule_against(unit, host, gone)) return rule;
   const Place& place = hosts_[host];
   const PackBin& bin = scene_->hosts[host].bin;
+  const Loads loads = loads_on(unit, host);
   for (std::size_t i = 0; i < kLoads; ++i) {
-    const double needed = unit.demand.loads.at(i);
+    const double needed = loads.at(i);
     double free = bin.loads.at(i) * options_.load_max - place.loads.at(i);
-    for (const std::uint32_t vm : gone) free += scene_->vms[vm].demand.loads.at(i);
+    for (const std::uint32_t vm : gone) free += costs_.on(vm, host).at(i);
     if (needed <= std::max(free, 0.0) + kRounding) continue;
     return Obstacle{.kind = Obstacle::Kind::kLoad,
                     .resource = static_cast<Resource>(i),
@@ -221,7 +235,8 @@ void Arrangement::put(std::uint32_t vm, std::uint32_t host, bool arrives) {
   const PackItem& demand = scene_->vms[vm].demand;
   merge(place.cells, demand.cells);
   place.own += demand.own;
-  for (std::size_t i = 0; i < kLoads; ++i) place.loads.at(i) += demand.loads.at(i);
+  const Loads loads = costs_.on(vm, host);
+  for (std::size_t i = 0; i < kLoads; ++i) place.loads.at(i) += loads.at(i);
   place.merged = scene_->pages_of_cells[count(place.cells)] + place.own;
   if (arrives) {
     place.arrived_full += scene_->vms[vm].full_pages;
@@ -235,7 +250,7 @@ bool Arrangement::take(std::uint32_t vm, std::uint32_t host) {
   Place& place = hosts_[host];
   std::erase(place.vms, vm);
   const bool had_arrived = std::erase(place.arrived, vm) > 0;
-  recount(place);
+  recount(host);
   host_of_[vm] = kNowhere;
   return had_arrived;
 }

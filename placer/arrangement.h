@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "placer/class_costs.h"
 #include "placer/scene.h"
 
 namespace samepage::placer {
@@ -55,6 +56,10 @@ class Arrangement {
   double merged(std::uint32_t host) const { return hosts_[host].merged; }  ///< Pages.
   double arriving(std::uint32_t host) const;                               ///< Pages.
   const Loads& loads(std::uint32_t host) const { return hosts_[host].loads; }
+
+  /// What the unit uses on that host, which may be of another class than where it was measured.
+  Loads loads_on(const Unit& unit, std::uint32_t host) const;
+  const ClassCosts& costs() const { return costs_; }
   std::span<const std::uint64_t> cells(std::uint32_t host) const { return hosts_[host].cells; }
 
   /// From 0 to 1 and beyond: CPU, network, disk, memory (what arrived is not merged yet).
@@ -107,7 +112,7 @@ class Arrangement {
 
   void put(std::uint32_t vm, std::uint32_t host, bool arrives);
   bool take(std::uint32_t vm, std::uint32_t host);
-  void recount(Place& place) const;
+  void recount(std::uint32_t host);
   void recount_stayed(Place& place) const;
   Union union_without(const Place& place, std::span<const std::uint32_t> gone,
                       bool stayed_only) const;
@@ -118,6 +123,7 @@ class Arrangement {
 
   const Scene* scene_;
   Options options_;
+  ClassCosts costs_;
   std::vector<Place> hosts_;
   std::vector<std::uint32_t> host_of_;
   std::vector<std::vector<std::uint32_t>> together_;  // By group.

@@ -54,8 +54,10 @@ Result<BatchPlacement> place_batch(const Fleet& fleet, const BatchRequest& reque
                                    const PlanOptions& options) {
   TRY(check(request));
   // VMs that do not run yet can be named by rules, so they are in the scene before these apply.
-  LiveScene live = TRY(make_live_scene(
-      fleet, {.rules = {}, .resting = {}, .fingerprint_age_max = options.fingerprint_age_max}));
+  LiveScene live = TRY(make_live_scene(fleet, {.rules = {},
+                                               .resting = {},
+                                               .fingerprint_age_max = options.fingerprint_age_max,
+                                               .class_models = options.class_models}));
   Scene& scene = live.scene;
   std::uint32_t like = kNowhere;
   if (!request.like.empty()) {

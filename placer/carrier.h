@@ -70,10 +70,11 @@ enum class Verdict : std::uint8_t {
 /// The agents of two hosts, as the executor uses them. The placer's bus in programs, a simulated
 /// fleet in tests/fakes/.
 ///
-/// Threads: one thread at a time. Every call ends at its deadline, or at once when the host cannot
-/// be asked; wait() also ends when `stop` is requested.
-/// Errors of every call: kUnavailable: the host is not connected; nothing was asked. kTimedOut: it
-/// was asked and did not answer: whether it acted is unknown. Others: it refused; nothing changed.
+/// Threads: any, at the same time for different VMs where the executor's limits let several moves
+/// go on. Every call ends at its deadline, or at once when the host cannot be asked; wait() also
+/// ends when `stop` is requested. Errors of every call: kUnavailable: the host is not connected;
+/// nothing was asked. kTimedOut: it was asked and did not answer: whether it acted is unknown.
+/// Others: it refused; nothing changed.
 class Carrier {
  public:
   virtual ~Carrier() = default;

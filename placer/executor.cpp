@@ -1,11 +1,14 @@
 #include "placer/executor.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <condition_variable>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include <sys/random.h>
@@ -28,10 +31,6 @@ std::string describe(const std::string& host, std::optional<Presence> presence) 
       return host + " has it neither running nor paused";
   }
   return host;
-}
-
-bool has_ended(MoveState state) {
-  return state == MoveState::kDone || state == MoveState::kFailed || state == MoveState::kSkipped;
 }
 
 /// `moves_before`: earlier moves of the plan take it to the source of this one.
@@ -143,47 +142,127 @@ Result<void> Executor::begin(PlanId id, const Fleet& fleet) {
   return {};
 }
 
-Result<PlanState> Executor::carry_out(PlanId id, const std::stop_token& stop) {
-  for (std::size_t position = 0;; ++position) {
-    const PlanRecord plan = TRY(journal_.plan(id));
-    if (plan.state != PlanState::kRunning) {
-      return fail(Errc::kInvalid, "plan " + std::to_string(id.value) + " does not run: it is " +
-                                      std::string(to_string(plan.state)));
-    }
-    if (position >= plan.moves.size()) return end_plan(id, PlanState::kDone, "");
-    const MoveRecord& record = plan.moves.at(position);
-    const std::string why_skipped = record.move.name + " could not be moved, so the plan ended";
-    if (record.state == MoveState::kFailed) return end_plan(id, PlanState::kFailed, why_skipped);
-    if (has_ended(record.state)) continue;
-    if (record.state == MoveState::kPlanned && plan.cancel_requested) {
-      return end_plan(id, PlanState::kCancelled, "the plan was cancelled");
-    }
-
-    Flight flight{.plan = id,
-                  .position = position,
-                  .order = {.session = record.session,
-                            .vm = record.move.vm,
-                            .name = record.move.name,
-                            .sharing_domain = record.move.sharing_domain,
-                            .source = record.move.source,
-                            .target = record.move.target,
-                            .paused = record.move.paused,
-                            .mode = record.move.mode},
-                  .stop = stop,
-                  .attempts = record.attempts,
-                  .failure = {},
-                  .figures = {}};
-    Journal::MoveEnd end = TRY(carry(flight));
-    end.figures = flight.figures;
-    TRY(journal_.move_ended(id, position, end));
-    const bool is_done = end.state == MoveState::kDone;
-    tell(flight, is_done ? "move_done" : "move_failed",
-         is_done ? flight.order.name + " is on " + flight.order.target + " now" : end.error);
-    if (is_done) continue;
-    // Cancelled in the middle of a move: that it failed is what was asked for.
-    const bool asked_for = TRY(journal_.plan(id)).cancel_requested;
-    return end_plan(id, asked_for ? PlanState::kCancelled : PlanState::kFailed, why_skipped);
+/// Moves that this call carries out, each on a thread of its own.
+class Executor::Flights {
+ public:
+  /// `carry` runs to the end of the move.
+  void begin(std::size_t position, std::function<Result<void>()> carry) {
+    threads_.emplace(position, std::jthread([this, position, carry = std::move(carry)] {
+                       Result<void> done = carry();
+                       const MutexLock lock(mutex_);
+                       landed_.emplace_back(position, std::move(done));
+                       changed_.notify_all();
+                     }));
   }
+
+  bool has(std::size_t position) const { return threads_.contains(position); }
+  bool empty() const { return threads_.empty(); }
+
+  /// Waits for one to end.
+  Result<void> await_one() {
+    std::pair<std::size_t, Result<void>> landed;
+    {
+      const MutexLock lock(mutex_);
+      while (landed_.empty()) changed_.wait(mutex_);
+      landed = std::move(landed_.front());
+      landed_.pop_front();
+    }
+    threads_.erase(landed.first);
+    return std::move(landed.second);
+  }
+
+ private:
+  Mutex mutex_;
+  std::condition_variable_any changed_;
+  std::deque<std::pair<std::size_t, Result<void>>> landed_ GUARDED_BY(mutex_);
+  std::map<std::size_t, std::jthread> threads_;  // By the position of its move.
+};
+
+Result<PlanState> Executor::carry_out(PlanId id, const std::stop_token& stop) {
+  Flights flights;
+  Result<bool> begun = false;
+  for (;;) {
+    const PlanRecord plan = TRY(running_plan(id));
+    if (begun) begun = begin_moves(plan, stop, flights);
+    if (flights.empty()) {
+      if (!TRY(begun)) return end_plan(plan);
+      continue;
+    }
+    const Result<void> landed = flights.await_one();
+    if (!landed && begun) begun = tl::unexpected(landed.error());
+  }
+}
+
+// One at a time needs no thread, and the journal is read again before the next.
+Result<bool> Executor::begin_moves(const PlanRecord& plan, const std::stop_token& stop,
+                                   Flights& flights) {
+  const std::vector<std::size_t> next = to_carry(plan);
+  for (const std::size_t position : next) {
+    if (flights.has(position)) continue;
+    auto carry = [this, stop, flight = flight_of(plan, position)]() mutable {
+      flight.stop = stop;
+      return carry_to_its_end(flight);
+    };
+    if (options_.limits.at_once == 1) {
+      TRY(carry());
+      break;
+    }
+    flights.begin(position, std::move(carry));
+  }
+  return !next.empty();
+}
+
+// Moves in flight first: those of a placer that died too. Nothing begins once one has failed.
+std::vector<std::size_t> Executor::to_carry(const PlanRecord& plan) const {
+  std::vector<std::size_t> positions;
+  bool may_begin = !plan.cancel_requested;
+  for (std::size_t i = 0; i < plan.moves.size(); ++i) {
+    if (plan.moves[i].state == MoveState::kRunning) positions.push_back(i);
+    if (plan.moves[i].state == MoveState::kFailed) may_begin = false;
+  }
+  if (!may_begin) return positions;
+  const std::vector<std::size_t> more = departures(plan.moves, options_.limits);
+  positions.insert(positions.end(), more.begin(), more.end());
+  return positions;
+}
+
+Executor::Flight Executor::flight_of(const PlanRecord& plan, std::size_t position) {
+  const MoveRecord& record = plan.moves.at(position);
+  return {.plan = plan.id,
+          .position = position,
+          .order = {.session = record.session,
+                    .vm = record.move.vm,
+                    .name = record.move.name,
+                    .sharing_domain = record.move.sharing_domain,
+                    .source = record.move.source,
+                    .target = record.move.target,
+                    .paused = record.move.paused,
+                    .mode = record.move.mode},
+          .stop = {},
+          .attempts = record.attempts,
+          .failure = {},
+          .figures = {}};
+}
+
+Result<void> Executor::carry_to_its_end(Flight& flight) {
+  Journal::MoveEnd end = TRY(carry(flight));
+  end.figures = flight.figures;
+  {
+    const MutexLock lock(ledger_mutex_);
+    TRY(journal_.move_ended(flight.plan, flight.position, end));
+  }
+  const bool is_done = end.state == MoveState::kDone;
+  tell(flight, is_done ? "move_done" : "move_failed",
+       is_done ? flight.order.name + " is on " + flight.order.target + " now" : end.error);
+  return {};
+}
+
+Result<PlanRecord> Executor::running_plan(PlanId id) {
+  const MutexLock lock(ledger_mutex_);
+  PlanRecord plan = TRY(journal_.plan(id));
+  if (plan.state == PlanState::kRunning) return plan;
+  return fail(Errc::kInvalid, "plan " + std::to_string(id.value) + " does not run: it is " +
+                                  std::string(to_string(plan.state)));
 }
 
 Result<Journal::MoveEnd> Executor::carry(Flight& flight) {
@@ -207,7 +286,10 @@ Result<Executor::Turn> Executor::attempt(Flight& flight) {
     return fail(Errc::kTimedOut, "stopped before " + flight.order.name + " was moved");
   }
   flight.order.session = TRY(options_.new_session());
-  TRY(journal_.move_started(flight.plan, flight.position, flight.order.session));
+  {
+    const MutexLock lock(ledger_mutex_);
+    TRY(journal_.move_started(flight.plan, flight.position, flight.order.session));
+  }
   ++flight.attempts;
   const MoveOrder& order = flight.order;
   tell(flight, "move_started",
@@ -394,12 +476,29 @@ Result<Executor::Turn> Executor::run_out_of_patience(const Flight& flight, const
   }
 }
 
-Result<PlanState> Executor::end_plan(PlanId id, PlanState state, const std::string& why_skipped) {
-  TRY(journal_.finish(id, state, why_skipped));
+// Cancelled in the middle of a move: that it failed is what was asked for.
+Result<PlanState> Executor::end_plan(const PlanRecord& plan) {
+  const auto in = [&](MoveState state) {
+    return std::find_if(plan.moves.begin(), plan.moves.end(),
+                        [&](const MoveRecord& record) { return record.state == state; });
+  };
+  const auto failed = in(MoveState::kFailed);
+  const bool is_whole = failed == plan.moves.end() && in(MoveState::kPlanned) == plan.moves.end();
+  const PlanState state = is_whole                ? PlanState::kDone
+                          : plan.cancel_requested ? PlanState::kCancelled
+                                                  : PlanState::kFailed;
+  std::string why_skipped = "the plan was cancelled";
+  if (failed != plan.moves.end()) {
+    why_skipped = failed->move.name + " could not be moved, so the plan ended";
+  }
+  {
+    const MutexLock lock(ledger_mutex_);
+    TRY(journal_.finish(plan.id, state, why_skipped));
+  }
   const std::string word(to_string(state));
   tell({.kind = "plan_" + word,
-        .text = "plan " + std::to_string(id.value) + " ended: " + word,
-        .plan = id});
+        .text = "plan " + std::to_string(plan.id.value) + " ended: " + word,
+        .plan = plan.id});
   return state;
 }
 
@@ -413,7 +512,10 @@ void Executor::tell(const Flight& flight, std::string kind, std::string text) {
 
 // Events are for people: one that cannot be stored never holds up a migration.
 void Executor::tell(Event event) {
-  const Result<Event> stored = events_.append(std::move(event));
+  const auto stored = [&] {
+    const MutexLock lock(ledger_mutex_);
+    return events_.append(std::move(event));
+  }();
   if (!stored) {
     log_warning("event lost reason={}", stored.error().message());
     return;

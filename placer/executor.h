@@ -6,10 +6,13 @@
 #include <optional>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "core/clock.h"
+#include "core/mutex.h"
 #include "core/result.h"
 #include "placer/carrier.h"
+#include "placer/departures.h"
 #include "placer/event_log.h"
 #include "placer/fleet.h"
 #include "placer/journal.h"
@@ -25,14 +28,17 @@ void rest_on_the_clock(Deadline until, std::stop_token stop);
 /// 32 hexadecimal characters from getrandom. kIo: no randomness.
 Result<std::string> random_session();
 
-/// Carries plans out, one move after the other, and writes every step into the journal before it
-/// is taken. After a failed move the plan ends: its VM stays on the source and later moves are
-/// skipped.
+/// Carries plans out, as many moves at a time as the limits let (departures.h), and writes every
+/// step into the journal before it is taken. After a failed move the plan ends: its VM stays on the
+/// source, moves that go on are waited for, and later ones are skipped.
 ///
 /// Invariant: it does nothing with a VM whose whereabouts it does not know. Where a copy runs is
 /// always asked of the hosts, never assumed; see settlement.h. Killed at any moment, carry_out() in
 /// the next process goes on from the journal.
-/// Threads: runs in the caller's; one thread at a time. Lifetime: borrows everything it is given.
+/// Threads: one caller at a time; with limits.at_once above 1 each move has a thread of its own
+/// while it goes on, which uses the carrier, the clock and the functions of Options beside the
+/// others; the journal and the events are used by one thread at a time. Lifetime: borrows
+/// everything it is given.
 class Executor {
  public:
   struct Options {
@@ -42,6 +48,7 @@ class Executor {
     std::chrono::seconds patience{600};   ///< For hosts to come to a state that can be settled.
     std::chrono::milliseconds ask_interval{2000};      ///< Between two looks at the hosts.
     std::chrono::milliseconds progress_interval{500};  ///< Between two progress events.
+    MoveLimits limits;
     int attempts_max = 3;  ///< Of one move, after restarts of the placer.
     Rest rest = rest_on_the_clock;
     std::function<Result<std::string>()> new_session = random_session;
@@ -68,9 +75,15 @@ class Executor {
 
  private:
   struct Flight;
+  class Flights;
   struct Sight;
   struct Turn;
 
+  std::vector<std::size_t> to_carry(const PlanRecord& plan) const;
+  static Flight flight_of(const PlanRecord& plan, std::size_t position);
+  Result<void> carry_to_its_end(Flight& flight);
+  Result<PlanRecord> running_plan(PlanId id);
+  Result<bool> begin_moves(const PlanRecord& plan, const std::stop_token& stop, Flights& flights);
   Result<Journal::MoveEnd> carry(Flight& flight);
   Result<Turn> attempt(Flight& flight);
   Result<Turn> wait_for(Flight& flight);
@@ -83,12 +96,13 @@ class Executor {
   Result<Turn> run_out_of_patience(const Flight& flight, const Sight& sight);
   std::optional<std::string> why_not_now(const Flight& flight);
 
-  Result<PlanState> end_plan(PlanId id, PlanState state, const std::string& why_skipped);
+  Result<PlanState> end_plan(const PlanRecord& plan);
   void tell(const Flight& flight, std::string kind, std::string text);
   void tell(Event event);
   Deadline answer_by() const { return clock_.now() + options_.answer_max; }
 
   Options options_;
+  Mutex ledger_mutex_;  // Of the journal and the events, which share a connection.
   Journal& journal_;
   EventLog& events_;
   Carrier& carrier_;

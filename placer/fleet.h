@@ -52,6 +52,7 @@ struct Host {
   std::string hypervisor_version;
   std::string hardware;                       ///< Hosts of one class run a VM at one cost.
   double link_bytes_s = 0;                    ///< Speed of its network; 0: not known.
+  unsigned boots_at_once = 1;                 ///< VMs that it boots at the same time.
   std::map<std::string, std::string> labels;  ///< An administrator's.
   std::optional<HostMemory> memory;
   bool memory_is_of_now = true;            ///< The same VMs are there as when it was counted.

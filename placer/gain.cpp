@@ -16,8 +16,9 @@ std::array<double, kResources> used_with(const Arrangement& arrangement, const U
                                          std::uint32_t host, double added) {
   std::array<double, kResources> used = arrangement.utilisation(host);
   const PackBin& bin = arrangement.scene().hosts[host].bin;
+  const Loads loads = arrangement.loads_on(unit, host);
   for (std::size_t i = 0; i < kLoads; ++i) {
-    if (bin.loads.at(i) > 0) used.at(i) += unit.demand.loads.at(i) / bin.loads.at(i);
+    if (bin.loads.at(i) > 0) used.at(i) += loads.at(i) / bin.loads.at(i);
   }
   if (bin.capacity > 0) used.back() += added / bin.capacity;
   return used;

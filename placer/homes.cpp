@@ -23,9 +23,10 @@ Terms Homes::terms(const Unit& unit, std::uint32_t host) const {
   const double capacity = std::max(1.0, bin.capacity);
   const double filled = (arrangement_.merged(host) + size - common) / capacity;
   double scarcest = filled;
+  const Loads loads = arrangement_.loads_on(unit, host);
   for (std::size_t i = 0; i < kLoads; ++i) {
     if (bin.loads.at(i) <= 0) continue;
-    const double load = arrangement_.loads(host).at(i) + unit.demand.loads.at(i);
+    const double load = arrangement_.loads(host).at(i) + loads.at(i);
     scarcest = std::max(scarcest, load / bin.loads.at(i));
   }
   return {.sharing = common / size,
@@ -62,10 +63,11 @@ void Homes::move(const Unit& unit, std::uint32_t target, const std::string& why,
     const double there = arrangement_.common(demand, target);
     double here = 0;
     if (source != kNowhere) here = arrangement_.common(demand, source, std::span(&vm, 1));
+    const std::string costs = arrangement_.costs().describe(vm, target);
     decision.steps.push_back({.vm = vm,
                               .source = source,
                               .target = target,
-                              .reason = why,
+                              .reason = costs.empty() ? why : why + "; " + costs,
                               .gain_pages = there - here,
                               .cost_pages = arrangement_.scene().pages(demand) - there,
                               .terms = found});

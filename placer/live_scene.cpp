@@ -221,6 +221,7 @@ Result<LiveScene> make_live_scene(const Fleet& fleet, const LiveSceneOptions& op
     made.demand.cells.resize(scene.words);
     scene.vms.push_back(std::move(made));
   }
+  scene.class_models = options.class_models;
   live.rules = look_up_labels(fleet, options.rules);
   live.notes = TRY(apply_rules(live.rules, scene));
   for (std::size_t host = 0; host < fleet.hosts.size(); ++host) {

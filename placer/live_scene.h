@@ -18,6 +18,7 @@ struct LiveSceneOptions {
   std::map<std::string, std::string> resting =
       {};  ///< VMs, by UUID, that must stay for now, and why.
   std::chrono::milliseconds fingerprint_age_max{std::chrono::minutes(10)};
+  std::vector<ClassModel> class_models = {};
 };
 
 /// A fleet as its agents reported it, in numbers.

@@ -74,6 +74,7 @@ class Planner {
     }
     explain_stays();
     note_what_is_left_out();
+    note_classes_without_model();
     plan_.summary = summarize(by_rules, by_heat);
     return std::move(plan_);
   }
@@ -145,7 +146,7 @@ class Planner {
 
   // Host by host; or, when there is time to search and it finds better, the whole fleet anew.
   void shrink() {
-    plan_.hosts_bound = bins_bound(live_.scene.problem(options_.headroom));
+    plan_.hosts_bound = bins_bound(live_.scene.problem(options_.headroom, Scene::Counted::kLeast));
     Arrangement one_by_one = arrangement_;
     const Decision freed =
         consolidate(one_by_one, {}, {.low_memory = 1, .moves_max = moves_left()});
@@ -240,6 +241,25 @@ class Planner {
     }
   }
 
+  void note_classes_without_model() {
+    std::map<std::pair<std::string, std::string>, std::size_t> moves;
+    for (const PlannedMove& move : plan_.moves) {
+      const std::string& from = fleet_.find_host(move.source)->hardware;
+      const std::string& to = fleet_.find_host(move.target)->hardware;
+      if (from == to || from.empty() || to.empty()) continue;
+      const bool has_model = std::any_of(
+          options_.class_models.begin(), options_.class_models.end(),
+          [&](const ClassModel& model) { return model.source == from && model.target == to; });
+      if (!has_model) ++moves[{from, to}];
+    }
+    for (const auto& [classes, count] : moves) {
+      plan_.notes.push_back(fmt::format(
+          "there is no overhead model from {} to {}: what {} VMs use there is taken to be what "
+          "they use here; `samepage model fit` makes one",
+          classes.first, classes.second, count));
+    }
+  }
+
   std::string summarize(std::size_t by_rules, std::size_t by_heat) const {
     const auto before = mib_text(static_cast<double>(plan_.shared_before_pages));
     const auto after = mib_text(static_cast<double>(plan_.shared_after_pages));
@@ -320,7 +340,8 @@ Result<Plan> plan(const Fleet& fleet, const PlanOptions& options) {
   const LiveScene live =
       TRY(make_live_scene(fleet, {.rules = options.rules,
                                   .resting = options.resting,
-                                  .fingerprint_age_max = options.fingerprint_age_max}));
+                                  .fingerprint_age_max = options.fingerprint_age_max,
+                                  .class_models = options.class_models}));
   return Planner(fleet, options, live).run();
 }
 
@@ -346,7 +367,8 @@ Result<Plan> plan_move(const Fleet& fleet, std::string_view vm_name, std::string
   const LiveScene live =
       TRY(make_live_scene(fleet, {.rules = options.rules,
                                   .resting = {},
-                                  .fingerprint_age_max = std::chrono::milliseconds::max()}));
+                                  .fingerprint_age_max = std::chrono::milliseconds::max(),
+                                  .class_models = options.class_models}));
   const auto vm = static_cast<std::uint32_t>(named - fleet.vms.data());
   const auto target = static_cast<std::uint32_t>(to - fleet.hosts.data());
   Planner planner(fleet, options, live);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/result.h"
+#include "placer/class_model.h"
 #include "placer/fleet.h"
 #include "placer/plan.h"
 #include "placer/rules.h"
@@ -30,6 +31,7 @@ struct PlanOptions {
   std::size_t group_max = 8;
 
   std::vector<Rule> rules = {};
+  std::vector<ClassModel> class_models = {};  ///< For moves between hosts of different classes.
   std::map<std::string, std::string> resting =
       {};  ///< VMs, by UUID, that must stay for now, and why.
   std::chrono::milliseconds fingerprint_age_max{std::chrono::minutes(10)};

@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cmath>
+#include <utility>
+
+#include <fmt/format.h>
 
 namespace samepage::placer {
 namespace {
@@ -30,6 +34,35 @@ Result<void> check(const Rule& rule) {
     return fail(Errc::kInvalid, "rule " + rule.name + " names more than 1,000 VMs or hosts");
   }
   return check_shape(rule);
+}
+
+constexpr std::size_t kLimitMax = 64;
+constexpr std::array<std::pair<std::string_view, std::size_t MoveLimits::*>, 3> kLimits{
+    {{"moves_at_once", &MoveLimits::at_once},
+     {"moves_per_host", &MoveLimits::per_host},
+     {"moves_per_link", &MoveLimits::per_link}}};
+constexpr std::array<std::string_view, kLoads> kLoadNames{"cpu", "network", "disk"};
+constexpr std::size_t kClassBytesMax = 255;
+constexpr std::size_t kModelsMax = 1'000;
+
+Result<void> check(const ClassModel& model) {
+  const auto is_class = [](const std::string& name) {
+    return !name.empty() && name.size() <= kClassBytesMax;
+  };
+  if (!is_class(model.source) || !is_class(model.target) || model.source == model.target) {
+    return fail(Errc::kInvalid,
+                "an overhead model is from one class of hardware to another; `samepage hosts` "
+                "shows those of the hosts");
+  }
+  const bool sound = std::isfinite(model.constant) && std::isfinite(model.median_error_pct) &&
+                     std::isfinite(model.p90_error_pct) &&
+                     std::all_of(model.factors.begin(), model.factors.end(),
+                                 [](double factor) { return std::isfinite(factor); });
+  if (!sound || model.of == Resource::kMemory) {
+    return fail(Errc::kInvalid,
+                "an overhead model has sound numbers, and is of cpu, network or disk");
+  }
+  return {};
 }
 
 std::int64_t number(const std::string& text, std::int64_t otherwise) {
@@ -74,8 +107,22 @@ Result<std::vector<Rule>> PolicyStore::rules() {
 }
 
 Result<void> PolicyStore::add(const Rule& rule) {
-  TRY(check(rule));
   Transaction change = TRY(database_.begin());
+  TRY(insert(rule));
+  return change.commit();
+}
+
+Result<void> PolicyStore::replace(const std::vector<Rule>& rules) {
+  Transaction change = TRY(database_.begin());
+  Statement drop = TRY(database_.prepare("DELETE FROM rules"));
+  TRY(drop.bind({}));
+  TRY(drop.run());
+  for (const Rule& rule : rules) TRY(insert(rule));
+  return change.commit();
+}
+
+Result<void> PolicyStore::insert(const Rule& rule) {
+  TRY(check(rule));
   const std::vector<Rule> others = TRY(rules());
   if (others.size() >= kRulesMax) return fail(Errc::kInvalid, "there are 1,000 rules already");
   for (const Rule& other : others) {
@@ -95,7 +142,7 @@ Result<void> PolicyStore::add(const Rule& rule) {
       TRY(member.run());
     }
   }
-  return change.commit();
+  return {};
 }
 
 Result<void> PolicyStore::remove(std::string_view name) {
@@ -140,6 +187,59 @@ Result<void> PolicyStore::set_label(const std::string& host, const std::string& 
   return change.commit();
 }
 
+Result<std::vector<ClassModel>> PolicyStore::class_models() {
+  Statement row = TRY(database_.prepare(
+      "SELECT id, source, target, resource, constant, factor_cpu, factor_network, factor_disk, "
+      "median_error_pct, p90_error_pct FROM class_models ORDER BY id"));
+  TRY(row.bind({}));
+  std::vector<ClassModel> models;
+  while (TRY(row.step())) {
+    const auto* const of = std::find(kLoadNames.begin(), kLoadNames.end(), row.text(3));
+    if (of == kLoadNames.end()) continue;
+    models.push_back({.id = row.integer(0),
+                      .source = row.text(1),
+                      .target = row.text(2),
+                      .of = static_cast<Resource>(of - kLoadNames.begin()),
+                      .constant = row.real(4),
+                      .factors = {row.real(5), row.real(6), row.real(7)},
+                      .median_error_pct = row.real(8),
+                      .p90_error_pct = row.real(9)});
+  }
+  return models;
+}
+
+Result<ClassModel> PolicyStore::keep_class_model(ClassModel model) {
+  TRY(check(model));
+  Transaction change = TRY(database_.begin());
+  const std::string_view of = kLoadNames.at(static_cast<std::size_t>(model.of));
+  Statement drop = TRY(database_.prepare(
+      "DELETE FROM class_models WHERE source = ? AND target = ? AND resource = ?"));
+  TRY(drop.bind({model.source, model.target, of}));
+  TRY(drop.run());
+  if (TRY(class_models()).size() >= kModelsMax) {
+    return fail(Errc::kInvalid, "there are 1,000 overhead models already");
+  }
+  Statement insert = TRY(database_.prepare(
+      "INSERT INTO class_models (source, target, resource, constant, factor_cpu, factor_network, "
+      "factor_disk, median_error_pct, p90_error_pct) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"));
+  TRY(insert.bind({model.source, model.target, of, model.constant, model.factors[0],
+                   model.factors[1], model.factors[2], model.median_error_pct,
+                   model.p90_error_pct}));
+  TRY(insert.run());
+  model.id = database_.last_insert_id();
+  TRY(change.commit());
+  return model;
+}
+
+Result<void> PolicyStore::remove_class_model(std::int64_t id) {
+  Statement drop = TRY(database_.prepare("DELETE FROM class_models WHERE id = ?"));
+  TRY(drop.bind({id}));
+  TRY(drop.run());
+  if (database_.rows_changed() == 1) return {};
+  return fail(Errc::kNotFound,
+              "no overhead model " + std::to_string(id) + "; `samepage model list` lists them");
+}
+
 Result<Policy> PolicyStore::policy() {
   Statement row = TRY(database_.prepare("SELECT name, value FROM settings"));
   TRY(row.bind({}));
@@ -154,6 +254,10 @@ Result<Policy> PolicyStore::policy() {
     if (name == "goal") policy.goal = TRY(parse_goal(value));
     if (name == "every_s") policy.every = seconds(policy.every);
     if (name == "cooldown_s") policy.cooldown = seconds(policy.cooldown);
+    for (const auto& [limit, member] : kLimits) {
+      if (name != limit) continue;
+      policy.limits.*member = static_cast<std::size_t>(number(value, 1));
+    }
   }
   return policy;
 }
@@ -163,6 +267,10 @@ Result<void> PolicyStore::set_policy(const Policy& policy) {
   if (policy.every.count() < 1 || policy.every.count() > kDay || policy.cooldown.count() < 0 ||
       policy.cooldown.count() > kDay) {
     return fail(Errc::kInvalid, "the placer looks every 1 to 86400 s; a VM rests 0 to 86400 s");
+  }
+  for (const auto& [name, member] : kLimits) {
+    if (policy.limits.*member >= 1 && policy.limits.*member <= kLimitMax) continue;
+    return fail(Errc::kInvalid, fmt::format("{} is 1 to {}", name, kLimitMax));
   }
   Transaction change = TRY(database_.begin());
   Statement put =
@@ -175,6 +283,9 @@ Result<void> PolicyStore::set_policy(const Policy& policy) {
   TRY(write("goal", to_string(policy.goal)));
   TRY(write("every_s", std::to_string(policy.every.count())));
   TRY(write("cooldown_s", std::to_string(policy.cooldown.count())));
+  for (const auto& [name, member] : kLimits) {
+    TRY(write(name, std::to_string(policy.limits.*member)));
+  }
   return change.commit();
 }
 

@@ -75,9 +75,10 @@ class Relief {
 
   double per_memory(const Unit& unit, std::uint32_t host) const {
     const PackBin& bin = arrangement_.scene().hosts[host].bin;
+    const Loads loads = arrangement_.loads_on(unit, host);
     std::array<double, kResources> used{};
     for (std::size_t i = 0; i < kLoads; ++i) {
-      used.at(i) = bin.loads.at(i) > 0 ? unit.demand.loads.at(i) / bin.loads.at(i) : 0;
+      used.at(i) = bin.loads.at(i) > 0 ? loads.at(i) / bin.loads.at(i) : 0;
     }
     used.back() = bin.capacity > 0 ? arrangement_.scene().pages(unit.demand) / bin.capacity : 0;
     return volume(used) / std::max(1.0, unit.full_pages / kPagesPerMib);

@@ -264,6 +264,7 @@ Host Roster::describe(const std::string& name, const Member& member) const {
             .hypervisor_version = member.facts.hypervisor_version,
             .hardware = member.facts.hardware,
             .link_bytes_s = static_cast<double>(member.facts.link_bytes_s),
+            .boots_at_once = std::clamp(member.facts.boots_at_once, 1U, options_.boots_at_once_max),
             .labels = {},
             .memory = std::nullopt,
             .usage = member.usage,

@@ -28,6 +28,7 @@ struct HostFacts {
   std::string address;
   std::string hardware = {};
   std::uint64_t link_bytes_s = 0;
+  std::uint32_t boots_at_once = 0;  ///< 0: it did not say.
 };
 
 /// One VM in an agent's report; nothing in it is trusted.
@@ -93,6 +94,7 @@ class Roster {
     std::uint64_t vm_memory_bytes_max = 64ULL << 40;
     std::uint64_t host_memory_bytes_max = 1'024ULL << 40;
     std::size_t text_bytes_max = 255;  ///< Of every name, version and address.
+    std::uint32_t boots_at_once_max = 64;
 
     /// The fingerprint of a VM that no host reports is kept for so long: it may be on its way.
     std::chrono::seconds departed_age_max{600};
@@ -200,7 +202,7 @@ class Roster {
                std::vector<std::string>& notes);
   std::optional<UsageSample> rates(const ReportedVm& vm, const Counters& before,
                                    std::chrono::milliseconds clock) const;
-  void add_to(const UsageSample& sample);
+  void add_to(const UsageSample& sample, const std::string& hardware);
   void forget_departed();
   Pressure pressure(Member& speaker, const HostReport& report) const;
   std::string violation_on(const Member& member) const;

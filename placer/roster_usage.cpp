@@ -12,8 +12,8 @@ namespace samepage::placer {
 namespace {
 
 template <class Usage>
-std::shared_ptr<const Usage> with(const std::shared_ptr<const Usage>& before, std::size_t window,
-                                  const std::vector<double>& values) {
+std::shared_ptr<Usage> with(const std::shared_ptr<const Usage>& before, std::size_t window,
+                            const std::vector<double>& values) {
   auto grown =
       before == nullptr ? std::make_shared<Usage>(window) : std::make_shared<Usage>(*before);
   for (std::size_t i = 0; i < values.size(); ++i) grown->series.at(i).add(values[i]);
@@ -83,7 +83,7 @@ void Roster::observe(std::string_view host, Member& speaker, const HostReport& r
     whole.cpu += sample->cpu;
     whole.network += sample->network;
     whole.disk += sample->disk;
-    add_to(*sample);
+    add_to(*sample, speaker.facts.hardware);
     fresh_samples_.push_back(*sample);
   }
   speaker.counters = std::move(counters);
@@ -110,9 +110,14 @@ void Roster::observe(std::string_view host, Member& speaker, const HostReport& r
   if (fresh_samples_.size() > kSamplesMax) fresh_samples_.clear();
 }
 
-void Roster::add_to(const UsageSample& sample) {
+// What a VM used on hosts of another class says nothing of what it uses on this one.
+void Roster::add_to(const UsageSample& sample, const std::string& hardware) {
   std::shared_ptr<const VmUsage>& usage = vm_usage_[sample.subject];
-  usage = with(usage, options_.usage_window, loads_of(sample));
+  const bool elsewhere = usage != nullptr && !usage->hardware.empty() && !hardware.empty() &&
+                         usage->hardware != hardware;
+  auto grown = with(elsewhere ? nullptr : usage, options_.usage_window, loads_of(sample));
+  grown->hardware = hardware;
+  usage = std::move(grown);
 }
 
 // Of VMs that nobody has reported for long.
@@ -143,7 +148,7 @@ Pressure Roster::pressure(Member& speaker, const HostReport& report) const {
 void Roster::restore(const std::vector<UsageSample>& samples) {
   for (const UsageSample& sample : samples) {
     if (!sample.is_host) {
-      add_to(sample);
+      add_to(sample, {});
       continue;
     }
     const auto member = members_.find(sample.subject);

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "placer/class_costs.h"
 #include "placer/packing/wide_cells.h"
 
 namespace samepage::placer {
@@ -86,7 +87,8 @@ std::uint32_t Scene::find_vm(std::string_view name_or_id) const {
 }
 
 // A VM that is fixed is tied to its host; a host that is closed takes only those.
-PackProblem Scene::problem(double headroom) const {
+PackProblem Scene::problem(double headroom, Counted counted) const {
+  const ClassCosts costs(*this);
   PackProblem problem;
   problem.words = words;
   problem.pages_of_cells = pages_of_cells;
@@ -98,8 +100,10 @@ PackProblem Scene::problem(double headroom) const {
     open.push_back(host.why_closed.empty());
     all_open = all_open && open.back();
   }
-  for (const SceneVm& vm : vms) {
+  for (std::uint32_t number = 0; number < vms.size(); ++number) {
+    const SceneVm& vm = vms[number];
     PackItem item = vm.demand;
+    item.loads = counted == Counted::kMost ? costs.most(number) : costs.least(number);
     if (!vm.why_fixed.empty() && vm.host != kNowhere) {
       item.allowed.assign(hosts.size(), false);
       item.allowed[vm.host] = true;
@@ -119,6 +123,12 @@ std::string find_scene_fault(const Scene& scene) {
     const bool sound = is_sound(host.bin.capacity) &&
                        std::all_of(host.bin.loads.begin(), host.bin.loads.end(), is_sound);
     if (!sound) return "the capacity of " + host.name + " is no sound number";
+  }
+  for (const ClassModel& model : scene.class_models) {
+    const bool sound = std::isfinite(model.constant) &&
+                       std::all_of(model.factors.begin(), model.factors.end(),
+                                   [](double factor) { return std::isfinite(factor); });
+    if (!sound) return fmt::format("overhead model {} has no sound numbers", model.id);
   }
   for (const SceneVm& vm : scene.vms) {
     const std::string fault = fault_of(vm, scene);

@@ -8,19 +8,15 @@
 #include <vector>
 
 #include "core/result.h"
+#include "placer/class_model.h"
 #include "placer/packing/problem.h"
 
 namespace samepage::placer {
 
-/// What decisions are made on, beside Loads: memory comes last where all four are listed.
-enum class Resource : std::uint8_t { kCpu, kNetwork, kDisk, kMemory };
-inline constexpr std::size_t kResources = kLoads + 1;
-std::string_view to_string(Resource resource);  ///< "CPU", "network", "disk", "memory"
-
 struct SceneHost {
   std::string name;
   PackBin bin;           ///< Pages; CPU cores, network and disk bytes a second.
-  std::string hardware;  ///< Hosts of one class run a VM at one cost (overhead_model.h).
+  std::string hardware;  ///< Hosts of one class run a VM at one cost.
   bool is_up = true;
   std::string why_closed;  ///< Why nothing may arrive; empty when it may.
   bool leave = false;      ///< Its VMs are to leave: maintenance.
@@ -52,6 +48,7 @@ struct Scene {
   double cells_in_use = 0;  ///< Of a sample: cells that pages can fall into.
   std::vector<SceneHost> hosts;
   std::vector<SceneVm> vms;
+  std::vector<ClassModel> class_models = {};  ///< For loads on hosts of other classes.
 
   using CellSpan = std::span<const std::uint64_t>;
   double pages(const PackItem& demand) const;  ///< Of one item alone, merged.
@@ -65,8 +62,11 @@ struct Scene {
   std::uint32_t find_host(std::string_view name) const;  ///< kNowhere: none.
   std::uint32_t find_vm(std::string_view name_or_id) const;
 
-  /// As a packing problem of the VMs that may move and hosts that may receive or hold them.
-  PackProblem problem(double headroom) const;
+  /// As a packing problem of the VMs that may move and hosts that may receive or hold them. Where
+  /// hosts are of several classes a VM counts with the most that it uses on any, so that it fits on
+  /// all; for a bound with the least.
+  enum class Counted : std::uint8_t { kMost, kLeast };
+  PackProblem problem(double headroom, Counted counted = Counted::kMost) const;
 };
 
 /// The first number that cannot be true, in one sentence; empty when there is none.

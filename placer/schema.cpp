@@ -179,7 +179,24 @@ ALTER TABLE moves ADD COLUMN streams INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE moves ADD COLUMN postcopy INTEGER NOT NULL DEFAULT 0;
 )sql";
 
-constexpr std::array kSchema{kFirst, kPlansOfAllKinds, kSharingHistory, kMoveModes};
+// What `samepage model fit` found; see class_model.h.
+constexpr std::string_view kClassModels = R"sql(
+CREATE TABLE class_models (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  source TEXT NOT NULL,
+  target TEXT NOT NULL,
+  resource TEXT NOT NULL CHECK (resource IN ('cpu', 'network', 'disk')),
+  constant REAL NOT NULL,
+  factor_cpu REAL NOT NULL,
+  factor_network REAL NOT NULL,
+  factor_disk REAL NOT NULL,
+  median_error_pct REAL NOT NULL,
+  p90_error_pct REAL NOT NULL,
+  UNIQUE (source, target, resource)
+);
+)sql";
+
+constexpr std::array kSchema{kFirst, kPlansOfAllKinds, kSharingHistory, kMoveModes, kClassModels};
 
 }  // namespace
 

@@ -309,9 +309,11 @@ class Simulator {
     }
     vm.why_fixed = by_rules_.vms[number].why_fixed;
     vm.demand.allowed = by_rules_.vms[number].demand.allowed;
-    std::erase_if(life.left_s,
-                  [&](const auto& each) { return now_s_ - each.second >= policy_.return_after_s; });
+    std::erase_if(life.left_s, [&](const auto& each) {
+      return now_s_ - each.second >= std::max(policy_.return_after_s, kPingPongS);
+    });
     for (const auto& [host, when] : life.left_s) {
+      if (now_s_ - when >= policy_.return_after_s) continue;
       if (vm.demand.allowed.empty()) vm.demand.allowed.assign(scene_.hosts.size(), true);
       vm.demand.allowed[host] = false;
     }

@@ -72,6 +72,7 @@ struct HostUsage {
 /// What a VM used: cores, and bytes a second of network and disk.
 struct VmUsage {
   std::array<UsageSeries, kLoads> series;
+  std::string hardware = {};  ///< Class of the hosts on which this was observed; empty: unknown.
 
   explicit VmUsage(std::size_t window = 200)
       : series{UsageSeries(window), UsageSeries(window), UsageSeries(window)} {}

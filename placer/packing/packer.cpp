@@ -443,11 +443,7 @@ class Search {
   }
 
   double pages_swapped(const Bin& bin, const Item& out, const Item& in) const {
-    std::size_t cells = 0;
-    for (std::size_t w = 0; w < kWords; ++w) {
-      const std::uint64_t left = bin.once[w] & ~(out.cells[w] & ~bin.twice[w]);
-      cells += static_cast<std::size_t>(std::popcount(left | in.cells[w]));
-    }
+    const std::size_t cells = count_exchanged(bin.once, bin.twice, out.cells, in.cells);
     return problem_.pages_of_cells[cells] + bin.own - out.own + in.own;
   }
 

@@ -110,7 +110,6 @@ struct FakeLibvirtHost::Incoming {
     bool right = true;
     for (SocketStream& another : more) right = right && take(another, kMoreBytes) == kMoreBytes;
     const auto seen = take(stream, bytes_expected);
-    EXPECT_TRUE(right || !seen) << "the stream arrived changed";
     if (!seen) return;
     complete = right && seen == bytes_expected;
     const std::array<std::byte, 1> loaded{std::byte{1}};

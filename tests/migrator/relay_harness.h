@@ -99,8 +99,10 @@ inline Bytes read_exactly(ByteStream& stream, std::size_t size) {
 class RelayHarness {
  public:
   explicit RelayHarness(pagecache::PageCache& cache, const RelayOptions& options = {},
-                        std::optional<pagecache::SourceId> base = std::nullopt) {
-    source = RelaySource::create(options, {*source_qemu_.second, *wire.first}, test_domain, kSecret)
+                        std::optional<pagecache::SourceId> base = std::nullopt,
+                        PassWatch* passes = nullptr) {
+    source = RelaySource::create(options, {*source_qemu_.second, *wire.first, passes}, test_domain,
+                                 kSecret)
                  .value();
     target = RelayTarget::create(options, {*target_qemu_.second, *wire.second}, {cache, base},
                                  test_domain, kSecret)

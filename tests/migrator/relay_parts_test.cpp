@@ -1,6 +1,8 @@
 // The promises under test are those of the relays' small parts: what may be under way, how hard to
 // compress, when to look pages up, how large batches are, and what lies where in the stream.
 
+#include <filesystem>
+#include <fstream>
 #include <random>
 #include <thread>
 
@@ -9,18 +11,22 @@
 #include "migrator/arrivals.h"
 #include "migrator/batch_pace.h"
 #include "migrator/compression_choice.h"
-#include "migrator/downtime_limit.h"
+#include "migrator/emulation.h"
 #include "migrator/hit_watch.h"
+#include "migrator/intake_brake.h"
 #include "migrator/link_meter.h"
 #include "migrator/ordered_stage.h"
 #include "migrator/relay.h"
 #include "migrator/sent_places.h"
 #include "migrator/stream_history.h"
 #include "migrator/stretch_rebuilder.h"
+#include "tests/core/temporary_folder.h"
+#include "tests/fakes/fake_byte_stream.h"
 
 namespace samepage::migrator {
 namespace {
 
+using fakes::FakeByteStream;
 using std::chrono::milliseconds;
 
 LinkMeter::Time at_ms(double ms) {
@@ -145,14 +151,80 @@ StreamBytes stretch_of(std::size_t size, std::byte fill) {
   return {.slab = slab, .bytes = slab->bytes()};
 }
 
-TEST(DowntimeLimitTest, BeginsLowAndRisesWithPassesThatDoNotEnd) {
-  const DowntimeLimit limit(milliseconds(40), milliseconds(300));
-  EXPECT_EQ(limit.first(), milliseconds(40));
-  for (const std::uint64_t passes : {0U, 1U, 3U}) EXPECT_EQ(limit.after(passes), milliseconds(40));
-  EXPECT_EQ(limit.after(4), milliseconds(60));
-  EXPECT_EQ(limit.after(5), milliseconds(90));
-  EXPECT_EQ(limit.after(50), milliseconds(300));
-  EXPECT_EQ(DowntimeLimit(milliseconds(40), milliseconds(10)).first(), milliseconds(10));
+class IntakeBrakeTest : public testing::Test {
+ protected:
+  IntakeBrakeTest() {
+    auto [ours, theirs] = FakeByteStream::connect();
+    qemu_ = std::move(theirs);
+    stream_ = std::make_unique<BrakedStream>(std::move(ours), brake_);
+    EXPECT_TRUE(qemu_->write_all(std::vector<std::byte>(kBytes), in_time()));
+  }
+
+  static Deadline in_time() { return std::chrono::steady_clock::now() + std::chrono::minutes(1); }
+
+  std::size_t read_all() {
+    std::size_t sum = 0;
+    while (sum < kBytes) sum += stream_->read_some(buffer_, in_time()).value();
+    return sum;
+  }
+
+  static constexpr std::size_t kBytes = 128U << 10U;
+  std::vector<std::byte> buffer_ = std::vector<std::byte>(kBytes);
+  IntakeBrake brake_;
+  std::unique_ptr<FakeByteStream> qemu_;
+  std::unique_ptr<BrakedStream> stream_;
+};
+
+TEST_F(IntakeBrakeTest, ReadsEverythingAtItsSpeedWhilePressed) {
+  brake_.press();
+  const auto began = std::chrono::steady_clock::now();
+  EXPECT_EQ(read_all(), kBytes);
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
+  const double all_but_the_last_piece = 7.0 / 8 * kBytes / IntakeBrake::kBytesPerSecond;
+  EXPECT_GE(took.count(), all_but_the_last_piece);
+}
+
+TEST_F(IntakeBrakeTest, DoesNotWaitPastTheDeadlineAndLosesNothing) {
+  brake_.press();
+  brake_.took(1U << 20U);
+  const auto soon = std::chrono::steady_clock::now() + milliseconds(1);
+  EXPECT_EQ(stream_->read_some(buffer_, soon).error().code(), Errc::kTimedOut);
+  brake_.release();
+  EXPECT_EQ(stream_->read_some(buffer_, in_time()), kBytes);
+}
+
+TEST_F(IntakeBrakeTest, PausesWhetherPressedOrNotUntilTheGuestStops) {
+  brake_.release();
+  brake_.pause(std::chrono::minutes(10));
+  const auto soon = std::chrono::steady_clock::now() + milliseconds(1);
+  EXPECT_EQ(stream_->read_some(buffer_, soon).error().code(), Errc::kTimedOut);
+
+  const std::jthread stopping([this] { brake_.give_way(); });
+  EXPECT_EQ(stream_->read_some(buffer_, in_time()), kBytes);
+  brake_.pause(std::chrono::minutes(10));
+  EXPECT_EQ(brake_.wait(1, in_time()), 1U);
+}
+
+TEST_F(IntakeBrakeTest, CannotBePressedOnceReleased) {
+  brake_.release();
+  brake_.press();
+  EXPECT_EQ(stream_->read_some(buffer_, in_time()), kBytes);
+}
+
+TEST(EmulationTest, IsSeenFromTheNamesOfTheThreads) {
+  const TemporaryFolder proc;
+  const auto qemu = [&](const std::string& pid, const std::string& thread) {
+    const auto task = std::filesystem::path(proc.file(pid)) / "task";
+    std::filesystem::create_directories(task / "1");
+    std::filesystem::create_directories(task / "2");
+    std::ofstream(task / "1" / "comm") << "qemu-system-x86\n";
+    std::ofstream(task / "2" / "comm") << thread << "\n";
+  };
+  qemu("11", "CPU 0/TCG");
+  qemu("12", "CPU 0/KVM");
+  EXPECT_TRUE(is_emulated(11, proc.file("")));
+  EXPECT_FALSE(is_emulated(12, proc.file("")));
+  EXPECT_FALSE(is_emulated(13, proc.file("")));
 }
 
 TEST(SlabPoolTest, NoSlabRemembersWhatWasInIt) {

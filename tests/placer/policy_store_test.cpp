@@ -3,6 +3,9 @@
 
 #include "placer/policy_store.h"
 
+#include <cmath>
+#include <functional>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -63,6 +66,51 @@ TEST_F(PolicyStoreTest, LabelsBelongToEnrolledHosts) {
   ASSERT_TRUE(store_.set_label("host1", "rack", ""));
   EXPECT_TRUE(store_.labels()->empty());
   EXPECT_EQ(store_.set_label("host1", "a=b", "x").error().code(), Errc::kInvalid);
+}
+
+TEST_F(PolicyStoreTest, ReplacesAllRulesOrNone) {
+  const Rule first{Rule::Kind::kIgnore, "first", {"vm1"}, {}};
+  const Rule second{Rule::Kind::kIgnore, "second", {"vm2"}, {}};
+  ASSERT_TRUE(store_.add(first));
+
+  EXPECT_EQ(store_.replace({second, second}).error().code(), Errc::kInvalid);
+  ASSERT_EQ(store_.rules()->size(), 1U);
+  EXPECT_EQ(store_.rules()->front().name, "first");
+  ASSERT_TRUE(store_.replace({second}));
+  ASSERT_EQ(store_.rules()->size(), 1U);
+  EXPECT_EQ(store_.rules()->front().vms, second.vms);
+}
+
+TEST_F(PolicyStoreTest, KeepsOneOverheadModelForTwoClassesAndAResource) {
+  ClassModel model{.source = "new", .target = "old", .constant = 0.5, .factors = {2, 0, -1e-9}};
+  const std::int64_t first = store_.keep_class_model(model)->id;
+  model.constant = 0.25;
+  model.median_error_pct = 4;
+  const std::int64_t second = store_.keep_class_model(model)->id;
+
+  const std::vector<ClassModel> kept = *store_.class_models();
+  ASSERT_EQ(kept.size(), 1U);
+  EXPECT_EQ(kept[0].id, second);
+  EXPECT_DOUBLE_EQ(kept[0].constant, 0.25);
+  EXPECT_EQ(kept[0].factors, model.factors);
+  EXPECT_EQ(store_.remove_class_model(first).error().code(), Errc::kNotFound);
+  EXPECT_TRUE(store_.remove_class_model(second));
+  EXPECT_TRUE(store_.class_models()->empty());
+}
+
+TEST_F(PolicyStoreTest, RefusesOverheadModelsThatCannotBe) {
+  const ClassModel sound{.source = "new", .target = "old"};
+  for (const auto& spoil : std::vector<std::function<void(ClassModel&)>>{
+           [](ClassModel& model) { model.target = "new"; },
+           [](ClassModel& model) { model.source = ""; },
+           [](ClassModel& model) { model.source = std::string(256, 'x'); },
+           [](ClassModel& model) { model.constant = std::nan(""); },
+           [](ClassModel& model) { model.factors[1] = INFINITY; },
+           [](ClassModel& model) { model.of = Resource::kMemory; }}) {
+    ClassModel model = sound;
+    spoil(model);
+    EXPECT_EQ(store_.keep_class_model(model).error().code(), Errc::kInvalid);
+  }
 }
 
 TEST_F(PolicyStoreTest, ThePolicyIsManualUntilSomebodySaysSo) {

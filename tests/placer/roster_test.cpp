@@ -257,6 +257,19 @@ TEST_F(RosterTest, KnowsOnlyEnrolledHosts) {
   EXPECT_EQ(roster_.hello("host1", tiny).error().code(), Errc::kInvalid);
 }
 
+TEST_F(RosterTest, BelievesSoundNumbersOfBootsAtOnceOnly) {
+  const auto boots_after = [&](std::uint32_t said) {
+    HostFacts facts;
+    facts.memory_bytes = 4ULL << 30U;
+    facts.boots_at_once = said;
+    EXPECT_TRUE(roster_.hello("host1", facts));
+    return roster_.fleet().find_host("host1")->boots_at_once;
+  };
+  EXPECT_EQ(boots_after(0), 1U);
+  EXPECT_EQ(boots_after(8), 8U);
+  EXPECT_EQ(boots_after(4'000'000'000), 64U);
+}
+
 TEST_F(RosterTest, ForgetsOnlyAHostWithoutVms) {
   notes("host1", {reported("web1")});
   EXPECT_EQ(roster_.forget("host1").error().code(), Errc::kInvalid);
@@ -301,6 +314,33 @@ TEST_F(RosterTest, TurnsCountersIntoUsage) {
   EXPECT_DOUBLE_EQ(host.usage->pressure.cpu_stalled, 0.25);
   EXPECT_EQ(roster_.take_samples().size(), 2U);
   EXPECT_TRUE(roster_.take_samples().empty());
+}
+
+TEST_F(RosterTest, UsageOnAnotherClassOfHostsStartsAnew) {
+  for (const char* host : {"host1", "host2"}) {
+    HostFacts facts;
+    facts.memory_bytes = 4ULL << 30U;
+    facts.hardware = host;
+    ASSERT_TRUE(roster_.hello(host, facts));
+  }
+  ReportedVm vm = reported("web1");
+  const auto report = [&](const char* host, int second, double cpu_seconds) {
+    vm.cpu_seconds = cpu_seconds;
+    HostReport made{.vms = {vm}, .memory = {}};
+    made.clock = std::chrono::seconds(second);
+    ASSERT_TRUE(roster_.report(host, made));
+  };
+  report("host1", 100, 0);
+  report("host1", 110, 1);
+  report("host1", 120, 2);
+  EXPECT_EQ(web1()->usage->series[0].size(), 2U);
+  ASSERT_TRUE(roster_.report("host1", {.vms = {}, .memory = {}}));
+
+  report("host2", 500, 0);
+  report("host2", 510, 5);
+
+  ASSERT_EQ(web1()->usage->series[0].size(), 1U);
+  EXPECT_DOUBLE_EQ(web1()->usage->series[0].latest(), 0.5);
 }
 
 TEST_F(RosterTest, LeavesOutCountersAndPressureThatCannotBe) {

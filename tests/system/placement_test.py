@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import tempfile
 import unittest
-from typing import Any
+from typing import Any, Iterator, NamedTuple
 
 from fleet_case import SLOW_MBIT, FleetCase
 
@@ -66,6 +69,13 @@ class Hotspot(Placement):
             host["distinct_mib"] <= 0.9 * self.host_memory_mib)
 
 
+class Rule(NamedTuple):
+    name: str
+    kind: str
+    vms: list[str]
+    hosts: list[str]
+
+
 class Drain(Placement):
     """Two guests on the host that is to be empty, and one on each of the others."""
 
@@ -78,15 +88,19 @@ class Drain(Placement):
                          {"a3": "host1", "b3": "host2"})
         for host in self.lab.hosts:
             self.lab.link(host, SLOW_MBIT)
+        self.fleet.cli("policy", "--moves-per-host", "2")
 
         command = self.fleet.popen_cli("drain", "host3")
         self.addCleanup(command.communicate)
         self.addCleanup(command.kill)
         first = self.lab.guest(planned["moves"][0]["vm"])
         self.wait_for_references(first)
+        [plan, *_] = self.fleet.cli("plan", "list")["plans"]
+        self.wait_until("both moves go on", lambda: [
+            move["state"] for move in self.fleet.cli("plan", "show", plan["id"])["moves"]
+        ] == ["running", "running"], timeout_s=60)
         self.fleet.kill("placer")
         self.fleet.start_placer()
-        [plan, *_] = self.fleet.cli("plan", "list")["plans"]
         ended = self.wait_until("the plan ends", lambda: self.ended(plan["id"]), timeout_s=120)
 
         self.assertEqual(ended["state"], "done", ended)
@@ -98,6 +112,21 @@ class Drain(Placement):
 
         self.fleet.cli("undrain", "host3")
         self.assertEqual(self.fleet.cli("rules")["rules"], [])
+
+        with self.rules_file(Rule("stay", "ignore", ["a1"], [])) as path:
+            self.fleet.cli("rules", "edit", "--from", path)
+        self.assertEqual([rule["name"] for rule in self.fleet.cli("rules")["rules"]], ["stay"])
+        with self.rules_file(Rule("on-1", "pin", ["a1"], ["host1"]),
+                             Rule("off-1", "avoid", ["a1"], ["host1"])) as path:
+            self.assert_refused(1, "on-1.*off-1|off-1.*on-1", "rules", "edit", "--from", path)
+        self.assertEqual([rule["name"] for rule in self.fleet.cli("rules")["rules"]], ["stay"])
+
+    @contextlib.contextmanager
+    def rules_file(self, *rules: Rule) -> Iterator[str]:
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump({"rules": [rule._asdict() for rule in rules]}, file)
+            file.flush()
+            yield file.name
 
 
 if __name__ == "__main__":

@@ -73,3 +73,21 @@ def sandpiper() -> dict[str, Any]:
                        "network_bytes_s": link}],
             "vms": vms,
             "policy": {"hotspot": {"n": 5, "k": 3}, "cooldown_s": 300}}
+
+
+def large(hosts: int, vms: int) -> dict[str, Any]:
+    """Ten minutes of a large fleet; after two of them one host in a hundred lacks CPU."""
+    dice = random.Random(7)
+    listed: list[dict[str, Any]] = []
+    for i in range(vms):
+        host, application = i % hosts, dice.randrange(24)
+        cpu: dict[str, Any] = {"base": 1.2 + 0.8 * dice.random(), "noise": 0.1}
+        if host % 100 == 0:
+            cpu["steps"] = [[120, 2.6]]
+        pools = {f"system{application % 6}": 300,
+                 f"application{application}": dice.choice([200, 400, 800])}
+        listed.append({"name": f"vm{i}", "host": f"host{host + 1}", "cpu": cpu,
+                       "memory": [{"own_mib": dice.choice([1000, 1800, 3200]), "pools": pools}]})
+    return {"interval_s": 10, "duration_s": 600, "seed": 7, "cells": 4096, "cell_mib": 16,
+            "hosts": [{"name": "host", "count": hosts, "memory_mib": 96 * 1024, "cpus": 64}],
+            "vms": listed, "policy": {"at_once_max": 200, "moves_max": 400}}

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <initializer_list>
 #include <vector>
 
 #include "tools/samepage-placer/http_server.h"
@@ -9,6 +10,15 @@ namespace samepage::control {
 
 /// The routes of docs/api.md. `placer` is borrowed and outlives the server that they are given to.
 std::vector<http::Route> api_routes(Placer& placer);
+
+/// A route of the API: its handler is given the placer too.
+struct ApiRoute {
+  const char* method;
+  const char* pattern;
+  Result<http::Response> (*handler)(Placer& placer, const http::Request& request);
+};
+void add_routes(Placer& placer, std::vector<http::Route>& routes,
+                std::initializer_list<ApiRoute> added);
 
 // The parts of the table, one source file each.
 void add_fleet_routes(Placer& placer, std::vector<http::Route>& routes);

@@ -255,19 +255,15 @@ Result<Response> cancel_storm(Placer& placer, const Request& request) {
 }  // namespace
 
 void add_boot_routes(Placer& placer, std::vector<http::Route>& routes) {
-  const auto add = [&](const char* method, const char* pattern, auto handler) {
-    routes.push_back({method, pattern, [&placer, handler](const Request& request) {
-                        return handler(placer, request);
-                      }});
-  };
-  add("GET", "/api/v1/templates", list_templates);
-  add("POST", "/api/v1/templates", make_template);
-  add("GET", "/api/v1/templates/NAME", show_template);
-  add("DELETE", "/api/v1/templates/NAME", remove_template);
-  add("POST", "/api/v1/templates/NAME/verify", verify_template);
-  add("POST", "/api/v1/storms", begin_storm);
-  add("GET", "/api/v1/storms/ID", show_storm);
-  add("POST", "/api/v1/storms/ID/cancel", cancel_storm);
+  add_routes(placer, routes,
+             {{"GET", "/api/v1/templates", list_templates},
+              {"POST", "/api/v1/templates", make_template},
+              {"GET", "/api/v1/templates/NAME", show_template},
+              {"DELETE", "/api/v1/templates/NAME", remove_template},
+              {"POST", "/api/v1/templates/NAME/verify", verify_template},
+              {"POST", "/api/v1/storms", begin_storm},
+              {"GET", "/api/v1/storms/ID", show_storm},
+              {"POST", "/api/v1/storms/ID/cancel", cancel_storm}});
 }
 
 }  // namespace samepage::control

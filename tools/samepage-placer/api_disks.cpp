@@ -141,16 +141,12 @@ Result<Response> clone_disk(Placer& placer, const Request& request) {
 }  // namespace
 
 void add_disk_routes(Placer& placer, std::vector<http::Route>& routes) {
-  const auto add = [&](const char* method, const char* path, auto action) {
-    routes.push_back({method, path, [&placer, action](const Request& request) {
-                        return action(placer, request);
-                      }});
-  };
-  add("GET", "/api/v1/disks", list_disks);
-  add("POST", "/api/v1/disks", create_disk);
-  add("DELETE", "/api/v1/disks/HOST/NAME", remove_disk);
-  add("POST", "/api/v1/disks/HOST/NAME/commit", commit_disk);
-  add("POST", "/api/v1/disks/HOST/NAME/clone", clone_disk);
+  add_routes(placer, routes,
+             {{"GET", "/api/v1/disks", list_disks},
+              {"POST", "/api/v1/disks", create_disk},
+              {"DELETE", "/api/v1/disks/HOST/NAME", remove_disk},
+              {"POST", "/api/v1/disks/HOST/NAME/commit", commit_disk},
+              {"POST", "/api/v1/disks/HOST/NAME/clone", clone_disk}});
 }
 
 }  // namespace samepage::control

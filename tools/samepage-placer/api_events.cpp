@@ -101,6 +101,16 @@ void add_event_routes(Placer& placer, std::vector<http::Route>& routes) {
                     }});
 }
 
+void add_routes(Placer& placer, std::vector<http::Route>& routes,
+                std::initializer_list<ApiRoute> added) {
+  for (const ApiRoute& route : added) {
+    routes.push_back(
+        {route.method, route.pattern, [&placer, handler = route.handler](const Request& request) {
+           return handler(placer, request);
+         }});
+  }
+}
+
 std::vector<http::Route> api_routes(Placer& placer) {
   std::vector<http::Route> routes;
   add_fleet_routes(placer, routes);

@@ -78,9 +78,8 @@ Result<std::optional<placer::Weights>> read_weights(const RequestBody& body) {
   return std::optional(weights);
 }
 
-Result<placer::PlanOptions> read_options(const RequestBody& body) {
+Result<placer::PlanOptions> read_options(const RequestBody& body, placer::PlanOptions options) {
   TRY(body.only({"gain_min_mib", "goal", "weights", "search_s", "headroom", "moves_max", "keep"}));
-  placer::PlanOptions options;
   const std::string goal = TRY(body.text_or("goal", ""));
   if (!goal.empty()) options.goal = TRY(placer::parse_goal(goal));
   options.weights = TRY(read_weights(body));
@@ -100,10 +99,10 @@ Result<placer::PlanOptions> read_options(const RequestBody& body) {
 
 Result<Response> make_plan(Placer& placer, const Request& request) {
   const RequestBody body = TRY(RequestBody::parse(request.body));
-  placer::PlanOptions options = TRY(read_options(body));
   const bool keep = TRY(body.flag("keep", true));
   const auto ledger = TRY(placer.open_ledger());
-  options.rules = TRY(ledger->policies().rules());
+  auto standing = TRY(ledger->plan_options());
+  const placer::PlanOptions options = TRY(read_options(body, std::move(standing)));
   const placer::Plan plan = TRY(placer::plan(fleet_of_now(placer, request.deadline), options));
   if (!keep) return Response{.body = to_json(plan).dump(), .stream = {}};
   const PlanId id = TRY(ledger->journal().propose(plan));
@@ -157,8 +156,7 @@ Result<Response> migrate(Placer& placer, const Request& request) {
   const std::string target = TRY(body.text("target"));
   const MigrateMode mode = TRY(mode_of(body));
   const auto ledger = TRY(placer.open_ledger());
-  placer::PlanOptions options;
-  options.rules = TRY(ledger->policies().rules());
+  const placer::PlanOptions options = TRY(ledger->plan_options());
   const auto plan =
       TRY(placer::plan_gang(fleet_of_now(placer, request.deadline), vms, target, mode, options));
   const PlanId id = TRY(ledger->journal().propose(plan));

@@ -1,3 +1,7 @@
+#include <algorithm>
+#include <array>
+#include <charconv>
+
 #include <nlohmann/json.hpp>
 
 #include "placer/planner.h"
@@ -11,8 +15,12 @@ namespace {
 using http::Request;
 using http::Response;
 using nlohmann::json;
+using placer::ClassModel;
 using placer::PlanId;
 using placer::Rule;
+
+/// In the order of placer::Loads.
+constexpr std::array<std::string_view, placer::kLoads> kModelled{"cpu", "network", "disk"};
 
 Response answer(const json& value) {
   return {.body = value.dump(), .stream = {}};
@@ -26,15 +34,14 @@ json rule_json(const Rule& rule) {
 }
 
 json policy_json(const placer::Policy& policy) {
-  return {{"mode", to_string(policy.mode)},
-          {"goal", to_string(policy.goal)},
-          {"every_s", policy.every.count()},
-          {"cooldown_s", policy.cooldown.count()}};
+  return {{"mode", to_string(policy.mode)},          {"goal", to_string(policy.goal)},
+          {"every_s", policy.every.count()},         {"cooldown_s", policy.cooldown.count()},
+          {"moves_at_once", policy.limits.at_once},  {"moves_per_host", policy.limits.per_host},
+          {"moves_per_link", policy.limits.per_link}};
 }
 
 /// Rules beside which no plan can be made would lame the placer: they are refused at the door.
-Result<void> check_together(Placer& placer, std::vector<Rule> rules, const Rule& added) {
-  rules.push_back(added);
+Result<void> check_together(Placer& placer, std::vector<Rule> rules) {
   placer::PlanOptions options;
   options.goal = placer::Goal::kMovement;
   options.rules = std::move(rules);
@@ -42,15 +49,14 @@ Result<void> check_together(Placer& placer, std::vector<Rule> rules, const Rule&
   return {};
 }
 
-Result<Response> list_rules(Placer& placer) {
+Result<Response> list_rules(Placer& placer, const Request& /*request*/) {
   const auto ledger = TRY(placer.open_ledger());
   json rules = json::array();
   for (const Rule& rule : TRY(ledger->policies().rules())) rules.push_back(rule_json(rule));
   return answer({{"rules", std::move(rules)}});
 }
 
-Result<Response> add_rule(Placer& placer, const Request& request) {
-  const RequestBody body = TRY(RequestBody::parse(request.body));
+Result<Rule> read_rule(const RequestBody& body) {
   TRY(body.only({"name", "kind", "vms", "hosts"}));
   Rule rule;
   rule.name = TRY(body.text("name"));
@@ -58,9 +64,30 @@ Result<Response> add_rule(Placer& placer, const Request& request) {
   rule.kind = TRY(placer::parse_rule_kind(kind));
   rule.vms = TRY(body.texts("vms"));
   rule.hosts = TRY(body.texts("hosts"));
+  return rule;
+}
+
+Result<Response> replace_rules(Placer& placer, const Request& request) {
+  const RequestBody body = TRY(RequestBody::parse(request.body));
+  TRY(body.only({"rules"}));
+  std::vector<Rule> rules;
+  for (const RequestBody& each : TRY(body.objects("rules"))) rules.push_back(TRY(read_rule(each)));
+  if (const auto holds = check_together(placer, rules); !holds) {
+    return http::conflict(holds.error().message());
+  }
   const auto ledger = TRY(placer.open_ledger());
-  const std::vector<Rule> others = TRY(ledger->policies().rules());
-  if (const auto holds = check_together(placer, others, rule); !holds) {
+  TRY(ledger->policies().replace(rules));
+  placer.policy_changed();
+  return list_rules(placer, request);
+}
+
+Result<Response> add_rule(Placer& placer, const Request& request) {
+  const RequestBody body = TRY(RequestBody::parse(request.body));
+  const Rule rule = TRY(read_rule(body));
+  const auto ledger = TRY(placer.open_ledger());
+  std::vector<Rule> together = TRY(ledger->policies().rules());
+  together.push_back(rule);
+  if (const auto holds = check_together(placer, std::move(together)); !holds) {
     return http::conflict(holds.error().message());
   }
   TRY(ledger->policies().add(rule));
@@ -75,7 +102,7 @@ Result<Response> remove_rule(Placer& placer, const Request& request) {
   return answer(json::object());
 }
 
-Result<Response> show_policy(Placer& placer) {
+Result<Response> show_policy(Placer& placer, const Request& /*request*/) {
   const auto ledger = TRY(placer.open_ledger());
   const placer::Policy policy = TRY(ledger->policies().policy());
   return answer(policy_json(policy));
@@ -83,7 +110,8 @@ Result<Response> show_policy(Placer& placer) {
 
 Result<Response> change_policy(Placer& placer, const Request& request) {
   const RequestBody body = TRY(RequestBody::parse(request.body));
-  TRY(body.only({"mode", "goal", "every_s", "cooldown_s"}));
+  TRY(body.only({"mode", "goal", "every_s", "cooldown_s", "moves_at_once", "moves_per_host",
+                 "moves_per_link"}));
   const auto ledger = TRY(placer.open_ledger());
   placer::Policy policy = TRY(ledger->policies().policy());
   const std::string mode = TRY(body.text_or("mode", ""));
@@ -98,9 +126,74 @@ Result<Response> change_policy(Placer& placer, const Request& request) {
   };
   if (const auto every = TRY(number("every_s"))) policy.every = std::chrono::seconds(*every);
   if (const auto rest = TRY(number("cooldown_s"))) policy.cooldown = std::chrono::seconds(*rest);
+  placer::MoveLimits& limits = policy.limits;
+  for (const auto& [name, limit] :
+       {std::pair("moves_at_once", &limits.at_once), std::pair("moves_per_host", &limits.per_host),
+        std::pair("moves_per_link", &limits.per_link)}) {
+    if (const auto value = TRY(number(name))) *limit = static_cast<std::size_t>(*value);
+  }
   TRY(ledger->policies().set_policy(policy));
   placer.policy_changed();
   return answer(policy_json(policy));
+}
+
+json model_json(const ClassModel& model) {
+  return {{"id", model.id},
+          {"source", model.source},
+          {"target", model.target},
+          {"of", kModelled.at(static_cast<std::size_t>(model.of))},
+          {"constant", model.constant},
+          {"factors",
+           {{"cpu", model.factors[0]}, {"network", model.factors[1]}, {"disk", model.factors[2]}}},
+          {"median_error_pct", model.median_error_pct},
+          {"p90_error_pct", model.p90_error_pct}};
+}
+
+Result<Response> list_models(Placer& placer, const Request& /*request*/) {
+  const auto ledger = TRY(placer.open_ledger());
+  json models = json::array();
+  for (const ClassModel& model : TRY(ledger->policies().class_models())) {
+    models.push_back(model_json(model));
+  }
+  return answer({{"models", std::move(models)}});
+}
+
+Result<Response> keep_model(Placer& placer, const Request& request) {
+  const RequestBody body = TRY(RequestBody::parse(request.body));
+  TRY(body.only(
+      {"source", "target", "of", "constant", "factors", "median_error_pct", "p90_error_pct"}));
+  ClassModel model;
+  model.source = TRY(body.text("source"));
+  model.target = TRY(body.text("target"));
+  const std::string of = TRY(body.text("of"));
+  const auto* const known = std::find(kModelled.begin(), kModelled.end(), of);
+  if (known == kModelled.end()) return fail(Errc::kInvalid, "\"of\" is cpu, network or disk");
+  model.of = static_cast<placer::Resource>(known - kModelled.begin());
+  model.constant = TRY(body.number("constant")).value_or(0);
+  model.median_error_pct = TRY(body.number("median_error_pct")).value_or(0);
+  model.p90_error_pct = TRY(body.number("p90_error_pct")).value_or(0);
+  for (const auto& [name, factor] : TRY(body.numbers("factors"))) {
+    const auto* const metric = std::find(kModelled.begin(), kModelled.end(), name);
+    if (metric == kModelled.end()) {
+      return fail(Errc::kInvalid, "no metric is named " + name + "; there are cpu, network, disk");
+    }
+    model.factors.at(static_cast<std::size_t>(metric - kModelled.begin())) = factor;
+  }
+  const auto ledger = TRY(placer.open_ledger());
+  const ClassModel kept = TRY(ledger->policies().keep_class_model(std::move(model)));
+  placer.policy_changed();
+  return answer(model_json(kept));
+}
+
+Result<Response> remove_model(Placer& placer, const Request& request) {
+  const std::string& text = request.params.at("ID");
+  std::int64_t id = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
+  if (error != std::errc() || end != text.data() + text.size()) id = 0;
+  const auto ledger = TRY(placer.open_ledger());
+  TRY(ledger->policies().remove_class_model(id));
+  placer.policy_changed();
+  return answer(json::object());
 }
 
 Result<Response> label_host(Placer& placer, const Request& request) {
@@ -130,9 +223,8 @@ Result<Response> drain(Placer& placer, const Request& request) {
   const auto ledger = TRY(placer.open_ledger());
   const Rule rule{
       .kind = Rule::Kind::kMaintenance, .name = drain_rule(host), .vms = {}, .hosts = {host}};
-  placer::PlanOptions options;
+  placer::PlanOptions options = TRY(ledger->plan_options());
   options.goal = placer::Goal::kMovement;
-  options.rules = TRY(ledger->policies().rules());
   const bool is_known = std::any_of(options.rules.begin(), options.rules.end(),
                                     [&](const Rule& each) { return each.name == rule.name; });
   if (!is_known) options.rules.push_back(rule);
@@ -181,23 +273,20 @@ Result<Response> take_figure(Placer& placer, const Request& request) {
 }  // namespace
 
 void add_policy_routes(Placer& placer, std::vector<http::Route>& routes) {
-  const auto add = [&](const char* method, const char* pattern, auto handler) {
-    routes.push_back({method, pattern, [&placer, handler](const Request& request) {
-                        return handler(placer, request);
-                      }});
-  };
-  const auto without_body = [](auto handler) {
-    return [handler](Placer& to, const Request&) { return handler(to); };
-  };
-  add("GET", "/api/v1/rules", without_body(list_rules));
-  add("POST", "/api/v1/rules", add_rule);
-  add("DELETE", "/api/v1/rules/NAME", remove_rule);
-  add("GET", "/api/v1/policy", without_body(show_policy));
-  add("POST", "/api/v1/policy", change_policy);
-  add("POST", "/api/v1/hosts/NAME/labels", label_host);
-  add("POST", "/api/v1/hosts/NAME/drain", drain);
-  add("DELETE", "/api/v1/hosts/NAME/drain", end_drain);
-  add("POST", "/api/v1/vms/NAME/figures", take_figure);
+  add_routes(placer, routes,
+             {{"GET", "/api/v1/rules", list_rules},
+              {"POST", "/api/v1/rules", add_rule},
+              {"PUT", "/api/v1/rules", replace_rules},
+              {"DELETE", "/api/v1/rules/NAME", remove_rule},
+              {"GET", "/api/v1/policy", show_policy},
+              {"POST", "/api/v1/policy", change_policy},
+              {"GET", "/api/v1/models", list_models},
+              {"POST", "/api/v1/models", keep_model},
+              {"DELETE", "/api/v1/models/ID", remove_model},
+              {"POST", "/api/v1/hosts/NAME/labels", label_host},
+              {"POST", "/api/v1/hosts/NAME/drain", drain},
+              {"DELETE", "/api/v1/hosts/NAME/drain", end_drain},
+              {"POST", "/api/v1/vms/NAME/figures", take_figure}});
 }
 
 }  // namespace samepage::control

@@ -81,13 +81,30 @@ Result<void> BusCarrier::prepare(const MoveOrder& order, Deadline deadline) {
   const auto reply = TRY(bus_.request(order.target, std::move(envelope), deadline));
 
   const MutexLock lock(mutex_);
-  current_ = {.session = order.session,
-              .secret = secret,
-              .address = reply.target_ready().address(),
-              .port = reply.target_ready().port(),
-              .progress = {},
-              .outcome = {}};
+  add({.id = order.session,
+       .secret = secret,
+       .address = reply.target_ready().address(),
+       .port = reply.target_ready().port(),
+       .progress = {},
+       .outcome = {}});
   return {};
+}
+
+BusCarrier::Session* BusCarrier::find(const std::string& id) {
+  const auto found = std::find_if(sessions_.begin(), sessions_.end(),
+                                  [&](const Session& session) { return session.id == id; });
+  return found == sessions_.end() ? nullptr : &*found;
+}
+
+// The oldest are of migrations that failed before anybody waited for them.
+BusCarrier::Session& BusCarrier::add(Session session) {
+  if (sessions_.size() >= kSessionsMax) sessions_.pop_front();
+  return sessions_.emplace_back(std::move(session));
+}
+
+void BusCarrier::forget(const std::string& id) {
+  const MutexLock lock(mutex_);
+  sessions_.remove_if([&](const Session& session) { return session.id == id; });
 }
 
 Result<void> BusCarrier::start(const MoveOrder& order, Deadline deadline) {
@@ -95,12 +112,13 @@ Result<void> BusCarrier::start(const MoveOrder& order, Deadline deadline) {
   bus::StartMigration& request = *envelope.mutable_start_migration();
   {
     const MutexLock lock(mutex_);
-    if (current_.session != order.session) {
+    const Session* const session = find(order.session);
+    if (session == nullptr) {
       return fail(Errc::kInvalid, "no target was prepared for this migration");
     }
-    request.set_secret(current_.secret);
-    request.set_target_address(current_.address);
-    request.set_target_port(current_.port);
+    request.set_secret(session->secret);
+    request.set_target_address(session->address);
+    request.set_target_port(session->port);
   }
   request.set_session(order.session);
   request.set_vm_uuid(order.vm.uuid);
@@ -120,13 +138,19 @@ Result<MoveOutcome> BusCarrier::wait(const MoveOrder& order,
       return fail(Errc::kTimedOut, "the migration goes on still");
     }
     const News news = await_news(order.session, std::min(deadline, now + kAskInterval));
-    if (news.outcome) return *news.outcome;
+    if (news.outcome) {
+      forget(order.session);
+      return *news.outcome;
+    }
     if (news.progress) {
       on_progress(*news.progress);
       continue;
     }
     const auto status = TRY(query(order, std::min(deadline, now + kAskInterval + kAnswerMax)));
-    if (status.kind == SessionStatus::Kind::kEnded) return status.outcome;
+    if (status.kind == SessionStatus::Kind::kEnded) {
+      forget(order.session);
+      return status.outcome;
+    }
     if (status.kind == SessionStatus::Kind::kNotKnown) {
       return fail(Errc::kUnavailable, "the agent of " + order.source +
                                           " was started anew and knows nothing of the migration");
@@ -134,14 +158,21 @@ Result<MoveOutcome> BusCarrier::wait(const MoveOrder& order,
   }
 }
 
-BusCarrier::News BusCarrier::await_news(const std::string& session, Deadline deadline) {
+BusCarrier::News BusCarrier::await_news(const std::string& id, Deadline deadline) {
   const MutexLock lock(mutex_);
-  if (current_.session != session) {
-    current_ = {};
-    current_.session = session;
+  for (;;) {
+    // After a restart of the placer nobody has prepared it here.
+    Session fresh;
+    fresh.id = id;
+    Session* const known = find(id);
+    Session& session = known != nullptr ? *known : add(fresh);
+    const bool is_over = Deadline::clock::now() >= deadline;
+    if (session.progress || session.outcome || is_over) {
+      return {.progress = std::exchange(session.progress, std::nullopt),
+              .outcome = session.outcome};
+    }
+    changed_.wait_until(mutex_, deadline);
   }
-  changed_.wait_until(mutex_, deadline);
-  return {.progress = std::exchange(current_.progress, std::nullopt), .outcome = current_.outcome};
 }
 
 Result<void> BusCarrier::cancel(const MoveOrder& order, Deadline deadline) {
@@ -186,8 +217,9 @@ Result<void> BusCarrier::settle(const std::string& host, const VmId& vm, placer:
 void BusCarrier::on_update(const bus::MigrationUpdate& update) {
   {
     const MutexLock lock(mutex_);
-    if (update.session() != current_.session) return;
-    current_.progress = MoveProgress{.phase = update.phase(),
+    Session* const session = find(update.session());
+    if (session == nullptr) return;
+    session->progress = MoveProgress{.phase = update.phase(),
                                      .stream_bytes = update.stream_bytes(),
                                      .wire_bytes = update.wire_bytes(),
                                      .page_refs = update.page_refs(),
@@ -199,8 +231,9 @@ void BusCarrier::on_update(const bus::MigrationUpdate& update) {
 void BusCarrier::on_outcome(const bus::MigrationOutcome& outcome) {
   {
     const MutexLock lock(mutex_);
-    if (outcome.session() != current_.session) return;
-    current_.outcome = read_outcome(outcome);
+    Session* const session = find(outcome.session());
+    if (session == nullptr) return;
+    session->outcome = read_outcome(outcome);
   }
   changed_.notify_all();
 }

@@ -4,7 +4,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <map>
+#include <list>
 #include <optional>
 #include <string>
 
@@ -17,7 +17,7 @@ namespace samepage::control {
 /// The agents, as the executor uses them: every call is a request on the bus. Outcomes come as
 /// notices and, should one be lost, are asked for.
 ///
-/// Threads: Carrier's calls from one thread, cancel() from any; the on_... methods from the bus's
+/// Threads: Carrier's calls from any thread; the on_... methods from the bus's
 /// inbox.
 class BusCarrier final : public placer::Carrier {
  public:
@@ -41,9 +41,9 @@ class BusCarrier final : public placer::Carrier {
   void on_outcome(const bus::MigrationOutcome& outcome);
 
  private:
-  /// The migration that is being prepared or carried out; the executor has one at a time.
-  struct Current {
-    std::string session;
+  /// A migration that is being prepared or carried out.
+  struct Session {
+    std::string id;
     std::string secret;
     std::string address;
     std::uint32_t port = 0;
@@ -56,13 +56,18 @@ class BusCarrier final : public placer::Carrier {
     std::optional<placer::MoveOutcome> outcome;
   };
 
+  static constexpr std::size_t kSessionsMax = 1'024;
+
   /// What the source said of the migration meanwhile; neither when the deadline came first.
-  News await_news(const std::string& session, Deadline deadline);
+  News await_news(const std::string& id, Deadline deadline);
+  Session* find(const std::string& id) REQUIRES(mutex_);
+  Session& add(Session session) REQUIRES(mutex_);
+  void forget(const std::string& id);
 
   BusServer& bus_;
   Mutex mutex_;
   std::condition_variable_any changed_;
-  Current current_ GUARDED_BY(mutex_);
+  std::list<Session> sessions_ GUARDED_BY(mutex_);  // Oldest first.
 };
 
 }  // namespace samepage::control

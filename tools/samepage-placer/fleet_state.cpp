@@ -66,7 +66,8 @@ Result<void> FleetState::hello(const std::string& host, const bus::Hello& hello)
                               .cpus = hello.cpus(),
                               .address = hello.data_address(),
                               .hardware = hello.hardware(),
-                              .link_bytes_s = hello.link_bytes_per_s()});
+                              .link_bytes_s = hello.link_bytes_per_s(),
+                              .boots_at_once = hello.boots_at_once()});
 }
 
 Result<std::vector<std::string>> FleetState::report(const std::string& host,

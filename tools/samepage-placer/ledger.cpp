@@ -21,4 +21,11 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const std::string& path, const Cloc
   return std::unique_ptr<Ledger>(new Ledger(std::move(database), clock));
 }
 
+Result<placer::PlanOptions> Ledger::plan_options() {
+  placer::PlanOptions options;
+  options.rules = TRY(policies_.rules());
+  options.class_models = TRY(policies_.class_models());
+  return options;
+}
+
 }  // namespace samepage::control

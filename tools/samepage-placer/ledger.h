@@ -8,6 +8,7 @@
 #include "core/result.h"
 #include "placer/event_log.h"
 #include "placer/journal.h"
+#include "placer/planner.h"
 #include "placer/policy_store.h"
 #include "placer/registry.h"
 #include "placer/sharing_history.h"
@@ -26,6 +27,9 @@ class Ledger {
   placer::EventLog& events() { return events_; }
   placer::Registry& registry() { return registry_; }
   placer::PolicyStore& policies() { return policies_; }
+  /// Options of a plan that keeps to what administrators laid down: rules and overhead models.
+  Result<placer::PlanOptions> plan_options();
+
   placer::UsageStore& usage() { return usage_; }
   placer::SharingHistory& sharing() { return sharing_; }
 

@@ -173,19 +173,22 @@ Result<void> Placer::forget(const std::string& host) {
 }
 
 Result<void> Placer::stop_move(placer::PlanId id, Ledger& ledger, Deadline deadline) {
+  std::set<std::string> told;  // Sessions.
   for (;;) {
     const placer::PlanRecord plan = TRY(ledger.journal().plan(id));
-    const auto running = std::find_if(
-        plan.moves.begin(), plan.moves.end(),
-        [](const placer::MoveRecord& move) { return move.state == placer::MoveState::kRunning; });
-    if (running == plan.moves.end()) return {};
-    placer::MoveOrder order;
-    order.session = running->session;
-    order.source = running->move.source;
-    const auto stopped = carrier_->cancel(order, deadline);
-    if (stopped || stopped.error().code() != Errc::kNotFound) return stopped;
+    Result<void> untold;
+    for (const placer::MoveRecord& move : plan.moves) {
+      if (move.state != placer::MoveState::kRunning || told.contains(move.session)) continue;
+      placer::MoveOrder order;
+      order.session = move.session;
+      order.source = move.move.source;
+      auto stopped = carrier_->cancel(order, deadline);
+      if (stopped) told.insert(move.session);
+      if (!stopped && stopped.error().code() != Errc::kNotFound) return stopped;
+      if (!stopped) untold = std::move(stopped);
+    }
     // It is being prepared, or ends just now.
-    if (Deadline::clock::now() >= deadline) return stopped;
+    if (untold || Deadline::clock::now() >= deadline) return untold;
     std::this_thread::sleep_for(kStopRetry);
   }
 }

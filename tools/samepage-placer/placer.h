@@ -82,8 +82,8 @@ class Placer {
   /// The placer's own looks at the fleet read the policy anew: it has changed.
   void policy_changed() { steward_->wake(); }
 
-  /// Has the agent give up the move that runs, if one does; the plan's cancellation comes first.
-  /// kUnavailable, kTimedOut: its host cannot be asked; the move goes on.
+  /// Has agents give up the moves that run, if any do; the plan's cancellation comes first.
+  /// kUnavailable, kTimedOut: a host cannot be asked; its move goes on.
   Result<void> stop_move(placer::PlanId id, Ledger& ledger, Deadline deadline);
 
   EventBell& bell() { return bell_; }

@@ -71,6 +71,8 @@ Result<void> PlanRunner::note_sharing(Ledger& ledger) {
 
 placer::Executor PlanRunner::executor(Ledger& ledger) {
   placer::Executor::Options options;
+  // Limits that cannot be read are the tightest.
+  if (const auto policy = ledger.policies().policy()) options.limits = policy->limits;
   options.on_event = [this](const placer::Event&) { edges_.bell.ring(); };
   return {std::move(options), ledger.journal(), ledger.events(), edges_.carrier, edges_.clock};
 }
@@ -94,8 +96,8 @@ void PlanRunner::run(const std::stop_token& stop) {
 }
 
 void PlanRunner::carry_out(placer::PlanId id, const std::stop_token& stop) {
-  auto carrying = executor(*ledger_);
   while (!stop.stop_requested()) {
+    auto carrying = executor(*ledger_);
     const auto ended = carrying.carry_out(id, stop);
     edges_.bell.ring();
     if (ended) {

@@ -48,6 +48,20 @@ Result<std::vector<std::string>> RequestBody::texts(const std::string& member) c
   return found->get<std::vector<std::string>>();
 }
 
+Result<std::vector<RequestBody>> RequestBody::objects(const std::string& member) const {
+  constexpr std::size_t kObjectsMax = 1'000;
+  const auto found = object_->find(member);
+  const bool sound = found != object_->end() && found->is_array() && found->size() <= kObjectsMax &&
+                     std::all_of(found->begin(), found->end(),
+                                 [](const nlohmann::json& each) { return each.is_object(); });
+  if (!sound) return fail(Errc::kInvalid, "\"" + member + "\" must be a list of objects");
+  std::vector<RequestBody> objects;
+  for (const nlohmann::json& each : *found) {
+    objects.push_back(RequestBody(std::make_shared<const nlohmann::json>(each)));
+  }
+  return objects;
+}
+
 Result<bool> RequestBody::flag(const std::string& member, bool otherwise) const {
   const auto found = object_->find(member);
   if (found == object_->end() || found->is_null()) return otherwise;
@@ -83,6 +97,29 @@ Result<void> RequestBody::only(std::initializer_list<std::string_view> members) 
     }
   }
   return {};
+}
+
+Result<std::optional<double>> RequestBody::number(const std::string& member) const {
+  const auto found = object_->find(member);
+  if (found == object_->end() || found->is_null()) return std::optional<double>();
+  if (!found->is_number() || !std::isfinite(found->get<double>())) {
+    return fail(Errc::kInvalid, "\"" + member + "\" must be a number");
+  }
+  return std::optional<double>(found->get<double>());
+}
+
+Result<std::map<std::string, double>> RequestBody::numbers(const std::string& member) const {
+  std::map<std::string, double> values;
+  const auto found = object_->find(member);
+  if (found == object_->end() || found->is_null()) return values;
+  if (!found->is_object()) return fail(Errc::kInvalid, "\"" + member + "\" must be an object");
+  for (const auto& [name, value] : found->items()) {
+    if (!value.is_number() || !std::isfinite(value.get<double>())) {
+      return fail(Errc::kInvalid, "\"" + name + "\" of \"" + member + "\" must be a number");
+    }
+    values[name] = value.get<double>();
+  }
+  return values;
 }
 
 Result<std::optional<double>> RequestBody::quantity(const std::string& member) const {

@@ -29,8 +29,17 @@ class RequestBody {
   /// Absent is an empty list; more than 1,000 texts are an error.
   Result<std::vector<std::string>> texts(const std::string& member) const;
 
+  /// A list of objects; it must be there, with 1,000 at most.
+  Result<std::vector<RequestBody>> objects(const std::string& member) const;
+
   /// Absent is `otherwise`.
   Result<bool> flag(const std::string& member, bool otherwise) const;
+
+  /// Of any sign; absent is nothing, infinite an error.
+  Result<std::optional<double>> number(const std::string& member) const;
+
+  /// An object of numbers of any sign; absent is none.
+  Result<std::map<std::string, double>> numbers(const std::string& member) const;
 
   /// Absent is nothing; infinite or negative is an error.
   Result<std::optional<double>> quantity(const std::string& member) const;

@@ -78,9 +78,8 @@ Result<placer::Policy> Steward::look() {
   const placer::Fleet fleet = edges_.fleet.fleet();
   TRY(learn_moves(fleet, policy));
   if (policy.mode == Mode::kManual || TRY(ledger_->journal().running())) return policy;
-  placer::PlanOptions options;
+  placer::PlanOptions options = TRY(ledger_->plan_options());
   options.goal = policy.goal;
-  options.rules = TRY(ledger_->policies().rules());
   options.resting = resting(fleet);
   placer::Plan plan = TRY(placer::plan(fleet, options));
   TRY(act(std::move(plan), policy));

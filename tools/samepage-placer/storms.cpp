@@ -18,7 +18,6 @@ using State = StormVm::State;
 
 constexpr std::size_t kCountMax = 10'000;
 constexpr std::size_t kNameBytesMax = 60;
-constexpr unsigned kBootsAtOnce = 4;
 constexpr auto kBootMax = std::chrono::seconds(180);
 constexpr auto kFetchMax = std::chrono::seconds(600);
 
@@ -74,7 +73,7 @@ Result<std::vector<placer::StormHost>> hosts_for(const StormOrder& order,
     hosts.push_back({.name = host.name,
                      .capacity_bytes = host.capacity_pages * kPageSize,
                      .used_bytes = used_bytes(fleet, host.name),
-                     .boots_at_once = kBootsAtOnce,
+                     .boots_at_once = host.boots_at_once,
                      .has_template = has,
                      .shared_bytes = has ? source.info.memory_bytes() : 0});
   }
@@ -155,6 +154,7 @@ Result<StormRecord> Storms::decide(const StormOrder& order, Deadline deadline) {
   for (std::size_t i = 0; i < hosts.size(); ++i) {
     record.hosts.push_back({.name = hosts[i].name,
                             .reason = placement.shares[i].reason,
+                            .boots_at_once = hosts[i].boots_at_once,
                             .vms = placement.shares[i].vms,
                             .fetched_bytes = 0,
                             .used_after = placement.shares[i].used_after});
@@ -219,6 +219,11 @@ Result<void> Storms::cancel(std::uint64_t id) {
 
 void Storms::run_host(Work& work, std::size_t host) {
   if (!prepare_host(work, host)) return;
+  unsigned at_once = 1;
+  {
+    const MutexLock lock(mutex_);
+    at_once = work.record.hosts[host].boots_at_once;
+  }
   const auto boot_some = [&] {
     std::size_t vm = 0;
     while (take_next(work, host, vm)) {
@@ -231,7 +236,7 @@ void Storms::run_host(Work& work, std::size_t host) {
     }
   };
   std::vector<std::jthread> more;
-  for (unsigned i = 1; i < kBootsAtOnce; ++i) more.emplace_back(boot_some);
+  for (unsigned i = 1; i < at_once; ++i) more.emplace_back(boot_some);
   boot_some();
 }
 

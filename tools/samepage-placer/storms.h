@@ -59,6 +59,7 @@ struct StormRecord {
   struct Host {
     std::string name;
     std::string reason;
+    unsigned boots_at_once = 1;
     std::size_t vms = 0;
     std::uint64_t fetched_bytes = 0;
     double used_after = 0;

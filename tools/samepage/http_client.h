@@ -34,7 +34,7 @@ class HttpClient {
 
   Result<std::string> get(const std::string& path, Deadline deadline) const;
 
-  /// POST or DELETE; an empty body is sent as no body.
+  /// POST, PUT or DELETE; an empty body is sent as no body.
   Result<std::string> send(const std::string& method, const std::string& path,
                            const std::string& body, Deadline deadline) const;
 

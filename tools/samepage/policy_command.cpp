@@ -16,6 +16,9 @@ struct PolicyOptions {
   std::string goal;
   std::optional<double> every_s;
   std::optional<double> cooldown_s;
+  std::optional<unsigned> moves_at_once;
+  std::optional<unsigned> moves_per_host;
+  std::optional<unsigned> moves_per_link;
 };
 
 nlohmann::json changes_of(const PolicyOptions& options) {
@@ -24,6 +27,9 @@ nlohmann::json changes_of(const PolicyOptions& options) {
   if (!options.goal.empty()) changes["goal"] = options.goal;
   if (options.every_s) changes["every_s"] = *options.every_s;
   if (options.cooldown_s) changes["cooldown_s"] = *options.cooldown_s;
+  if (options.moves_at_once) changes["moves_at_once"] = *options.moves_at_once;
+  if (options.moves_per_host) changes["moves_per_host"] = *options.moves_per_host;
+  if (options.moves_per_link) changes["moves_per_link"] = *options.moves_per_link;
   return changes;
 }
 
@@ -79,6 +85,18 @@ void add_policy(CLI::App& root, Subcommands& subcommands) {
       .add_option("--cooldown", options->cooldown_s,
                   "Seconds for which a VM that was moved rests; twice as long after each more")
       ->type_name("SECONDS");
+  policy
+      .add_option("--moves-at-once", options->moves_at_once,
+                  "Migrations of a plan that may go on at the same time in the fleet")
+      ->type_name("N");
+  policy
+      .add_option("--moves-per-host", options->moves_per_host,
+                  "Of them, that one host may send or receive")
+      ->type_name("N");
+  policy
+      .add_option("--moves-per-link", options->moves_per_link,
+                  "Of them, that may go on between the same two hosts")
+      ->type_name("N");
 }
 
 void add_figure(CLI::App& root, Subcommands& subcommands) {

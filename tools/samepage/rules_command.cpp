@@ -1,7 +1,17 @@
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <memory>
+#include <sstream>
+#include <system_error>
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "tools/samepage/api_messages.h"
 #include "tools/samepage/subcommands.h"
@@ -15,6 +25,7 @@ struct RulesOptions {
   std::string kind;
   std::vector<std::string> vms;
   std::vector<std::string> hosts;
+  std::string from;
 };
 
 std::string joined(const std::vector<std::string>& names) {
@@ -62,6 +73,79 @@ Result<void> remove(Session& session, const RulesOptions& options) {
   return {};
 }
 
+std::string editor() {
+  for (const char* name : {"VISUAL", "EDITOR"}) {
+    const char* const value = std::getenv(name);  // NOLINT(concurrency-mt-unsafe)
+    if (value != nullptr && *value != '\0') return value;
+  }
+  return "editor";
+}
+
+/// The shell takes an editor with options, and the file's name as it is.
+Result<void> run_editor(const std::string& path) {
+  const std::string command = editor() + " \"$1\"";
+  std::array<std::string, 5> words{"sh", "-c", command, "sh", path};
+  std::array<char*, 6> argv{};
+  for (std::size_t i = 0; i < words.size(); ++i) argv.at(i) = words.at(i).data();
+  pid_t pid = 0;
+  const int error = ::posix_spawnp(&pid, "sh", nullptr, nullptr, argv.data(), environ);
+  if (error != 0)
+    return fail(Errc::kIo, "cannot run sh: " + std::generic_category().message(error));
+  int status = 0;
+  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
+  return fail(Errc::kIo, "the editor failed: " + editor());
+}
+
+Result<std::string> read_text(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  if (!file) return fail(Errc::kNotFound, "cannot read " + path);
+  return text.str();
+}
+
+/// A file of its own with the rules that hold.
+Result<std::string> write_rules(const std::string& body) {
+  std::string path = std::filesystem::temp_directory_path() / "samepage-rules-XXXXXX";
+  const int file = ::mkstemp(path.data());
+  if (file < 0) return fail(Errc::kIo, "cannot make a file in " + path);
+  ::close(file);
+  std::ofstream out(path);
+  out << nlohmann::json::parse(body, nullptr, /*allow_exceptions=*/false).dump(2) << '\n';
+  out.flush();
+  if (!out) return fail(Errc::kIo, "cannot write " + path);
+  return path;
+}
+
+Result<std::string> put_rules(Session& session, const std::string& path) {
+  const std::string text = TRY(read_text(path));
+  return session.placer.send("PUT", "/rules", text, work_deadline());
+}
+
+// What was written is kept when it does not hold.
+Result<void> edit(Session& session, const RulesOptions& options) {
+  std::string path = options.from;
+  if (path.empty()) {
+    const std::string before = TRY(session.placer.get("/rules", answer_deadline()));
+    path = TRY(write_rules(before));
+    TRY(run_editor(path));
+  }
+  const auto changed = put_rules(session, path);
+  if (!changed && options.from.empty()) {
+    return fail(changed.error().code(), changed.error().message() + "; nothing was changed: mend " +
+                                            path + " and run `samepage rules edit --from " + path +
+                                            "`");
+  }
+  if (!changed) return tl::unexpected(changed.error());
+  if (options.from.empty()) std::filesystem::remove(path);
+  if (session.json) session.out << *changed << '\n';
+  const auto rules = TRY(parse_rules(*changed));
+  session.talk << rules.size() << (rules.size() == 1 ? " rule holds\n" : " rules hold\n");
+  return {};
+}
+
 }  // namespace
 
 void add_rules(CLI::App& root, Subcommands& subcommands) {
@@ -82,6 +166,12 @@ void add_rules(CLI::App& root, Subcommands& subcommands) {
       .add_option("--host", options->hosts,
                   "A host that it is about, or a label KEY=VALUE; may be repeated")
       ->type_name(kHostName);
+
+  CLI::App& edited =
+      subcommands.add(rules, "edit", "Change all rules at once, in an editor",
+                      [options](Session& session) { return edit(session, *options); });
+  edited.add_option("--from", options->from, "The rules as JSON, instead of what an editor writes")
+      ->type_name(kFilePath);
 
   CLI::App& removed =
       subcommands.add(rules, "remove", "Have a rule hold no more",

@@ -254,6 +254,7 @@ Result<void> Agent::say_hello() {
   hello.set_hardware(options_.hardware.empty() ? processor_model() : options_.hardware);
   constexpr std::uint64_t kBytesPerMbit = 125'000;
   hello.set_link_bytes_per_s(options_.link_mbit * kBytesPerMbit);
+  hello.set_boots_at_once(options_.boots_at_once);
   const auto reply = TRY(bus_->request(std::move(envelope), clock_.now() + kHelloAnswerMax));
   take_welcome(reply.welcome());
   reporter_.send_whole();
