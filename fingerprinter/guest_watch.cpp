@@ -82,7 +82,7 @@ Result<void> GuestWatch::look(const ScanOptions& options) {
   const bool has_turn = passes_ % kPassesUntilAll == 0;
   if (must_read_all_ || (!tracker_->is_exact() && has_turn)) {
     runs = {{0, memory_->pages()}};
-  } else if (has_turn) {
+  } else {
     TRY(forget_absent());
   }
   const std::vector<PageRun> populated = TRY(populated_among(runs));

@@ -120,7 +120,7 @@ class Fleet:
         """Ends "placer" or the agent of a host, and waits for its end."""
         process = self._running.pop(name)
         process.send_signal(sig)
-        process.wait(timeout=20)
+        process.wait_though_stopped(timeout_s=20)
 
     def process(self, name: str) -> NodeProcess:
         """The running "placer", or the agent of a host."""

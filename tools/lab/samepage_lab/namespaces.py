@@ -38,6 +38,17 @@ class NodeProcess(subprocess.Popen):
             return 0
         return int(children[0]) if children else 0
 
+    def wait_though_stopped(self, timeout_s: float) -> None:
+        """As wait(), also when the command was stopped before: nsenter stops with it."""
+        deadline = time.monotonic() + timeout_s
+        while self.poll() is None:
+            super().send_signal(signal.SIGCONT)
+            try:
+                self.wait(timeout=0.2)
+            except subprocess.TimeoutExpired:
+                if time.monotonic() > deadline:
+                    raise
+
     def send_signal(self, sig: int) -> None:
         deadline = time.monotonic() + 2.0
         while self.poll() is None:
