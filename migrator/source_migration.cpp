@@ -76,7 +76,7 @@ class SourceMigration::Impl final : private PassWatch {
   StreamCarrierParts stream_of(Fd socket, Channel channel);
   bool may_finish();
   void look_at_clock();
-  void press_stop();
+  void stop_copying();
   void cut();
   Owner find_owner();
   Owner ask_hypervisor();
@@ -92,6 +92,7 @@ class SourceMigration::Impl final : private PassWatch {
   void read_signals();
   void switch_to_postcopy(const std::stop_token& stop);
   void allow_downtime(const std::stop_token& stop);
+  void press_cancel(const std::stop_token& stop);
   bool wait_copying(const std::stop_token& stop, std::chrono::milliseconds time);
   void report(const std::stop_token& stop,
               const std::function<void(const SourceProgress&)>& on_progress);
@@ -112,7 +113,6 @@ class SourceMigration::Impl final : private PassWatch {
   // The control thread's own.
   source::State state_ = source::Connecting{};
   Deadline phase_ends_ = Deadline::max();
-  bool cancel_accepted_ = false;
   bool target_lost_ = false;
   bool is_emulated_ = false;  // Set before the other threads begin.
 
@@ -134,6 +134,7 @@ class SourceMigration::Impl final : private PassWatch {
   std::jthread accept_thread_;
   std::jthread migrate_thread_;
   std::jthread switch_thread_;
+  std::jthread cancel_thread_;
   std::jthread report_thread_;
 };
 
@@ -215,6 +216,7 @@ void SourceMigration::Impl::take(const source::Event& event) {
 
 void SourceMigration::Impl::enter(SourcePhase phase) {
   phase_ends_ = Deadline::max();
+  if (phase != SourcePhase::kStopping) cancel_thread_.request_stop();
   switch (phase) {
     case SourcePhase::kConnecting:
     case SourcePhase::kEnded:
@@ -225,7 +227,7 @@ void SourceMigration::Impl::enter(SourcePhase phase) {
       return;
     case SourcePhase::kStopping:
       phase_ends_ = in(options_.stop_max);
-      return press_stop();
+      return stop_copying();
     case SourcePhase::kWithdrawing:
       return take(source::OwnerFound{find_owner()});
     case SourcePhase::kReleasing:
@@ -349,7 +351,8 @@ void SourceMigration::Impl::look_at_clock() {
       if (now < session_ends_) return;
       return take(source::StopAsked{Error(Errc::kTimedOut, "the migration took too long")});
     case SourcePhase::kStopping:
-      return press_stop();
+      if (target_lost_ || now >= phase_ends_) cut();
+      return;
     case SourcePhase::kPulling:
       // What keeps libvirt waiting for nothing.
       if (now >= phase_ends_) cut();
@@ -363,12 +366,17 @@ void SourceMigration::Impl::look_at_clock() {
   }
 }
 
-/// libvirt gets to know of a cancellation only once its job has begun, so this is tried again. What
-/// does not end in time ends for want of connections.
-void SourceMigration::Impl::press_stop() {
-  if (target_lost_ || steady_clock::now() >= phase_ends_) return cut();
-  if (!cancel_accepted_) {
-    cancel_accepted_ = static_cast<bool>(hypervisor_.cancel_migration(options_.vm));
+/// What does not end in time ends for want of connections: QEMU may be stuck with them and not hear
+/// libvirt, so the cancellation has a thread of its own.
+void SourceMigration::Impl::stop_copying() {
+  if (target_lost_) return cut();
+  cancel_thread_ = std::jthread([this](const std::stop_token& stop) { press_cancel(stop); });
+}
+
+/// libvirt gets to know of a cancellation only once its job has begun, so this is tried again.
+void SourceMigration::Impl::press_cancel(const std::stop_token& stop) {
+  while (!stop.stop_requested() && !hypervisor_.cancel_migration(options_.vm)) {
+    std::this_thread::sleep_for(kTick);
   }
 }
 
@@ -535,6 +543,7 @@ void SourceMigration::Impl::close(Side runs_on) {
   await_migrate();
   report_thread_ = {};
   switch_thread_ = {};
+  cancel_thread_ = {};
   cut();
   if (signals_) signals_->finish();
   if (signals_) signals_->shut_down();

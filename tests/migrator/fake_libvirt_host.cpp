@@ -197,10 +197,16 @@ Result<MigrationProgress> FakeLibvirtHost::migration_progress(const VmId& /*vm*/
 
 Result<void> FakeLibvirtHost::cancel_migration(const VmId& /*vm*/) {
   const MutexLock lock(mutex_);
+  while (cancels_hang_ && outgoing_) ended_.wait(mutex_);
   if (!outgoing_) return fail(Errc::kInvalid, "no job is running");
   cancelled_ = true;
   outgoing_->shut_down();
   return {};
+}
+
+void FakeLibvirtHost::hang_cancels() {
+  const MutexLock lock(mutex_);
+  cancels_hang_ = true;
 }
 
 Result<void> FakeLibvirtHost::resume(const VmId& vm) {
@@ -373,6 +379,7 @@ Result<void> FakeLibvirtHost::migrate(const MigrateRequest& request) {
     const MutexLock lock(mutex_);
     outgoing_.reset();
     cancelled_ = false;
+    ended_.notify_all();
   }
   if (sent && finished) {
     reach(Moment::kFinishAnswered);

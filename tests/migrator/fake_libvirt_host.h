@@ -1,5 +1,6 @@
 #pragma once
 
+#include <condition_variable>
 #include <functional>
 #include <list>
 #include <map>
@@ -56,6 +57,9 @@ class FakeLibvirtHost final : public Hypervisor {
   /// Closes every connection and waits for the host's threads; no moment comes any more.
   void stop();
 
+  /// From now on cancel_migration() returns, with an error, when the migration has ended.
+  void hang_cancels();
+
   /// Fails the next calls of resume().
   void fail_resumes(int times, Errc code);
 
@@ -102,6 +106,8 @@ class FakeLibvirtHost final : public Hypervisor {
   std::map<VmId, VmInfo> vms_ GUARDED_BY(mutex_);
   std::function<void(const VmEvent&)> observer_ GUARDED_BY(mutex_);
   std::shared_ptr<SocketStream> outgoing_ GUARDED_BY(mutex_);
+  std::condition_variable_any ended_;
+  bool cancels_hang_ GUARDED_BY(mutex_) = false;
   bool cancelled_ GUARDED_BY(mutex_) = false;
   bool switches_ GUARDED_BY(mutex_) = false;
   std::vector<std::shared_ptr<SocketStream>> more_ GUARDED_BY(mutex_);  // Of multifd.

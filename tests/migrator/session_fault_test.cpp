@@ -133,6 +133,21 @@ TEST(SessionFaultTest, ACancelledMigrationStaysAndTheTargetIsCleared) {
   two.expect_runs_once();
 }
 
+TEST(SessionFaultTest, ACancellationThatLibvirtIsStuckWithEndsForWantOfConnections) {
+  SessionHarness two({.source = [](SourceOptions& options) {
+    options.stop_max = std::chrono::milliseconds(100);
+  }});
+  two.source_host.hang_cancels();
+  two.source_host.at(Moment::kHalfStreamed, [&] {
+    two.source->cancel();
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+  });
+  two.run();
+  EXPECT_EQ(two.source_outcome.runs_on, Side::kSource);
+  EXPECT_EQ(two.target_outcome.copy, Copy::kNone);
+  two.expect_runs_once();
+}
+
 TEST(SessionFaultTest, ATargetThatCannotResumeAtFirstTriesAgain) {
   SessionHarness two({});
   two.target_host.fail_resumes(3, Errc::kUnavailable);

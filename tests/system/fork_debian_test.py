@@ -2,7 +2,7 @@
 """Debian VMs with disks, forked from one that booted from the image store: each has a disk, a card, a
 name and random numbers of its own, and nginx answers in each.
 
-Run by hand: a Debian leader takes one to three minutes. SAMEPAGE_FORKS sets how many forks.
+Not part of tools/test: a Debian leader takes one to three minutes. SAMEPAGE_FORKS sets how many forks.
 """
 
 from __future__ import annotations
