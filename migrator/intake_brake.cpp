@@ -18,9 +18,9 @@ void IntakeBrake::press() {
   if (state_ == State::kUnused) state_ = State::kPressed;
 }
 
-bool IntakeBrake::pressed() const {
+bool IntakeBrake::is_used() const {
   const MutexLock lock(mutex_);
-  return state_ == State::kPressed;
+  return state_ != State::kUnused;
 }
 
 void IntakeBrake::release() {

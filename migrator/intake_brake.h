@@ -31,8 +31,10 @@ class IntakeBrake final {
 
   /// Does nothing after release().
   void press();
-  bool pressed() const;
   void release();
+
+  /// Whether it was pressed, or cannot be any more.
+  bool is_used() const;
 
   /// Before a further pass over the memory is read: nothing is, for so long, pressed or not. An
   /// emulated guest's dirty log needs it (docs/architecture.md, "What only the lab has").

@@ -53,10 +53,15 @@ class PassWatch {
  public:
   virtual ~PassWatch() = default;
 
-  /// In the first pass: so many bytes of the memory lie behind the page that came.
+  /// In the first pass: so many bytes from the page that came to the memory's end. Not told of
+  /// multifd's pages, whose streams do not say how large the memory is.
   virtual void first_pass(std::uint64_t bytes_left) = 0;
 
   virtual void further_pass() = 0;
+
+  /// The rest of the stream is not followed: the memory is across, or QEMU speaks in a way that is
+  /// not understood.
+  virtual void out_of_sight() = 0;
 };
 
 /// The two connections of a relay, borrowed; they must outlive it. A relay shuts both down at its

@@ -67,6 +67,7 @@ class SourceMigration::Impl final : private PassWatch {
  private:
   void first_pass(std::uint64_t bytes_left) override;
   void further_pass() override;
+  void out_of_sight() override;
 
   Result<void> connect();
   void take(const source::Event& event);
@@ -315,9 +316,13 @@ void SourceMigration::Impl::further_pass() {
   if (is_emulated_) brake_.pause(kEmulatedPause);
 }
 
+void SourceMigration::Impl::out_of_sight() {
+  brake_.release();
+}
+
 /// Once QEMU has forgotten how fast its first pass over the memory was.
 void SourceMigration::Impl::allow_downtime(const std::stop_token& stop) {
-  while (!brake_.pressed()) {
+  while (!brake_.is_used()) {
     if (!wait_copying(stop, kPassLook)) return;
   }
   bool copying = wait_copying(stop, IntakeBrake::kUntilForgotten);

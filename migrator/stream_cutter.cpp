@@ -83,7 +83,9 @@ std::span<std::byte> StreamCutter::unparsed() const {
 }
 
 void StreamCutter::tokenize() {
+  const bool was_opaque = parser_.opaque();
   while (const auto token = parser_.next(unparsed())) add(*token);
+  if (passes_ != nullptr && parser_.opaque() && !was_opaque) passes_->out_of_sight();
 }
 
 void StreamCutter::drain() {
@@ -108,7 +110,7 @@ void StreamCutter::follow_passes(const StreamToken& page) {
   if (is_new_pass) {
     is_first_pass_ = false;
     passes_->further_pass();
-  } else if (is_first_pass_) {
+  } else if (is_first_pass_ && parser_.main_block_bytes() > 0) {
     passes_->first_pass(parser_.main_block_bytes() - number * kPageSize);
   }
 }

@@ -205,6 +205,14 @@ TEST_F(IntakeBrakeTest, PausesWhetherPressedOrNotUntilTheGuestStops) {
   EXPECT_EQ(brake_.wait(1, in_time()), 1U);
 }
 
+TEST_F(IntakeBrakeTest, IsUsedOncePressedReleasedOrOutOfTheWay) {
+  EXPECT_FALSE(brake_.is_used());
+  brake_.pause(milliseconds(1));
+  EXPECT_FALSE(brake_.is_used());
+  brake_.give_way();
+  EXPECT_TRUE(brake_.is_used());
+}
+
 TEST_F(IntakeBrakeTest, CannotBePressedOnceReleased) {
   brake_.release();
   brake_.press();

@@ -140,9 +140,11 @@ class SeenPasses final : public PassWatch {
  public:
   void first_pass(std::uint64_t bytes_left) override { left.push_back(bytes_left); }
   void further_pass() override { ++further; }
+  void out_of_sight() override { ++lost; }
 
   std::vector<std::uint64_t> left;
   int further = 0;
+  int lost = 0;
 };
 
 TEST(RelayTest, TellsHowQemuGoesThroughTheMemory) {
@@ -158,6 +160,28 @@ TEST(RelayTest, TellsHowQemuGoesThroughTheMemory) {
 
   EXPECT_EQ(seen.left, (std::vector<std::uint64_t>{4 * kPageSize, 3 * kPageSize, kPageSize}));
   EXPECT_EQ(seen.further, 2);
+  EXPECT_EQ(seen.lost, 1) << "once the devices' state follows";
+}
+
+TEST(RelayTest, TellsThatAStreamIsNotUnderstood) {
+  std::mt19937_64 random(3);
+  const auto cache = empty_cache();
+  SeenPasses seen;
+  RelayHarness relay(*cache, patient(), std::nullopt, &seen);
+  relay.migrate(fakes::random_bytes(100'000, random));
+
+  EXPECT_EQ(seen.lost, 1);
+  EXPECT_TRUE(seen.left.empty());
+}
+
+TEST(RelayTest, TellsNothingOfAMemoryWhoseSizeIsNotKnown) {
+  std::mt19937_64 random(4);
+  const auto cache = empty_cache();
+  SeenPasses seen;
+  RelayHarness relay(*cache, patient(), std::nullopt, &seen);
+  relay.migrate(fakes::fake_multifd_stream(100, random, nullptr));
+
+  EXPECT_TRUE(seen.left.empty());
 }
 
 TEST(RelayTest, CopiesPagesThatItSentElsewhere) {
