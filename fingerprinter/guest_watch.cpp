@@ -6,9 +6,7 @@
 namespace samepage::fingerprinter {
 namespace {
 
-// A tracker that may miss a write is not trusted for longer than so many passes. One that is exact
-// names writes only: a kernel that splits a huge page, as KSM has it do, takes the pages that hold
-// zeros away from the guest, and nobody has written them.
+// A tracker that may miss a write is not trusted for longer than so many passes.
 constexpr std::uint64_t kPassesUntilAll = 16;
 // Asking the kernel run by run is cheaper than asking for all pages up to about here.
 constexpr std::size_t kRunsMax = 1024;
@@ -80,12 +78,9 @@ Result<Fingerprint> GuestWatch::rescan(const ScanOptions& options) {
 Result<void> GuestWatch::look(const ScanOptions& options) {
   std::vector<PageRun> runs = TRY(tracker_->changed());
   const bool has_turn = passes_ % kPassesUntilAll == 0;
-  if (must_read_all_ || (!tracker_->is_exact() && has_turn)) {
-    runs = {{0, memory_->pages()}};
-  } else {
-    TRY(forget_absent());
-  }
-  const std::vector<PageRun> populated = TRY(populated_among(runs));
+  if (must_read_all_ || (!tracker_->is_exact() && has_turn)) runs = {{0, memory_->pages()}};
+  const std::vector<PageRun> populated =
+      TRY(tracker_->is_exact() ? populated_and_forgotten(runs) : populated_among(runs));
   const Scan found = TRY(scan_runs(*memory_, populated, seed_, options));
   census_.take(runs, found, tracker_->is_exact());
   pass_ = {pages_in(runs), found.pages_read};
@@ -93,10 +88,12 @@ Result<void> GuestWatch::look(const ScanOptions& options) {
   return {};
 }
 
-Result<void> GuestWatch::forget_absent() {
-  const std::vector<PageRun> populated = TRY(memory_->populated());
-  if (census_.forget(runs_between(populated, memory_->pages())) > 0) latest_.reset();
-  return {};
+// An exact tracker names writes only: a kernel that splits a huge page, as KSM has it do, takes the
+// pages that hold zeros away from the guest, and nobody has written them.
+Result<std::vector<PageRun>> GuestWatch::populated_and_forgotten(std::span<const PageRun> runs) {
+  const std::vector<PageRun> all = TRY(memory_->populated());
+  if (census_.forget(runs_between(all, memory_->pages())) > 0) latest_.reset();
+  return common_runs(all, runs);
 }
 
 Result<std::vector<PageRun>> GuestWatch::populated_among(std::span<const PageRun> runs) {

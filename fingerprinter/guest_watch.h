@@ -48,7 +48,7 @@ class GuestWatch {
              std::unique_ptr<ChangeTracker> tracker);
 
   Result<std::vector<PageRun>> populated_among(std::span<const PageRun> runs);
-  Result<void> forget_absent();
+  Result<std::vector<PageRun>> populated_and_forgotten(std::span<const PageRun> runs);
   Result<void> look(const ScanOptions& options);
 
   const VmInfo vm_;
