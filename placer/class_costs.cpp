@@ -53,22 +53,22 @@ Loads ClassCosts::on(std::uint32_t vm, std::uint32_t host) const {
   return any() ? in_class(vm, class_of_[host]) : scene_->vms[vm].demand.loads;
 }
 
-Loads ClassCosts::most(std::uint32_t vm) const {
-  Loads most = scene_->vms[vm].demand.loads;
+template <class Choose>
+Loads ClassCosts::over_classes(std::uint32_t vm, Choose choose) const {
+  Loads chosen = scene_->vms[vm].demand.loads;
   for (std::uint32_t target = 0; any() && target < classes_; ++target) {
     const Loads there = in_class(vm, target);
-    for (std::size_t i = 0; i < kLoads; ++i) most.at(i) = std::max(most.at(i), there.at(i));
+    for (std::size_t i = 0; i < kLoads; ++i) chosen.at(i) = choose(chosen.at(i), there.at(i));
   }
-  return most;
+  return chosen;
+}
+
+Loads ClassCosts::most(std::uint32_t vm) const {
+  return over_classes(vm, [](double a, double b) { return std::max(a, b); });
 }
 
 Loads ClassCosts::least(std::uint32_t vm) const {
-  Loads least = scene_->vms[vm].demand.loads;
-  for (std::uint32_t target = 0; any() && target < classes_; ++target) {
-    const Loads there = in_class(vm, target);
-    for (std::size_t i = 0; i < kLoads; ++i) least.at(i) = std::min(least.at(i), there.at(i));
-  }
-  return least;
+  return over_classes(vm, [](double a, double b) { return std::min(a, b); });
 }
 
 std::string ClassCosts::describe(std::uint32_t vm, std::uint32_t host) const {

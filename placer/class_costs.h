@@ -37,6 +37,8 @@ class ClassCosts {
   using Classes = std::pair<std::uint32_t, std::uint32_t>;
 
   Loads in_class(std::uint32_t vm, std::uint32_t target) const;
+  template <class Choose>
+  Loads over_classes(std::uint32_t vm, Choose choose) const;
 
   const Scene* scene_;
   std::vector<std::uint32_t> class_of_;  // By host.

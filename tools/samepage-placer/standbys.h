@@ -32,8 +32,8 @@ class Standbys {
  public:
   struct Options {
     std::string path;  ///< Of its SQLite file.
-    std::string
-        fence_command;  ///< Run as COMMAND HOST; 0: the host is off. Empty: never by itself.
+    /// Run as COMMAND HOST; exit code 0: the host is off. Empty: no standby wakes by itself.
+    std::string fence_command;
     std::chrono::seconds fence_after{30};  ///< That a host was down.
   };
 
