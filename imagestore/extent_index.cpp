@@ -17,6 +17,7 @@ namespace {
 constexpr std::uint64_t kMagic = 0x31414E4552415053ULL;  // "SPARENA1" as little-endian bytes.
 constexpr std::uint8_t kCompressed = 1;
 constexpr std::size_t kCheckBytes = 8;
+constexpr std::size_t kDescribedBytes = kIndexEntryBytes - kCheckBytes;
 constexpr std::uint64_t kArenaBytesMax = 1ULL << 44U;
 constexpr std::uint64_t kBucketsMax = 1ULL << 32U;
 
@@ -74,7 +75,7 @@ EntryBytes encode_entry(const IndexEntry& entry, const ArenaGeometry& geometry) 
   writer.u32(entry.bytes);
   writer.u8(entry.pages);
   writer.u8(entry.is_compressed ? kCompressed : 0);
-  while (writer.size() < kIndexEntryBytes - kCheckBytes) writer.u8(0);
+  while (writer.size() < kDescribedBytes) writer.u8(0);
   writer.u64(checksum(writer.view(), geometry.instance));
   EntryBytes bytes;
   std::ranges::copy(writer.view(), bytes.begin());
@@ -85,7 +86,7 @@ std::optional<IndexEntry> decode_entry(std::span<const std::byte> bytes,
                                        const ArenaGeometry& geometry) {
   if (bytes.size() != kIndexEntryBytes) return std::nullopt;
   std::uint64_t check = 0;
-  const auto described = bytes.first(kIndexEntryBytes - kCheckBytes);
+  const auto described = bytes.first(kDescribedBytes);
   std::memcpy(&check, bytes.data() + described.size(), sizeof(check));
   if (check != checksum(described, geometry.instance)) return std::nullopt;
 
@@ -180,9 +181,15 @@ void ExtentIndex::restore(const ObjectName& name) {
 }
 
 void ExtentIndex::write(std::uint64_t offset, const IndexEntry& entry) {
-  // The extent's bytes come before the entry that names them, for readers on other processors.
-  std::atomic_thread_fence(std::memory_order_release);
-  std::ranges::copy(encode_entry(entry, geometry_), memory_.subspan(offset).begin());
+  const EntryBytes bytes = encode_entry(entry, geometry_);
+  const auto written = memory_.subspan(offset, kIndexEntryBytes);
+  std::copy_n(bytes.begin(), kDescribedBytes, written.begin());
+  // Without its checksum it is no entry: readers on other processors see the extent's bytes, and
+  // what describes them, before they see an entry.
+  std::uint64_t check = 0;
+  std::memcpy(&check, &bytes[kDescribedBytes], sizeof(check));
+  auto* const place = reinterpret_cast<std::uint64_t*>(&written[kDescribedBytes]);
+  std::atomic_ref(*place).store(check, std::memory_order_release);
 }
 
 void ExtentIndex::wipe(std::uint64_t offset) {

@@ -409,15 +409,15 @@ std::vector<FetchedExtent> StoreClient::poll(Deadline deadline) {
   return std::exchange(finished_, {});
 }
 
-Result<void> StoreClient::wait_for_node(Deadline deadline) {
+Result<void> StoreClient::wait_for_nodes(Deadline deadline, std::ptrdiff_t count) {
   while (true) {
     next_refresh_ = {};
     make_progress();
-    const bool is_any = std::ranges::any_of(
+    const auto readable = std::ranges::count_if(
         nodes_, [](const auto& entry) { return entry.second->geometry.has_value(); });
-    if (is_any) return {};
+    if (readable >= count) return {};
     if (std::chrono::steady_clock::now() >= deadline) {
-      return fail(Errc::kTimedOut, "no store node can be read");
+      return fail(Errc::kTimedOut, "too few store nodes can be read");
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -71,8 +72,8 @@ class StoreClient final : public ExtentSource {
   std::size_t under_way() const override { return busy_ + finished_.size(); }
   std::size_t fetches_max() const override { return options_.fetches_max; }
 
-  /// Waits until at least one node can be read. kTimedOut: none by then.
-  Result<void> wait_for_node(Deadline deadline);
+  /// Waits until `count` nodes can be read. kTimedOut: fewer by then.
+  Result<void> wait_for_nodes(Deadline deadline, std::ptrdiff_t count = 1);
 
   /// Waits for uploads. kTimedOut: not all were carried by then.
   Result<void> drain(Deadline deadline);

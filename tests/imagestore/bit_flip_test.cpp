@@ -85,7 +85,7 @@ TEST_F(FlippedBitsInANode, AreNotServedWhenTheyFlipOnTheWire) {
   OriginExtents origin(extents_.origin, extents_.keys);
   {
     StoreClient filler(client_options(extents_.keys), control, &origin, clock_);
-    ASSERT_TRUE(filler.wait_for_node(soon()));
+    ASSERT_TRUE(filler.wait_for_nodes(soon()));
     fetch_all(filler, extents_, 0, kExtents);
     ASSERT_TRUE(filler.drain(soon()));
   }
@@ -98,7 +98,7 @@ TEST_F(FlippedBitsInANode, AreNotServedWhenTheyFlipOnTheWire) {
     return std::make_unique<NoisyMemory>(std::move(memory), random_, flips);
   };
   StoreClient client(std::move(options), control, &origin, clock_);
-  ASSERT_TRUE(client.wait_for_node(soon()));
+  ASSERT_TRUE(client.wait_for_nodes(soon()));
   const std::uint64_t flips_min = flips_wanted(2'000);
   while (flips < flips_min) {
     const Fetched fetched = fetch_all(client, extents_, 0, kExtents);
@@ -115,7 +115,7 @@ TEST_F(FlippedBitsInANode, AreNotServedWhenTheyFlipInTheArena) {
   DirectControl control(nodes, "test");
   OriginExtents origin(extents_.origin, extents_.keys);
   StoreClient client(client_options(extents_.keys), control, &origin, clock_);
-  ASSERT_TRUE(client.wait_for_node(soon()));
+  ASSERT_TRUE(client.wait_for_nodes(soon()));
   fetch_all(client, extents_, 0, kExtents);
   ASSERT_TRUE(client.drain(soon()));
   const std::uint64_t flips = flips_wanted(2'000);

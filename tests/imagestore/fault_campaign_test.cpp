@@ -176,7 +176,7 @@ TEST_F(NodeCampaign, AClientThatIsKilledInMidUploadLeavesNothingThatAnybodyReads
     SocketControl control(socket());
     OriginExtents origin(extents_.origin, extents_.keys);
     StoreClient client(client_options(), control, &origin, clock_);
-    if (!client.wait_for_node(soon())) ::_exit(1);
+    if (!client.wait_for_nodes(soon())) ::_exit(1);
     told->ready = true;
     while (true) {
       fetch_all(client, extents_, 0, kExtents);
@@ -191,7 +191,7 @@ TEST_F(NodeCampaign, AClientThatIsKilledInMidUploadLeavesNothingThatAnybodyReads
     ASSERT_TRUE(WIFSIGNALED(status)) << "exit " << WEXITSTATUS(status);
     SocketControl control(socket());
     StoreClient client(client_options(), control, nullptr, clock_);
-    ASSERT_TRUE(client.wait_for_node(soon()));
+    ASSERT_TRUE(client.wait_for_nodes(soon()));
     const Fetched fetched = fetch_all(client, extents_, 0, kExtents);
     ASSERT_EQ(fetched.wrong, 0U);
     ASSERT_EQ(client.counts().failed_checks, 0U) << "what is published is whole";

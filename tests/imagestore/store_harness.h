@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -7,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "core/clock.h"
+#include "core/mutex.h"
 #include "imagestore/store_client.h"
 #include "imagestore/store_node.h"
 #include "tests/fakes/fake_origin.h"
@@ -27,7 +29,8 @@ inline StoreNode::Options small_node(bool with_ofi = false) {
   return options;
 }
 
-/// Named store nodes in this process, as an agent would pass requests on to them.
+/// Named store nodes in this process, as an agent would pass requests on to them. One that is lost
+/// ends with what it is serving. Threads: any for serve() and forget(), one for the rest.
 class Nodes final : public StoreService {
  public:
   explicit Nodes(std::string own) : own_(std::move(own)) {}
@@ -36,25 +39,44 @@ class Nodes final : public StoreService {
                  const DomainKeys& keys) {
     auto node = StoreNode::create(options, {keys}, clock_);
     if (!node) throw std::runtime_error(node.error().message());
+    const MutexLock lock(mutex_);
     nodes_[name] = *std::move(node);
     return *nodes_[name];
   }
-  void lose(const std::string& name) { nodes_.erase(name); }
-  StoreNode& at(const std::string& name) { return *nodes_.at(name); }
+  void lose(const std::string& name) {
+    const MutexLock lock(mutex_);
+    nodes_.erase(name);
+  }
+  StoreNode& at(const std::string& name) {
+    const MutexLock lock(mutex_);
+    return *nodes_.at(name);
+  }
 
   Result<StoreAnswer> serve(const StoreCaller& caller, const bus::StoreRequest& request) override {
-    const auto found = nodes_.find(request.node().empty() ? own_ : request.node());
-    if (found == nodes_.end()) return fail(Errc::kUnavailable, "that node is away");
-    return found->second->serve(caller, request);
+    const auto node = find(request.node().empty() ? own_ : request.node());
+    if (!node) return fail(Errc::kUnavailable, "that node is away");
+    return node->serve(caller, request);
   }
   void forget(const StoreCaller& caller) override {
-    for (const auto& [name, node] : nodes_) node->forget(caller);
+    const auto all = copy();
+    for (const auto& [name, node] : all) node->forget(caller);
   }
 
  private:
+  std::map<std::string, std::shared_ptr<StoreNode>> copy() {
+    const MutexLock lock(mutex_);
+    return nodes_;
+  }
+  std::shared_ptr<StoreNode> find(const std::string& name) {
+    const MutexLock lock(mutex_);
+    const auto found = nodes_.find(name);
+    return found == nodes_.end() ? nullptr : found->second;
+  }
+
   const SystemClock clock_;
   const std::string own_;
-  std::map<std::string, std::unique_ptr<StoreNode>> nodes_;
+  Mutex mutex_;
+  std::map<std::string, std::shared_ptr<StoreNode>> nodes_ GUARDED_BY(mutex_);
 };
 
 /// Extents in an origin, with their true pages.

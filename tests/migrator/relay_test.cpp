@@ -242,7 +242,7 @@ TEST(RelayTest, PagesThatChangedAtHomeAreSentAgain) {
 }
 
 TEST(RelayTest, ATwinThatLiesInMemoryAlikeIsNoticed) {
-  GuestStream guest(30'000);
+  GuestStream guest(10'000);
   const auto twin = std::make_shared<std::vector<Bytes>>(guest.pages);
   const Bytes stream = guest.finish();
   const auto cache = make_cache(twin);
@@ -251,7 +251,7 @@ TEST(RelayTest, ATwinThatLiesInMemoryAlikeIsNoticed) {
   EXPECT_TRUE(relay.migrate(stream) == stream);
 
   // Eight bytes a page until it is noticed, then two, which it costs to say where what is.
-  EXPECT_LT(relay.source->counters().wire_bytes, 30'000 * 8);
+  EXPECT_LT(relay.source->counters().wire_bytes, 10'000 * 8);
 }
 
 TEST(RelayTest, CountsLiteralPages) {

@@ -28,6 +28,11 @@ class SessionWire {
   ~SessionWire() {
     listener_->stop();
     acceptor_.join();
+    // A connection may break all others, so none goes before all have ended.
+    cut_all();
+    for (const auto& link : links_) {
+      while (!link->pair->done()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
   }
 
   std::uint16_t port() const { return listener_->port(); }

@@ -28,6 +28,15 @@ using Nbd = Handle<nbd_handle, nbd_close>;
 
 class DisksTest : public ::testing::Test {
  protected:
+#ifdef SAMEPAGE_SANITIZER_RUNTIME
+  static void SetUpTestSuite() {
+    ::setenv("LD_PRELOAD", SAMEPAGE_SANITIZER_RUNTIME, 1);
+  }
+  static void TearDownTestSuite() {
+    ::unsetenv("LD_PRELOAD");
+  }
+#endif
+
   DisksTest() : bytes_(imagestore::disk_bytes(500, 1)) {
     imagestore::write_file(scratch_ / "image", bytes_);
     store_ = imagestore::open_store(scratch_ / "store");

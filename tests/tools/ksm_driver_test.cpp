@@ -78,7 +78,7 @@ TEST_F(KsmDriverTest, DrivesAndPutsBack) {
 }
 
 TEST_F(KsmDriverTest, PutsBackWhatAKilledAgentFound) {
-  auto* killed = KsmDriver::create(options_).value().release();  // Never destroyed.
+  const auto killed = KsmDriver::create(options_).value();  // Its end is after all that is seen.
   ASSERT_TRUE(killed->follow(news_));
   ASSERT_EQ(get("run"), "1");
 

@@ -129,7 +129,7 @@ TEST_F(StoreFleetTest, DisksOfAnyHostReadAndFillEveryNode) {
   SocketControl control(socket_of(*reader));
   StoreClient client({.keys = fleet_keys, .has_own_node = false}, control, &from_origin, clock_);
   client.set_ring(ring_at(*reader));
-  ASSERT_TRUE(client.wait_for_node(imagestore::soon()));
+  ASSERT_TRUE(client.wait_for_nodes(imagestore::soon()));
   wait_until(
       [&] {
         EXPECT_EQ(fetch_all(client, extents, 0, names.size()).right, names.size());

@@ -189,7 +189,7 @@ class LimitedClient {
   Result<void> fill(std::vector<ObjectName> names) {
     const auto deadline = SteadyClock::now() + std::chrono::minutes(2);
     client_.set_ring(fleet_.ring());
-    TRY(client_.wait_for_node(deadline));
+    TRY(client_.wait_for_nodes(deadline));
     Sums sums;
     // Twice: at first some nodes may not have been there yet.
     for (int round = 0; round < 2; ++round) {
@@ -202,7 +202,7 @@ class LimitedClient {
 
   void run(std::vector<ObjectName> names, Sums& sums) {
     client_.set_ring(fleet_.ring());
-    if (!client_.wait_for_node(SteadyClock::now() + std::chrono::minutes(1))) ++sums.failed;
+    if (!client_.wait_for_nodes(SteadyClock::now() + std::chrono::minutes(1))) ++sums.failed;
     while (!sums.stop) {
       std::ranges::shuffle(names, random_);
       read(names, sums, true);

@@ -87,7 +87,7 @@ StoreReader::StoreReader(const ExtentMap& map, std::unique_ptr<imagestore::Store
       client_(std::move(options), *control_, origin, clock_) {}
 
 Result<void> StoreReader::wait() {
-  return client_.wait_for_node(SteadyClock::now() + std::chrono::seconds(60));
+  return client_.wait_for_nodes(SteadyClock::now() + std::chrono::seconds(60));
 }
 
 Result<std::uint64_t> StoreReader::read(std::span<const Chunk> chunks, std::size_t depth,
