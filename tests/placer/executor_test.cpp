@@ -230,6 +230,22 @@ TEST_F(ExecutorTest, CancelsAMigrationThatTakesTooLong) {
   EXPECT_THAT(carrier_.calls, Contains("cancel host1"));
 }
 
+TEST_F(ExecutorTest, CancelsAMoveWhoseSourceForgetsItsDeadline) {
+  plan_.moves[0].mode.time_max = std::chrono::seconds(30);
+  const PlanId id = begun();
+  carrier_.migration_time = std::chrono::minutes(1);
+  EXPECT_EQ(executor().carry_out(id, {}), PlanState::kFailed);
+  expect_stayed();
+  EXPECT_THAT(carrier_.calls, Contains("cancel host1"));
+}
+
+TEST_F(ExecutorTest, GivesAMoveTheTimeThatItWasAskedFor) {
+  plan_.moves[0].mode.time_max = std::chrono::hours(6);
+  const PlanId id = begun();
+  carrier_.migration_time = std::chrono::hours(5);
+  EXPECT_EQ(executor().carry_out(id, {}), PlanState::kDone);
+}
+
 TEST_F(ExecutorTest, StopsAfterTheRunningMoveWhenCancelled) {
   const PlanId id = begun();
   carrier_.after = [&](std::string_view call) {
