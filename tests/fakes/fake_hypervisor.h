@@ -256,11 +256,6 @@ class FakeHypervisor final : public Hypervisor {
     return {target_, while_migrating_, when_arrived_};
   }
 
-  bool cancelled() const {
-    const MutexLock lock(mutex_);
-    return cancelled_;
-  }
-
   void switch_state(const VmId& vm, VmState state, VmEventKind kind) {
     {
       const MutexLock lock(mutex_);
