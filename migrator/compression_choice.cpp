@@ -47,8 +47,13 @@ void CompressionChoice::judge_level(const Batch& batch, Time now) {
     encoders_late_ = batch.encoders_late;
   }
   run_.bytes += batch.literal_bytes;
-  if (run_.bytes < (encoders_late_ && step_ == 1 ? trial_after_ : kPatience)) return;
-  if (encoders_late_ && step_ == 1) packed_rate_ = run_.rate(now);
+  const bool gives_up = encoders_late_ && step_ == 1;
+  if (run_.bytes < (gives_up ? trial_after_ : kPatience)) return;
+  if (gives_up && !batch.little_found) {
+    run_ = {};
+    return;
+  }
+  if (gives_up) packed_rate_ = run_.rate(now);
   if (encoders_late_) return step_to(step_ - 1);
   step_to(std::min(step_ + 1, levels_.size() - 1));
 }

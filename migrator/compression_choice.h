@@ -41,6 +41,7 @@ class CompressionChoice {
     bool paid = false;           ///< Compressing it did.
     bool encoders_late = false;  ///< Stretches wait for encoders.
     bool link_late = false;      ///< Batches wait for the link.
+    bool little_found = false;   ///< Compressing is what the encoders do, and not looking pages up.
   };
   void saw(const Batch& batch, Time now);
 

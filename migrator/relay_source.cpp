@@ -203,7 +203,8 @@ void RelaySource::Impl::encode_stretches() {
                       .literal_bytes = encoded.batch.literal_bytes,
                       .paid = encoded.batch.packed,
                       .encoders_late = load.waiting > 1,
-                      .link_late = load.done > 1},
+                      .link_late = load.done > 1,
+                      .little_found = known_->hits.is_rare()},
                      std::chrono::steady_clock::now());
     stage_.finish(ticket->number, std::move(encoded));
   }

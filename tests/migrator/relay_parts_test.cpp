@@ -95,6 +95,8 @@ class ShownBatches {
  public:
   explicit ShownBatches(CompressionChoice& choice) : choice_(choice) {}
 
+  bool little_found = true;
+
   void show(int count, std::chrono::milliseconds each, bool encoders_late, bool link_late) {
     for (int i = 0; i < count; ++i) {
       now_ += each;
@@ -103,7 +105,8 @@ class ShownBatches {
                    .literal_bytes = 1U << 20U,
                    .paid = level != kPackNothing,
                    .encoders_late = encoders_late,
-                   .link_late = link_late},
+                   .link_late = link_late,
+                   .little_found = little_found},
                   now_);
     }
   }
@@ -142,6 +145,14 @@ TEST(CompressionChoiceTest, IsOffWhileMoreComesThroughSo) {
   EXPECT_TRUE(choice.is_off());
   batches.show(16, 2 * kSlow, false, true);
   EXPECT_FALSE(choice.is_off());
+}
+
+TEST(CompressionChoiceTest, StaysOnWhereLookingUpIsWhatTakesTime) {
+  CompressionChoice choice(6);
+  ShownBatches batches(choice);
+  batches.little_found = false;
+  batches.show(1000, kSlow, true, false);
+  EXPECT_EQ(choice.level(), -3);
 }
 
 TEST(CompressionChoiceTest, DoesNotTryAgainSoonWhatWasSlower) {
