@@ -250,7 +250,7 @@ TEST(RelayPeerTest, AMessageOfAnUnknownTypeOrTooLongIsRefused) {
   const auto cache = empty_cache();
   for (const std::string_view header :
        {std::string_view("\x63\0\0\0\0", 5), std::string_view("\x03\xFF\xFF\xFF\xFF", 5)}) {
-    auto wire = FakeByteStream::connect();
+    auto wire = fakes::FakeByteStream::connect();
     ASSERT_TRUE(wire.first->write_all(std::as_bytes(std::span(header)), in_time()));
     PeerLink link(*wire.second);
 
