@@ -32,6 +32,15 @@ void CompressionChoice::saw(const Batch& batch, Time now) {
   step_ == 0 ? judge_none(batch, now) : judge_level(batch, now);
 }
 
+/// The first only says when the others began.
+void CompressionChoice::Run::add(std::size_t more, Time now) {
+  if (began == Time{}) {
+    began = now;
+  } else {
+    bytes += more;
+  }
+}
+
 double CompressionChoice::Run::rate(Time now) const {
   const std::chrono::duration<double> time = now - began;
   return static_cast<double>(bytes) / std::max(time.count(), 1e-9);
@@ -42,11 +51,9 @@ void CompressionChoice::judge_level(const Batch& batch, Time now) {
     run_ = {};
     return;
   }
-  if (run_.began == Time{} || batch.encoders_late != encoders_late_) {
-    run_ = {.bytes = 0, .began = now};
-    encoders_late_ = batch.encoders_late;
-  }
-  run_.bytes += batch.literal_bytes;
+  if (batch.encoders_late != encoders_late_) run_ = {};
+  encoders_late_ = batch.encoders_late;
+  run_.add(batch.literal_bytes, now);
   const bool gives_up = encoders_late_ && step_ == 1;
   if (run_.bytes < (gives_up ? trial_after_ : kPatience)) return;
   if (gives_up && !batch.little_found) {
@@ -61,8 +68,7 @@ void CompressionChoice::judge_level(const Batch& batch, Time now) {
 // Batches that were on their way when the trial began do not count.
 void CompressionChoice::judge_none(const Batch& batch, Time now) {
   if (batch.level != kPackNothing) return;
-  if (run_.began == Time{}) run_.began = now;
-  run_.bytes += batch.literal_bytes;
+  run_.add(batch.literal_bytes, now);
   if (run_.bytes < kTrialBytes) return;
   if (run_.rate(now) < packed_rate_) {
     trial_after_ = kLongPatience;

@@ -50,6 +50,7 @@ class CompressionChoice {
     std::size_t bytes = 0;
     Time began{};
 
+    void add(std::size_t more, Time now);
     double rate(Time now) const;
   };
 
