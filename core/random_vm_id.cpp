@@ -2,18 +2,18 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include <fmt/format.h>
-#include <sys/random.h>
+
+#include "core/random_bytes.h"
 
 namespace samepage {
 
 Result<VmId> random_vm_id() {
   std::array<std::uint8_t, 16> bytes{};
-  if (::getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) {
-    return fail(Errc::kIo, "the system gave no randomness");
-  }
+  TRY(fill_random(std::as_writable_bytes(std::span(bytes))));
   bytes[6] = static_cast<std::uint8_t>((bytes[6] & 0x0FU) | 0x40U);
   bytes[8] = static_cast<std::uint8_t>((bytes[8] & 0x3FU) | 0x80U);
   std::string uuid;

@@ -12,8 +12,9 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/syscall.h>
 #include <unistd.h>
+
+#include "core/child_process.h"
 
 namespace samepage::fingerprinter {
 namespace {
@@ -109,8 +110,7 @@ GuestProcess::GuestProcess(pid_t pid, Fd pidfd, Fd folder, Fd pagemap)
 
 Result<GuestProcess> GuestProcess::open(pid_t pid) {
   const std::string folder_name = "/proc/" + std::to_string(pid);
-  // glibc 2.36 has pidfd_open() only in a header that clashes with <fcntl.h> in C++.
-  Fd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  Fd pidfd = open_process(pid);
   if (!pidfd) return fail(Errc::kNotFound, "process " + std::to_string(pid) + " does not exist");
   Fd folder(::open(folder_name.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!folder) return fail(Errc::kNotFound, folder_name + " does not exist");

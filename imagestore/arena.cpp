@@ -2,15 +2,16 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <span>
 #include <string>
 #include <system_error>
 #include <utility>
 
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 
 #include "core/check.h"
+#include "core/random_bytes.h"
 #include "imagestore/extent_source.h"
 
 namespace samepage::imagestore {
@@ -45,10 +46,7 @@ Result<ArenaGeometry> plan(const Arena::Options& options) {
                 "its gap, and extents have at least a page");
   }
   ArenaGeometry geometry;
-  if (::getrandom(&geometry.instance, sizeof(geometry.instance), 0) !=
-      ssize_t{sizeof(geometry.instance)}) {
-    return tl::unexpected(refused("no randomness for an arena"));
-  }
+  TRY(fill_random(std::as_writable_bytes(std::span(&geometry.instance, 1))));
   const std::uint64_t extents = options.data_bytes / options.extent_bytes_mean;
   geometry.buckets = std::max<std::uint64_t>(extents * 16 / 10 / kBucketEntries, 16);
   geometry.index_offset = kArenaHeaderBytes;

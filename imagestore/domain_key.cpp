@@ -5,10 +5,10 @@
 #include <system_error>
 
 #include <fcntl.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 
 #include "core/fd.h"
+#include "core/random_bytes.h"
 
 namespace samepage::imagestore {
 namespace {
@@ -54,7 +54,7 @@ Result<DigestKey> read_key_file(const std::filesystem::path& path) {
 
 Result<DigestKey> create_key_file(const std::filesystem::path& path) {
   DigestKey key;
-  if (::getrandom(key.bytes.data(), key.bytes.size(), 0) != ssize_t{32}) return io_error(path);
+  TRY(fill_random(key.bytes));
   const std::filesystem::path fresh = path.string() + "." + std::to_string(::getpid());
   auto written = write_key(fresh, key);
   // A link, unlike a rename, never replaces a key that another process made meanwhile.

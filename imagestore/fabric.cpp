@@ -1,9 +1,9 @@
 #include "imagestore/fabric.h"
 
+#include <span>
 #include <utility>
 
-#include <sys/random.h>
-
+#include "core/random_bytes.h"
 #include "imagestore/ofi_fabric.h"
 #include "imagestore/shm_fabric.h"
 
@@ -26,11 +26,7 @@ Result<std::unique_ptr<RemoteMemory>> open_remote(FabricTicket ticket, FabricAcc
 
 Result<std::uint64_t> random_key() {
   std::uint64_t key = 0;
-  while (key == 0) {
-    if (::getrandom(&key, sizeof(key), 0) != ssize_t{sizeof(key)}) {
-      return fail(Errc::kIo, "the system has no randomness for a key");
-    }
-  }
+  while (key == 0) TRY(fill_random(std::as_writable_bytes(std::span(&key, 1))));
   return key;
 }
 

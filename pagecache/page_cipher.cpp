@@ -1,14 +1,15 @@
 #include "pagecache/page_cipher.h"
 
 #include <cstring>
+#include <span>
 #include <utility>
 
 #include <openssl/evp.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 
 #include "core/check.h"
 #include "core/handle.h"
+#include "core/random_bytes.h"
 
 namespace samepage::pagecache {
 namespace {
@@ -55,8 +56,7 @@ Result<std::unique_ptr<PageCipher>> PageCipher::create() {
   cipher->key_ = std::make_unique<Key>();
   Key& key = *cipher->key_;
   if (::mlock(&key, sizeof(key)) != 0) return fail(Errc::kIo, "a key's memory cannot be locked");
-  const ssize_t filled = ::getrandom(key.bytes.data(), key.bytes.size(), 0);
-  if (filled != static_cast<ssize_t>(key.bytes.size())) return fail(Errc::kIo, "no randomness");
+  TRY(fill_random(std::as_writable_bytes(std::span(key.bytes))));
   return cipher;
 }
 

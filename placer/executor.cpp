@@ -2,18 +2,16 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <condition_variable>
 #include <deque>
 #include <map>
 #include <mutex>
-#include <system_error>
+#include <span>
 #include <thread>
 #include <utility>
 
-#include <sys/random.h>
-
 #include "core/log.h"
+#include "core/random_bytes.h"
 
 namespace samepage::placer {
 namespace {
@@ -59,15 +57,7 @@ void rest_on_the_clock(Deadline until, std::stop_token stop) {
 
 Result<std::string> random_session() {
   std::array<unsigned char, 16> bytes{};
-  std::size_t filled = 0;
-  while (filled < bytes.size()) {
-    const ssize_t count = getrandom(&bytes.at(filled), bytes.size() - filled, 0);
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) {
-      return fail(Errc::kIo, "getrandom: " + std::generic_category().message(errno));
-    }
-    filled += static_cast<std::size_t>(count);
-  }
+  TRY(fill_random(std::as_writable_bytes(std::span(bytes))));
   constexpr std::string_view kDigits = "0123456789abcdef";
   std::string text;
   for (const unsigned char byte : bytes) {

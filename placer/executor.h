@@ -25,7 +25,7 @@ namespace samepage::placer {
 using Rest = std::function<void(Deadline until, std::stop_token stop)>;
 void rest_on_the_clock(Deadline until, std::stop_token stop);
 
-/// 32 hexadecimal characters from getrandom. kIo: no randomness.
+/// 32 random hexadecimal characters. kIo: no randomness.
 Result<std::string> random_session();
 
 /// Carries plans out, as many moves at a time as the limits let (departures.h), and writes every

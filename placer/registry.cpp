@@ -3,15 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cerrno>
 #include <cstddef>
 #include <cstring>
 #include <span>
-#include <system_error>
-
-#include <sys/random.h>
 
 #include "core/curve_keys.h"
+#include "core/random_bytes.h"
 
 namespace samepage::placer {
 namespace {
@@ -30,18 +27,6 @@ bool is_name(std::string_view name) {
 Result<void> check_name(std::string_view name) {
   if (is_name(name)) return {};
   return fail(Errc::kInvalid, "a name has 1 to 63 letters, digits, dots, hyphens or underscores");
-}
-
-Result<void> fill_random(std::span<std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t count = getrandom(bytes.data(), bytes.size(), 0);
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) {
-      return fail(Errc::kIo, "getrandom: " + std::generic_category().message(errno));
-    }
-    bytes = bytes.subspan(static_cast<std::size_t>(count));
-  }
-  return {};
 }
 
 Result<SharingDomain> make_domain(const std::string& name) {

@@ -1,10 +1,10 @@
 #include "tools/samepage-placer/bus_carrier.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
-#include <sys/random.h>
-
+#include "core/random_bytes.h"
 #include "tools/samepage-placer/fleet_state.h"
 
 namespace samepage::control {
@@ -24,10 +24,7 @@ constexpr auto kAnswerMax = std::chrono::seconds(10);
 
 Result<std::string> new_secret() {
   std::string secret(kSecretBytes, '\0');
-  const ssize_t count = ::getrandom(secret.data(), secret.size(), 0);
-  if (count != static_cast<ssize_t>(secret.size())) {
-    return fail(Errc::kIo, "the system gave no randomness");
-  }
+  TRY(fill_random(std::as_writable_bytes(std::span(secret))));
   return secret;
 }
 

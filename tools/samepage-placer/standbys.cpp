@@ -2,22 +2,12 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <condition_variable>
-#include <csignal>
 #include <mutex>
 #include <utility>
 
-#include <poll.h>
-#include <spawn.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include "core/fd.h"
+#include "core/child_process.h"
 #include "core/log.h"
-
-extern char** environ;
 
 namespace samepage::control {
 namespace {
@@ -292,20 +282,8 @@ void Standbys::fence_hosts(const placer::Fleet& fleet) {
 }
 
 bool Standbys::fence(const std::string& host) const {
-  std::string command = options_.fence_command;
-  std::string argument = host;
-  std::array<char*, 3> argv{command.data(), argument.data(), nullptr};
-  pid_t pid = 0;
-  if (::posix_spawn(&pid, command.c_str(), nullptr, nullptr, argv.data(), environ) != 0) {
-    return false;
-  }
-  const Fd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
-  pollfd ended{.fd = process.get(), .events = POLLIN, .revents = 0};
-  if (::poll(&ended, 1, static_cast<int>(kFenceMax.count())) != 1) ::kill(pid, SIGKILL);
-  int status = 0;
-  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-  }
-  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  const auto child = spawn_process({options_.fence_command, host});
+  return child && ends_well(*child, Deadline::clock::now() + kFenceMax);
 }
 
 }  // namespace samepage::control

@@ -1,5 +1,3 @@
-#include <array>
-#include <cerrno>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -9,10 +7,9 @@
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
-#include <spawn.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/child_process.h"
 #include "tools/samepage/api_messages.h"
 #include "tools/samepage/subcommands.h"
 #include "tools/samepage/table.h"
@@ -84,17 +81,8 @@ std::string editor() {
 /// The shell takes an editor with options, and the file's name as it is.
 Result<void> run_editor(const std::string& path) {
   const std::string command = editor() + " \"$1\"";
-  std::array<std::string, 5> words{"sh", "-c", command, "sh", path};
-  std::array<char*, 6> argv{};
-  for (std::size_t i = 0; i < words.size(); ++i) argv.at(i) = words.at(i).data();
-  pid_t pid = 0;
-  const int error = ::posix_spawnp(&pid, "sh", nullptr, nullptr, argv.data(), environ);
-  if (error != 0)
-    return fail(Errc::kIo, "cannot run sh: " + std::generic_category().message(error));
-  int status = 0;
-  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-  }
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
+  const pid_t child = TRY(spawn_process({"sh", "-c", command, "sh", path}));
+  if (ends_well(child, Deadline::max())) return {};
   return fail(Errc::kIo, "the editor failed: " + editor());
 }
 

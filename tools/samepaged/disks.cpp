@@ -11,7 +11,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <spawn.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -21,13 +20,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/child_process.h"
 #include "core/log.h"
 #include "imagestore/disk_service.h"
 #include "imagestore/manifest.h"
 #include "imagestore/mirror.h"
 #include "imagestore/overlay.h"
 #include "imagestore/store_socket.h"
-#include "tools/samepaged/disk_process.h"
 #include "tools/samepaged/disk_record.h"
 #include "tools/samepaged/frozen_guest.h"
 
@@ -53,6 +52,17 @@ constexpr std::chrono::seconds kResumeMax{120};
 
 tl::unexpected<Error> io_error(const std::string& what) {
   return fail(Errc::kIo, what + ": " + std::generic_category().message(errno));
+}
+
+/// Somebody listens for NBD there.
+bool answers(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) return false;
+  path.copy(&address.sun_path[0], path.size());
+  const Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  return socket &&
+         ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
 }
 
 std::string escape(const std::string& text) {
@@ -267,7 +277,7 @@ Result<pid_t> Disks::spawn(const Entry& entry) {
   }
   // What a process that died left would keep the next from listening.
   ::unlink(socket_of(name).c_str());
-  return spawn_process(std::move(words), log);
+  return spawn_daemon(std::move(words), log);
 }
 
 Result<void> Disks::start(Entry& entry) {
