@@ -56,20 +56,15 @@ SAMEPAGE_LANES_INLINE Vector all(std::uint32_t word) {
   return _mm512_set1_epi32(static_cast<int>(word));
 }
 
-/// The block at `at` of every lane's page, word by word; copied on the way, or not.
-template <bool copies>
-SAMEPAGE_LANES_INLINE void load_block(const std::byte* at, std::byte* copy, Message& message) {
+/// The block at `at` of every lane's input, which are `stride` bytes apart, word by word.
+SAMEPAGE_LANES_INLINE void load_block(const std::byte* at, Index stride, Message& message) {
   Vector rows[16];
   Vector pairs[16];
   Vector fours[16];
 #pragma GCC unroll 16
   for (Index i = 0; i < 16; ++i) {
-    const std::byte* const row = at + i * kPageSize;
+    const std::byte* const row = at + i * stride;
     rows[i] = _mm512_loadu_si512(row);
-    if constexpr (copies) {
-      __asm__("" : "+v"(rows[i]));  // Not to be loaded a second time.
-      _mm512_store_si512(copy + i * kPageSize, rows[i]);
-    }
     // So many streams at equal distances are beyond what the processor foresees by itself.
     _mm_prefetch(reinterpret_cast<const char*>(row + 2 * kBlockBytes), _MM_HINT_T0);
   }
@@ -178,15 +173,14 @@ SAMEPAGE_LANES_INLINE void begin(const DigestKeyWords& key, Chaining (&chaining)
 }
 
 /// Two chunks of every page.
-template <bool copies>
-SAMEPAGE_LANES void digest_chunks(const std::byte* pages, std::byte* copy, Index first_chunk,
+SAMEPAGE_LANES void digest_chunks(const std::byte* pages, Index first_chunk,
                                   const DigestKeyWords& key, Chaining (&chaining)[2]) {
   Message messages[2];
   begin(key, chaining);
   for (Index block = 0; block < kBlocks; ++block) {
     for (Index k = 0; k < 2; ++k) {
-      const Index at = (first_chunk + k) * kChunkBytes + block * kBlockBytes;
-      load_block<copies>(pages + at, copies ? copy + at : nullptr, messages[k]);
+      load_block(pages + (first_chunk + k) * kChunkBytes + block * kBlockBytes, kPageSize,
+                 messages[k]);
     }
     const std::uint32_t edges =
         (block == 0 ? kChunkStart : 0U) | (block + 1 == kBlocks ? kChunkEnd : 0U);
@@ -201,15 +195,13 @@ SAMEPAGE_LANES_INLINE void join(const Chaining& left, const Chaining& right, Mes
   }
 }
 
-template <bool copies>
-SAMEPAGE_LANES void digest(const std::byte* pages, std::byte* copy, const DigestKeyWords& key,
-                           PageDigest* digests) {
+SAMEPAGE_LANES void digest(const std::byte* pages, const DigestKeyWords& key, PageDigest* digests) {
   static_assert(kChunks == 4);
   Message messages[2];
   Chaining parents[2];
   for (Index half = 0; half < 2; ++half) {
     Chaining chunks[2];
-    digest_chunks<copies>(pages, copy, 2 * half, key, chunks);
+    digest_chunks(pages, 2 * half, key, chunks);
     join(chunks[0], chunks[1], messages[half]);
   }
   begin(key, parents);
@@ -243,12 +235,8 @@ bool has_digest_lanes() {
 }
 
 void digest_lanes(const std::byte* pages, const DigestKeyWords& key,
-                  std::span<PageDigest, kDigestLanes> digests, std::byte* copy) {
-  if (copy == nullptr) {
-    digest<false>(pages, nullptr, key, digests.data());
-  } else {
-    digest<true>(pages, copy, key, digests.data());
-  }
+                  std::span<PageDigest, kDigestLanes> digests) {
+  digest(pages, key, digests.data());
 }
 
 }  // namespace samepage
@@ -261,8 +249,7 @@ bool has_digest_lanes() {
   return false;
 }
 
-void digest_lanes(const std::byte*, const DigestKeyWords&, std::span<PageDigest, kDigestLanes>,
-                  std::byte*) {}
+void digest_lanes(const std::byte*, const DigestKeyWords&, std::span<PageDigest, kDigestLanes>) {}
 
 }  // namespace samepage
 

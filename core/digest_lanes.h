@@ -17,9 +17,7 @@ using DigestKeyWords = std::array<std::uint32_t, 8>;
 /// Whether this processor has the vector unit (AVX-512) that digest_lanes() wants.
 bool has_digest_lanes();
 
-/// BLAKE3 of kDigestLanes pages that lie one after the other, which are copied to `copy` meanwhile
-/// when that is not null: every byte is read once, so the digests are the copy's, whoever writes to
-/// the pages. `copy` is aligned to 64 bytes.
+/// BLAKE3 of kDigestLanes pages that lie one after the other.
 ///
 /// Problem: BLAKE3's own kernel takes one vector of inputs, and each of its steps waits for the one
 /// before, so the unit idles about half of the time. Idea: two chunks of each page at once, whose
@@ -28,6 +26,6 @@ bool has_digest_lanes();
 /// which is what the parents of all pages need as their message: nothing is taken apart until the
 /// roots are there. Measured: 12.6 GB/s a core instead of 9.8 (Zen 5).
 void digest_lanes(const std::byte* pages, const DigestKeyWords& key,
-                  std::span<PageDigest, kDigestLanes> digests, std::byte* copy = nullptr);
+                  std::span<PageDigest, kDigestLanes> digests);
 
 }  // namespace samepage

@@ -8,7 +8,6 @@
 #include <blake3.h>
 
 #include "core/check.h"
-#include "core/copied_pages.h"
 #include "core/digest_lanes.h"
 
 // BLAKE3's own kernel for many inputs of equal length, which its public interface has not: a
@@ -80,17 +79,6 @@ PageDigest finish(const blake3_hasher& hasher) {
   return digest;
 }
 
-DigestKeyWords words_of(const DigestKey& key) {
-  DigestKeyWords words;
-  for (std::size_t i = 0; i < words.size(); ++i) {
-    words.at(i) = 0;
-    for (std::size_t byte = 0; byte < 4; ++byte) {
-      words.at(i) |= std::to_integer<std::uint32_t>(key.bytes.at(4 * i + byte)) << (8 * byte);
-    }
-  }
-  return words;
-}
-
 }  // namespace
 
 PageDigest digest_page(PageView page, const DigestKey& key) {
@@ -103,7 +91,13 @@ PageDigest digest_page(PageView page, const DigestKey& key) {
 void digest_pages(std::span<const std::byte> pages, const DigestKey& key,
                   std::span<PageDigest> digests) {
   CHECK(pages.size() == digests.size() * kPageSize);
-  const DigestKeyWords words = words_of(key);
+  DigestKeyWords words;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    words.at(i) = 0;
+    for (std::size_t byte = 0; byte < 4; ++byte) {
+      words.at(i) |= std::to_integer<std::uint32_t>(key.bytes.at(4 * i + byte)) << (8 * byte);
+    }
+  }
   std::size_t at = 0;
   if (has_digest_lanes()) {
     for (; at + kLanes <= digests.size(); at += kLanes) {
@@ -114,23 +108,6 @@ void digest_pages(std::span<const std::byte> pages, const DigestKey& key,
     digest_some(octets(pages.data()) + at * kPageSize, words,
                 digests.subspan(at, std::min(kLanes, digests.size() - at)));
   }
-}
-
-void copy_and_digest_pages(std::span<const std::byte> from, std::span<std::byte> to,
-                           const DigestKey& key, std::span<PageDigest> digests) {
-  CHECK(from.size() == digests.size() * kPageSize);
-  CHECK(to.size() == from.size());
-  const DigestKeyWords words = words_of(key);
-  std::size_t at = 0;
-  if (has_digest_lanes()) {
-    for (; at + kLanes <= digests.size(); at += kLanes) {
-      digest_lanes(from.data() + at * kPageSize, words, digests.subspan(at).first<kDigestLanes>(),
-                   to.data() + at * kPageSize);
-    }
-  }
-  const auto rest = to.subspan(at * kPageSize);
-  std::ranges::copy(from.subspan(at * kPageSize), rest.begin());
-  digest_pages(rest, key, digests.subspan(at));
 }
 
 std::string to_hex(const PageDigest& digest) {

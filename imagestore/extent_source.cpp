@@ -1,13 +1,13 @@
 #include "imagestore/extent_source.h"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 #include <utility>
 
 #include <zstd.h>
 
 #include "core/check.h"
-#include "core/copied_pages.h"
 
 namespace samepage::imagestore {
 namespace {
@@ -30,11 +30,6 @@ Result<void> ExtentBuffer::verify(const ObjectName& name, const DomainKeys& keys
   std::array<PageDigest, kExtentPagesMax> actual;
   const auto computed = std::span(actual).first(count_);
   digest_pages(pages(), keys.pages, computed);
-  return expect(name, computed, keys);
-}
-
-Result<void> ExtentBuffer::expect(const ObjectName& name, std::span<const PageDigest> computed,
-                                  const DomainKeys& keys) {
   const bool pages_match = std::equal(computed.begin(), computed.end(), digests_.begin());
   if (!pages_match || extent_name(digests(), keys) != name) {
     count_ = 0;
@@ -75,8 +70,7 @@ Result<std::span<std::byte>> ExtentBuffer::raw(std::size_t pages) {
   return std::span(&bytes_[kLeadBytes - lead], lead + pages * kPageSize);
 }
 
-/// What precedes the pages in raw().
-Result<void> ExtentBuffer::take_lead(const DomainKeys& keys) {
+Result<void> ExtentBuffer::verify_raw(const ObjectName& name, const DomainKeys& keys) {
   CHECK(raw_pages_ > 0);
   const std::size_t lead = lead_bytes(raw_pages_);
   const std::span<const std::byte> raw(&bytes_[kLeadBytes - lead], lead + raw_pages_ * kPageSize);
@@ -87,11 +81,6 @@ Result<void> ExtentBuffer::take_lead(const DomainKeys& keys) {
   std::copy(view.digests.begin(), view.digests.end(),
             std::as_writable_bytes(std::span(digests_)).begin());
   count_ = view.count;
-  return {};
-}
-
-Result<void> ExtentBuffer::verify_raw(const ObjectName& name, const DomainKeys& keys) {
-  TRY(take_lead(keys));
   return verify(name, keys);
 }
 
@@ -101,13 +90,8 @@ Result<void> ExtentBuffer::load_shared(const ObjectName& name, std::span<const s
   if (object.size() != bytes.size()) {
     return fail(Errc::kCorrupt, "an extent is not as long as the index says");
   }
-  const std::size_t lead = lead_bytes(pages);
-  std::ranges::copy(bytes.first(lead), object.begin());
-  TRY(take_lead(keys));
-  std::array<PageDigest, kExtentPagesMax> computed;
-  const auto digests = std::span(computed).first(pages);
-  copy_and_digest_pages(bytes.subspan(lead), object.subspan(lead), keys.pages, digests);
-  return expect(name, digests, keys);
+  std::memcpy(object.data(), bytes.data(), bytes.size());
+  return verify_raw(name, keys);
 }
 
 std::vector<std::byte> ExtentBuffer::encode_plain(const DomainKeys& keys) const {

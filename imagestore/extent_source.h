@@ -54,7 +54,7 @@ class ExtentBuffer {
   Result<void> verify_raw(const ObjectName& name, const DomainKeys& keys);
 
   /// Copies the bytes of the object `name` here, of `pages` pages and not compressed, and verifies
-  /// the copy, as load(); others may write to them meanwhile. One pass over the bytes does both.
+  /// the copy, as load(); others may write to them meanwhile.
   Result<void> load_shared(const ObjectName& name, std::span<const std::byte> bytes,
                            std::size_t pages, const DomainKeys& keys);
 
@@ -67,10 +67,7 @@ class ExtentBuffer {
   static constexpr std::size_t kLeadBytes =
       kPageSize;  // What precedes the pages in an object fits.
 
-  Result<void> take_lead(const DomainKeys& keys);
   Result<void> verify(const ObjectName& name, const DomainKeys& keys);
-  Result<void> expect(const ObjectName& name, std::span<const PageDigest> computed,
-                      const DomainKeys& keys);
 
   std::size_t count_ = 0;
   std::size_t raw_pages_ = 0;

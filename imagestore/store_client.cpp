@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <thread>
 #include <utility>
 
@@ -204,8 +205,8 @@ void StoreClient::look_up(Fetch& fetch, Node& node) {
   const auto first = node.memory->view(offsets[0], kBucketBytes);
   const auto second = node.memory->view(offsets[1], kBucketBytes);
   if (first && second) {
-    std::ranges::copy(*first, buckets.begin());
-    std::ranges::copy(*second, buckets.begin() + kBucketBytes);
+    std::memcpy(buckets.data(), first->data(), kBucketBytes);
+    std::memcpy(&buckets[kBucketBytes], second->data(), kBucketBytes);
     return take_buckets(fetch);
   }
   for (std::size_t i = 0; i < 2; ++i) {

@@ -2,16 +2,11 @@
 // the stream MAC of a prefix does not depend on how the prefix was cut.
 
 #include <array>
-#include <csignal>
 #include <cstring>
 #include <vector>
 
 #include <gtest/gtest.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include "core/copied_pages.h"
 #include "core/page_digest.h"
 #include "core/page_hash.h"
 
@@ -19,7 +14,6 @@ namespace samepage {
 namespace {
 
 using Page = std::array<std::byte, kPageSize>;
-struct alignas(64) AlignedPage : Page {};
 
 TEST(PageTest, IsZeroSeesEveryByte) {
   Page page{};
@@ -83,45 +77,6 @@ TEST(PageTest, ManyPagesAtOnceHaveTheDigestsOfEach) {
       EXPECT_EQ(digests[i], digest_page(PageView(&pages[i * kPageSize], kPageSize), key)) << i;
     }
   }
-}
-
-TEST(PageTest, CopiesPagesAndDigestsTheCopy) {
-  DigestKey key;
-  key.bytes[5] = std::byte{9};
-  for (const std::size_t count : {1U, 2U, 15U, 16U, 17U, 32U, 40U}) {
-    // From wherever they lie; to where vectors can be stored.
-    std::vector<std::byte> from(count * kPageSize + 7);
-    for (std::size_t i = 0; i < from.size(); ++i) from[i] = static_cast<std::byte>(i * i / 97);
-    const auto pages = std::span(from).subspan(7);
-    std::vector<AlignedPage> to(count);
-    const std::span<std::byte> copy(to.front().data(), pages.size());
-    std::vector<PageDigest> digests(count);
-    copy_and_digest_pages(pages, copy, key, digests);
-    EXPECT_TRUE(std::ranges::equal(copy, pages)) << count;
-    for (std::size_t i = 0; i < count; ++i) EXPECT_EQ(digests[i], digest_page(to[i], key)) << i;
-  }
-}
-
-TEST(PageTest, DigestsOfACopyAreTheCopysWhoeverWrites) {
-  constexpr std::size_t kBytes = 32 * kPageSize;
-  auto* const from = static_cast<std::byte*>(
-      ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
-  const pid_t writer = ::fork();
-  for (std::size_t at = 0; writer == 0; at = (at + 4'099) % kBytes) {
-    from[at] = static_cast<std::byte>(std::to_integer<unsigned>(from[at]) + 1);
-  }
-  std::vector<AlignedPage> to(32);
-  const std::span<std::byte> copy(to.front().data(), kBytes);
-  std::vector<PageDigest> digests(32);
-  for (int round = 0; round < 200; ++round) {
-    copy_and_digest_pages({from, kBytes}, copy, DigestKey{}, digests);
-    for (std::size_t i = 0; i < 32; ++i) {
-      EXPECT_EQ(digests[i], digest_page(to[i], DigestKey{})) << i;
-    }
-  }
-  ::kill(writer, SIGKILL);
-  ::waitpid(writer, nullptr, 0);
-  ::munmap(from, kBytes);
 }
 
 TEST(PageTest, StreamMacDoesNotDependOnTheCut) {
