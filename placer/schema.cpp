@@ -196,7 +196,12 @@ CREATE TABLE class_models (
 );
 )sql";
 
-constexpr std::array kSchema{kFirst, kPlansOfAllKinds, kSharingHistory, kMoveModes, kClassModels};
+constexpr std::string_view kMoveTimes = R"sql(
+ALTER TABLE moves ADD COLUMN time_max INTEGER NOT NULL DEFAULT 0;
+)sql";
+
+constexpr std::array kSchema{kFirst,     kPlansOfAllKinds, kSharingHistory,
+                             kMoveModes, kClassModels,     kMoveTimes};
 
 }  // namespace
 
