@@ -200,7 +200,7 @@ TEST_F(StoreFleetTest, DisksReadTheirVersionFromEveryNodeThatHasIt) {
       "extents of its own node");
   bus::StoreRequest warm;
   warm.mutable_ask_warm()->set_version(to_hex(version));
-  ASSERT_EQ(ask(*reader, warm).warm().hosts_size(), 1);
+  wait_until([&] { return ask(*reader, warm).warm().hosts_size() == 1; }, "who is warm");
   EXPECT_EQ(ask(*reader, warm).warm().hosts(0), "host1");
 
   host1.reset();  // Lost: its extents come from elsewhere.
