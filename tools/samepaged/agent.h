@@ -59,6 +59,8 @@ class Agent {
   void add_store_requests();
   void make_migrations();
   void make_boots();
+  imagestore::ImageStore::Options image_store() const;
+  std::string store_socket() const;
   Result<void> make_disks();
   Result<void> make_store();
   Result<Boots*> boots();
@@ -91,6 +93,7 @@ class Agent {
   std::array<std::atomic<bool>, 2>
       report_posted_{};  // By effort: one waits, others would repeat it.
   std::unique_ptr<BusClient> bus_;
+  std::atomic<bool> is_bus_full_ = false;
   std::unique_ptr<Migrations> migrations_;
   std::unique_ptr<HostStore> store_;
   std::unique_ptr<Disks> disks_;
