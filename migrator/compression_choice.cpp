@@ -33,12 +33,13 @@ void CompressionChoice::saw(const Batch& batch, Time now) {
 }
 
 /// The first only says when the others began.
-void CompressionChoice::Run::add(std::size_t more, Time now) {
+void CompressionChoice::Run::add(std::size_t more, bool late, Time now) {
   if (began == Time{}) {
     began = now;
-  } else {
-    bytes += more;
+    return;
   }
+  bytes += more;
+  late_bytes = late ? late_bytes + more : late_bytes - std::min(late_bytes, more);
 }
 
 double CompressionChoice::Run::rate(Time now) const {
@@ -47,15 +48,15 @@ double CompressionChoice::Run::rate(Time now) const {
 }
 
 void CompressionChoice::judge_level(const Batch& batch, Time now) {
-  if (batch.encoders_late == batch.link_late) {
+  const bool is_late = batch.encoders_late != batch.link_late;
+  if (is_late && batch.encoders_late != encoders_late_) {
     run_ = {};
-    return;
+    encoders_late_ = batch.encoders_late;
   }
-  if (batch.encoders_late != encoders_late_) run_ = {};
-  encoders_late_ = batch.encoders_late;
-  run_.add(batch.literal_bytes, now);
+  run_.add(batch.literal_bytes, is_late, now);
+  if (run_.late_bytes == 0) run_ = {.bytes = 0, .late_bytes = 0, .began = now};
   const bool gives_up = encoders_late_ && step_ == 1;
-  if (run_.bytes < (gives_up ? trial_after_ : kPatience)) return;
+  if (run_.late_bytes < (gives_up ? trial_after_ : kPatience)) return;
   if (gives_up && !batch.little_found) {
     run_ = {};
     return;
@@ -68,7 +69,7 @@ void CompressionChoice::judge_level(const Batch& batch, Time now) {
 // Batches that were on their way when the trial began do not count.
 void CompressionChoice::judge_none(const Batch& batch, Time now) {
   if (batch.level != kPackNothing) return;
-  run_.add(batch.literal_bytes, now);
+  run_.add(batch.literal_bytes, true, now);
   if (run_.bytes < kTrialBytes) return;
   if (run_.rate(now) < packed_rate_) {
     trial_after_ = kLongPatience;

@@ -19,8 +19,9 @@ class CompressionChoice {
  public:
   using Time = std::chrono::steady_clock::time_point;
 
-  /// Bytes of literals for which something is late all the time before the level changes: short
-  /// jams are not worth that. And for which nothing is compressed before it is judged.
+  /// Bytes of literals for which something is late, less those for which nothing is, before the
+  /// level changes: short jams are not worth that. And for which nothing is compressed before it is
+  /// judged.
   static constexpr std::size_t kPatience = 4U << 20U;
   static constexpr std::size_t kTrialBytes = 8U << 20U;
   /// Before what was found slower is tried again.
@@ -48,9 +49,10 @@ class CompressionChoice {
  private:
   struct Run {
     std::size_t bytes = 0;
+    std::size_t late_bytes = 0;
     Time began{};
 
-    void add(std::size_t more, Time now);
+    void add(std::size_t more, bool late, Time now);
     double rate(Time now) const;
   };
 

@@ -147,6 +147,22 @@ TEST(CompressionChoiceTest, IsOffWhileMoreComesThroughSo) {
   EXPECT_FALSE(choice.is_off());
 }
 
+TEST(CompressionChoiceTest, NoticesWhatIsLateMostOfTheTime) {
+  CompressionChoice choice(6);
+  ShownBatches batches(choice);
+  batches.little_found = false;
+  for (int i = 0; i < 12; ++i) {
+    batches.show(2, kSlow, true, false);
+    batches.show(1, kSlow, false, false);
+  }
+  EXPECT_EQ(choice.level(), -3);
+  for (int i = 0; i < 100; ++i) {
+    batches.show(1, kSlow, true, false);
+    batches.show(2, kSlow, false, false);
+  }
+  EXPECT_EQ(choice.level(), -3);
+}
+
 TEST(CompressionChoiceTest, StaysOnWhereLookingUpIsWhatTakesTime) {
   CompressionChoice choice(6);
   ShownBatches batches(choice);
