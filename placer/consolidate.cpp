@@ -1,6 +1,7 @@
 #include "placer/consolidate.h"
 
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <optional>
 #include <utility>
@@ -49,7 +50,8 @@ class Freeing {
     }
   }
 
-  void free(std::uint32_t host, Decision& decision) {
+  /// False: it was not freed.
+  bool free(std::uint32_t host, Decision& decision) {
     const Scene& scene = arrangement_.scene();
     const std::size_t mark = arrangement_.mark();
     const std::size_t steps = decision.steps.size();
@@ -68,7 +70,7 @@ class Freeing {
       const double pages = cost(decision, steps);
       if (pages <= options_.cost_per_freed_max * freed) {
         decision.freed_hosts.push_back(host);
-        return;
+        return true;
       }
       why_not = fmt::format("{:.0f} MiB would have to cross the wire to free {:.0f} MiB",
                             pages / kPagesPerMib, freed / kPagesPerMib);
@@ -80,6 +82,7 @@ class Freeing {
       decision.refusals.push_back(
           {.vm = vm, .reason = fmt::format("{} cannot be freed: {}", name, why_not)});
     }
+    return false;
   }
 
  private:
@@ -198,74 +201,101 @@ class Sequencer {
         targets_(targets),
         moves_max_(moves_max),
         homes_(arrangement,
-               {.weights = {.sharing = 0, .movement = 1, .balance = 1}, .moves_max = moves_max}) {}
+               {.weights = {.sharing = 0, .movement = 1, .balance = 1}, .moves_max = moves_max}),
+        waiting_(arrangement.scene().hosts.size()) {}
 
   Decision run() {
-    std::vector<std::uint32_t> waiting;
+    std::vector<std::uint32_t> all;
     for (std::uint32_t vm = 0; vm < targets_.size(); ++vm) {
-      if (wants_away(vm)) waiting.push_back(vm);
+      if (wants_away(vm)) all.push_back(vm);
     }
-    while (!waiting.empty() && decision_.steps.size() < moves_max_) {
-      if (!move_all_that_fit(waiting) && !park_one(waiting)) break;
+    for (const std::uint32_t vm : all) {
+      if (!move_if_it_fits(vm)) waiting_[targets_[vm]].push_back(vm);
     }
-    for (const std::uint32_t vm : waiting) {
-      const Unit unit = arrangement_.unit_of(std::span(&vm, 1));
-      const auto obstacle = arrangement_.obstacle(unit, targets_[vm]);
-      refuse(unit,
-             obstacle ? arrangement_.describe(*obstacle, targets_[vm])
-                      : "the plan has no moves left for it",
-             decision_);
+    move_all_that_fit();
+    for (const std::uint32_t vm : smallest_waiting(all)) {
+      if (wants_away(vm)) park(vm);
+    }
+    for (const std::uint32_t vm : all) {
+      if (wants_away(vm)) refuse_to_move(vm);
     }
     return std::move(decision_);
   }
 
  private:
+  static constexpr std::size_t kParkingsMax = 64;
+
   bool wants_away(std::uint32_t vm) const {
     return targets_[vm] != kNowhere && targets_[vm] != arrangement_.host_of(vm) &&
            arrangement_.scene().vms[vm].why_fixed.empty();
   }
 
-  bool move_all_that_fit(std::vector<std::uint32_t>& waiting) {
-    const std::size_t before = waiting.size();
-    std::erase_if(waiting, [&](std::uint32_t vm) {
-      if (decision_.steps.size() >= moves_max_) return false;
-      const Unit unit = arrangement_.unit_of(std::span(&vm, 1));
-      if (arrangement_.obstacle(unit, targets_[vm])) return false;
-      homes_.move(unit, targets_[vm], "its place in the plan", decision_);
-      return true;
-    });
-    return waiting.size() < before;
+  bool has_moves_left() const { return decision_.steps.size() < moves_max_; }
+
+  bool move_if_it_fits(std::uint32_t vm) {
+    const Unit unit = arrangement_.unit_of(std::span(&vm, 1));
+    if (!has_moves_left() || arrangement_.obstacle(unit, targets_[vm])) return false;
+    left_.push_back(arrangement_.host_of(vm));
+    homes_.move(unit, targets_[vm], "its place in the plan", decision_);
+    return true;
   }
 
-  // The smallest VM that can wait elsewhere; each waits once.
-  bool park_one(const std::vector<std::uint32_t>& waiting) {
-    std::vector<std::pair<double, std::uint32_t>> smallest;
-    for (const std::uint32_t vm : waiting) {
-      smallest.emplace_back(arrangement_.scene().vms[vm].full_pages, vm);
+  // Whoever waits for a host that somebody has left.
+  void move_all_that_fit() {
+    while (!left_.empty() && has_moves_left()) {
+      const std::uint32_t host = left_.front();
+      left_.pop_front();
+      std::erase_if(waiting_[host], [&](std::uint32_t vm) { return move_if_it_fits(vm); });
     }
-    std::sort(smallest.begin(), smallest.end());
-    for (const auto& [pages, vm] : smallest) {
-      if (std::find(parked_.begin(), parked_.end(), vm) != parked_.end()) continue;
-      const Unit unit = arrangement_.unit_of(std::span(&vm, 1));
-      const auto home = homes_.best(unit);
-      if (!home) continue;
-      const Scene& scene = arrangement_.scene();
-      homes_.move(unit, home->host,
-                  fmt::format("{} waits on {} until there is room on {}", scene.vms[vm].name,
-                              scene.hosts[home->host].name, scene.hosts[targets_[vm]].name),
-                  decision_);
-      parked_.push_back(vm);
-      return true;
-    }
-    return false;
+  }
+
+  // They find a place most easily.
+  std::vector<std::uint32_t> smallest_waiting(std::vector<std::uint32_t> vms) const {
+    std::erase_if(vms, [&](std::uint32_t vm) { return !wants_away(vm); });
+    std::stable_sort(vms.begin(), vms.end(), [&](std::uint32_t a, std::uint32_t b) {
+      return arrangement_.scene().vms[a].full_pages < arrangement_.scene().vms[b].full_pages;
+    });
+    if (vms.size() > kParkingsMax) vms.resize(kParkingsMax);
+    return vms;
+  }
+
+  // On a third host, so that others can move; back again when it does not get home that way.
+  void park(std::uint32_t vm) {
+    const Unit unit = arrangement_.unit_of(std::span(&vm, 1));
+    const Scene& scene = arrangement_.scene();
+    const auto home = has_moves_left() ? homes_.best(unit) : std::nullopt;
+    if (!home) return;
+    const std::size_t mark = arrangement_.mark();
+    const std::size_t steps = decision_.steps.size();
+    left_ = {arrangement_.host_of(vm)};
+    homes_.move(unit, home->host,
+                fmt::format("{} waits on {} until there is room on {}", scene.vms[vm].name,
+                            scene.hosts[home->host].name, scene.hosts[targets_[vm]].name),
+                decision_);
+    const auto waited = waiting_;
+    move_all_that_fit();
+    if (!wants_away(vm)) return;
+    arrangement_.roll_back(mark);
+    decision_.steps.resize(steps);
+    waiting_ = waited;
+  }
+
+  void refuse_to_move(std::uint32_t vm) {
+    const Unit unit = arrangement_.unit_of(std::span(&vm, 1));
+    const auto obstacle = arrangement_.obstacle(unit, targets_[vm]);
+    refuse(unit,
+           obstacle ? arrangement_.describe(*obstacle, targets_[vm])
+                    : "the plan has no moves left for it",
+           decision_);
   }
 
   Arrangement& arrangement_;
   const std::vector<std::uint32_t>& targets_;
   std::size_t moves_max_;
   Homes homes_;
+  std::vector<std::vector<std::uint32_t>> waiting_;  // VMs, by the host that they want to go to.
+  std::deque<std::uint32_t> left_;                   // Hosts that somebody left since.
   Decision decision_;
-  std::vector<std::uint32_t> parked_;
 };
 
 }  // namespace
@@ -284,9 +314,12 @@ Decision consolidate(Arrangement& arrangement, const std::vector<double>& mean_m
 
   Decision decision;
   Freeing freeing(arrangement, options);
+  std::size_t failures = 0;
   for (const auto& [mean, host] : little_used) {
-    if (decision.freed_hosts.size() >= options.hosts_max) break;
-    freeing.free(host, decision);
+    const bool enough = decision.freed_hosts.size() >= options.hosts_max ||
+                        decision.steps.size() >= options.moves_max;
+    if (enough || failures >= options.failures_max) break;
+    failures = freeing.free(host, decision) ? 0 : failures + 1;
   }
   std::erase_if(decision.refusals, [&](const Refusal& refusal) {
     return arrangement.host_of(refusal.vm) != scene.vms[refusal.vm].host;
