@@ -36,6 +36,41 @@ double cost(const Decision& decision, std::size_t from) {
   return pages;
 }
 
+// Whether a VM came to the host because it made room elsewhere: it cannot be sent on without moving
+// twice.
+bool made_room_there(const Arrangement& arrangement, std::uint32_t host, const Decision& decision) {
+  const Scene& scene = arrangement.scene();
+  const std::vector<std::uint32_t>& vms = arrangement.on(host);
+  return std::any_of(vms.begin(), vms.end(), [&](std::uint32_t vm) {
+    const std::uint32_t before = scene.vms[vm].host;
+    return before != host && std::find(decision.freed_hosts.begin(), decision.freed_hosts.end(),
+                                       before) == decision.freed_hosts.end();
+  });
+}
+
+// A VM whose new host was freed as well goes to the last one at once, when its turn comes for that:
+// nobody waits for the host where it began, and nobody misses it on the one between.
+void go_straight(Decision& decision) {
+  std::map<std::uint32_t, std::size_t> last;
+  std::vector<bool> is_left_out(decision.steps.size());
+  for (std::size_t i = 0; i < decision.steps.size(); ++i) {
+    Step& step = decision.steps[i];
+    const auto [before, is_first] = last.try_emplace(step.vm, i);
+    if (is_first) continue;
+    const Step& earlier = decision.steps[before->second];
+    step.source = earlier.source;
+    step.reason = earlier.reason;
+    step.gain_pages += earlier.gain_pages;
+    is_left_out[before->second] = true;
+    before->second = i;
+  }
+  std::vector<Step> steps;
+  for (std::size_t i = 0; i < decision.steps.size(); ++i) {
+    if (!is_left_out[i]) steps.push_back(std::move(decision.steps[i]));
+  }
+  decision.steps = std::move(steps);
+}
+
 /// Frees one host, or takes everything back and says why not.
 class Freeing {
  public:
@@ -319,11 +354,13 @@ Decision consolidate(Arrangement& arrangement, const std::vector<double>& mean_m
     const bool enough = decision.freed_hosts.size() >= options.hosts_max ||
                         decision.steps.size() >= options.moves_max;
     if (enough || failures >= options.failures_max) break;
+    if (made_room_there(arrangement, host, decision)) continue;
     failures = freeing.free(host, decision) ? 0 : failures + 1;
   }
   std::erase_if(decision.refusals, [&](const Refusal& refusal) {
     return arrangement.host_of(refusal.vm) != scene.vms[refusal.vm].host;
   });
+  go_straight(decision);
   return decision;
 }
 

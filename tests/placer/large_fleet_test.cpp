@@ -128,7 +128,7 @@ TEST(Prospects, NameTheHostsThatHaveMostInCommonAndNeverItsOwn) {
 TEST(LargeFleet, IsImprovedUntilNothingIsWorthMoving) {
   Fleet fleet = many_hosts().fleet();
   const Plan first = *plan(fleet, {});
-  EXPECT_EQ(first.moves.size(), PlanOptions().moves_max) << first.summary;
+  EXPECT_GE(first.moves.size(), 50U) << first.summary;
   EXPECT_GT(first.shared_after_pages, first.shared_before_pages);
   std::set<VmId> seen;
   for (const PlannedMove& move : first.moves) EXPECT_TRUE(seen.insert(move.vm).second);
