@@ -255,8 +255,8 @@ void Arrangement::common_cells(const Unit& unit, std::vector<std::uint16_t>& cel
   if (index_) return index_->count_common(asked, cells);
   cells.clear();
   for (const Place& place : hosts_) {
-    cells.push_back(static_cast<std::uint16_t>(
-        count_both(asked.data(), place.cells.data(), asked.size())));
+    cells.push_back(
+        static_cast<std::uint16_t>(count_both(asked.data(), place.cells.data(), asked.size())));
   }
 }
 

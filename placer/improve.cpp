@@ -15,9 +15,9 @@
 //     groups that are tried start with one VM and take in, one by one, the neighbour with which the
 //     group has most in common.
 // So singles come first, then swaps, then groups, and after each success singles again; the best
-// value per move wins, ties go to the lower number, and so the result is deterministic. What touches
-// other hosts than the better ones before it gains what it would have gained alone, so one look at
-// the fleet is good for many moves.
+// value per move wins, ties go to the lower number, and so the result is deterministic. What
+// touches other hosts than the better ones before it gains what it would have gained alone, so one
+// look at the fleet is good for many moves.
 //
 // Cost: each of V VMs is compared with at most P hosts (Prospects: the whole of a small fleet, the
 // few most promising of a large one), and gains are kept until one of their two hosts changes. Of
@@ -149,9 +149,9 @@ class Improver {
   }
 
   Gain gain_alone(Mover& mover, std::uint32_t target) {
-    const auto found =
-        std::lower_bound(mover.kept.begin(), mover.kept.end(), target,
-                         [](const Mover::Kept& kept, std::uint32_t host) { return kept.target < host; });
+    const auto found = std::lower_bound(
+        mover.kept.begin(), mover.kept.end(), target,
+        [](const Mover::Kept& kept, std::uint32_t host) { return kept.target < host; });
     if (found == mover.kept.end() || found->target != target) {
       return gain_of(arrangement_, mover.unit, target, options_.weights);
     }

@@ -11,6 +11,7 @@
 
 #include "fingerprinter/fingerprint.h"
 #include "placer/explain.h"
+#include "placer/prospects.h"
 #include "placer/sharing.h"
 
 namespace samepage::placer {
@@ -23,9 +24,8 @@ constexpr double kFillMax = 1.5;     // Hashes a cell, of the fullest host.
 constexpr std::size_t kCellsMin = 64;
 constexpr std::size_t kWordsStep = 8;  // packing/wide_cells.h
 
-// Cells of all hosts together: the more hosts, the coarser, so that comparing a VM with all of them
-// stays cheap. 2,500 hosts have the widest bitmaps that a packing takes, 10,000 a quarter of that.
-constexpr std::size_t kHostWordsMax = 1'280'000;
+// A large fleet has coarser bitmaps, so that comparing a VM with all its hosts stays cheap.
+constexpr std::size_t kWordsOfLargeFleet = 128;
 
 /// How the sketches of a fleet are laid out in one bitmap: a part for each band, the first whole,
 /// each further one folded once more, so that all are equally dense.
@@ -83,9 +83,7 @@ class Layout {
  private:
   // All bands together have twice the cells of one.
   static Sketch::Shape smallest_shape(const std::vector<const Vm*>& vms, std::size_t hosts) {
-    const std::size_t words =
-        std::bit_floor(std::min(kPackWordsMax, kHostWordsMax / std::max<std::size_t>(1, hosts)));
-    const std::size_t cells = std::max(words * 32, Sketch::kCellsStep);
+    const std::size_t cells = 32 * (hosts > Prospects::kAll ? kWordsOfLargeFleet : kPackWordsMax);
     Sketch::Shape shape{.resolution = static_cast<unsigned>(std::countr_zero(cells)),
                         .cells = cells};
     for (const Vm* vm : vms) shape = Sketch::common(shape, vm->fingerprint->sketch().shape());

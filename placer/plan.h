@@ -18,7 +18,7 @@ struct PlannedMove {
   std::string target;
   bool paused = false;  ///< Its owner had paused it: it moves as it is and stays paused.
   MigrateMode mode{};
-  std::string reason;  ///< One sentence with figures, for people.
+  std::string reason;           ///< One sentence with figures, for people.
   std::string cause = "asked";  ///< The same for programs: "asked", "rule", "hotspot", "goal".
   std::int64_t gain_pages =
       0;  ///< Predicted change of the fleet's shared pages by this move, in order.
@@ -65,10 +65,10 @@ struct Plan {
   Weights weights;
   std::uint64_t hosts_before = 0;  ///< That hold a VM.
   std::uint64_t hosts_after = 0;
-  std::uint64_t hosts_bound = 0;         ///< No placement needs fewer; 0: was not asked for.
+  std::uint64_t hosts_bound = 0;  ///< No placement needs fewer; 0: was not asked for.
 
-  /// That the whole fleet needs when it is packed anew, once all is merged; 0: was not searched for.
-  /// One plan may not get there, for what arrives is merged later: plan again then.
+  /// That the whole fleet needs when it is packed anew, once all is merged; 0: was not searched
+  /// for. One plan may not get there, for what arrives is merged later: plan again then.
   std::uint64_t hosts_packed = 0;
   std::vector<std::string> freed_hosts;  ///< That hold none any more.
   std::vector<std::string> notes;        ///< What was left out of account, and why.

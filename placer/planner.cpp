@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <set>
 #include <utility>
 
 #include <fmt/format.h>
 
+#include "fingerprinter/fingerprint.h"
 #include "placer/consolidate.h"
 #include "placer/explain.h"
 #include "placer/improve.h"
@@ -27,32 +27,26 @@ std::uint64_t rounded(double pages) {
   return static_cast<std::uint64_t>(std::llround(std::max(pages, 0.0)));
 }
 
-/// What each host shares, predicted; asked again, only hosts whose VMs changed are computed anew.
-class SharedPages {
- public:
-  SharedPages(const Fleet& fleet, unsigned threads)
-      : fleet_(fleet), threads_(threads), on_(fleet.hosts.size()), pages_(fleet.hosts.size()) {}
-
-  std::uint64_t count(const Arrangement& arrangement) {
-    in_parallel(threads_, on_.size(), [&](std::size_t number) {
-      const auto host = static_cast<std::uint32_t>(number);
-      std::vector<std::uint32_t> now = arrangement.on(host);
-      std::sort(now.begin(), now.end());
-      if (now == on_[host]) return;
-      std::vector<const Vm*> residents;
-      for (const std::uint32_t vm : now) residents.push_back(&fleet_.vms[vm]);
-      pages_[host] = predict_sharing(residents).total().pages;
-      on_[host] = std::move(now);
-    });
-    return rounded(std::accumulate(pages_.begin(), pages_.end(), 0.0));
+/// Pages that the fleet shares, predicted. In a large fleet out of the bitmaps from which decisions
+/// are made: VMs and hosts by the same sample, so that most of its error cancels out.
+std::uint64_t shared_pages(const Fleet& fleet, const Arrangement& arrangement) {
+  const bool is_large = fleet.hosts.size() > Prospects::kAll;
+  double pages = 0;
+  for (std::uint32_t host = 0; host < fleet.hosts.size(); ++host) {
+    std::vector<const Vm*> residents;
+    double full = 0;
+    for (const std::uint32_t number : arrangement.on(host)) {
+      const Vm& vm = fleet.vms[number];
+      residents.push_back(&vm);
+      full += arrangement.scene().pages(arrangement.scene().vms[number].demand);
+      if (vm.fingerprint == nullptr) continue;
+      const fingerprinter::PageCounts& counts = vm.fingerprint->counts();
+      full += static_cast<double>(counts.zero + counts.duplicate);
+    }
+    pages += is_large ? full - arrangement.merged(host) : predict_sharing(residents).total().pages;
   }
-
- private:
-  const Fleet& fleet_;
-  unsigned threads_;
-  std::vector<std::vector<std::uint32_t>> on_;  // VMs, by host, when they were computed.
-  std::vector<double> pages_;
-};
+  return rounded(pages);
+}
 
 class Planner {
  public:
@@ -61,8 +55,7 @@ class Planner {
         options_(options),
         live_(live),
         weights_(options.weights.value_or(weights_of(options.goal))),
-        arrangement_(live.scene, {.headroom = options.headroom, .load_max = options.load_max}),
-        shared_(fleet, options.threads) {
+        arrangement_(live.scene, {.headroom = options.headroom, .load_max = options.load_max}) {
     unsettle_unmerged(fleet, arrangement_);
     plan_.goal = options.goal;
     plan_.weights = weights_;
@@ -70,7 +63,7 @@ class Planner {
   }
 
   Plan run() {
-    plan_.shared_before_pages = shared_.count(arrangement_);
+    plan_.shared_before_pages = shared_pages(fleet_, arrangement_);
     plan_.hosts_before = used(arrangement_);
     const std::size_t by_rules = take(repair(arrangement_, live_.rules, moves_left()), "rule");
     const ReliefOptions relief{.load_threshold = options_.hotspot.threshold.front(),
@@ -82,7 +75,7 @@ class Planner {
     if (improves || weights_.balance > 0) {
       take(improve(arrangement_, has_moved(), improvement(moves_left())), "goal");
     }
-    plan_.shared_after_pages = shared_.count(arrangement_);
+    plan_.shared_after_pages = shared_pages(fleet_, arrangement_);
     plan_.hosts_after = used(arrangement_);
     name_freed_hosts();
     explain_stays();
@@ -93,13 +86,13 @@ class Planner {
   }
 
   void move_one(std::uint32_t vm, std::uint32_t target) {
-    plan_.shared_before_pages = shared_.count(arrangement_);
+    plan_.shared_before_pages = shared_pages(fleet_, arrangement_);
     Decision decision;
     const Unit unit = arrangement_.unit_of(std::span(&vm, 1));
     Homes homes(arrangement_, {.weights = weights_, .moves_max = 1});
     homes.move(unit, target, "asked for; " + reason_to_move(vm, target), decision);
     take(std::move(decision), "asked");
-    plan_.shared_after_pages = shared_.count(arrangement_);
+    plan_.shared_after_pages = shared_pages(fleet_, arrangement_);
   }
 
   const Arrangement& arrangement() const { return arrangement_; }
@@ -267,9 +260,8 @@ class Planner {
     if (goes_on || !live_.scene.vms[vm].why_fixed.empty()) {
       return why_stays(arrangement_, prospects, vm, improvement(options_.moves_max));
     }
-    return {
-        .reason = fmt::format("no rule, drain or hotspot asks {} to move", fleet_.vms[vm].name),
-        .cause = "unasked"};
+    return {.reason = fmt::format("no rule, drain or hotspot asks {} to move", fleet_.vms[vm].name),
+            .cause = "unasked"};
   }
 
   // Nothing ever leaves a host that is not up.
@@ -342,7 +334,6 @@ class Planner {
   const LiveScene& live_;
   Weights weights_;
   Arrangement arrangement_;
-  SharedPages shared_;
   Plan plan_;
   std::set<std::uint32_t> moved_;
   std::map<std::pair<std::string, std::string>, std::size_t> crossings_;  // Moves between classes.

@@ -12,8 +12,8 @@ namespace samepage::placer {
 /// of up to kAll; in a larger one those that have most in common with it, and those with most room.
 ///
 /// Invariant: hosts are named in ascending order, never the unit's own.
-/// Threads: const methods may run at the same time. Lifetime: borrows the arrangement, and speaks of
-/// it as it was when this was made.
+/// Threads: const methods may run at the same time. Lifetime: borrows the arrangement, and speaks
+/// of it as it was when this was made.
 class Prospects {
  public:
   static constexpr std::size_t kAll = 128;

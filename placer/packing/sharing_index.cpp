@@ -155,7 +155,8 @@ void SharingIndex::set_all(std::span<const std::span<const std::uint64_t>> bitma
       square = {};
       for (std::size_t i = 0; i < bins; ++i) square[i] = bitmaps[begin + i][w];
       transpose(square);
-      for (std::size_t i = 0; i < 64; ++i) rows_[(w * 64 + i) * row_words_ + begin / 64] = square[i];
+      for (std::size_t i = 0; i < 64; ++i)
+        rows_[(w * 64 + i) * row_words_ + begin / 64] = square[i];
     }
   }
 }

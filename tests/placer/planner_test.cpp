@@ -125,7 +125,8 @@ TEST(Planner, MovesNothingWhereNothingFits) {
   const Plan made = planned(mixed_fleet(310).fleet(), {});
 
   EXPECT_THAT(made.moves, IsEmpty());
-  EXPECT_THAT(reason_of(made, "web6"), ::testing::ContainsRegex("has no room: it brings (29|30|31) MiB"));
+  EXPECT_THAT(reason_of(made, "web6"),
+              ::testing::ContainsRegex("has no room: it brings (29|30|31) MiB"));
   EXPECT_THAT(made.summary, HasSubstr("no room"));
 }
 

@@ -49,7 +49,8 @@ int main(int argc, char** argv) {
   whole->add_option("--moves-max", plan.moves_max);
   whole->add_option("--threads", plan.threads)->check(CLI::Range(1, 64));
   whole->add_option("--seed", plan.seed);
-  whole->add_option("--shared", plan.shared, "Instead of what is published")->check(CLI::Range(0.0, 0.9));
+  whole->add_option("--shared", plan.shared, "Instead of what is published")
+      ->check(CLI::Range(0.0, 0.9));
   whole->callback([&] {
     auto parsed = placer::parse_goal(goal);
     if (parsed) plan.goal = *parsed;
