@@ -219,6 +219,11 @@ class BusClient::Io {
   void send_posted() {
     for (const BusOutgoing& message : outbox_->take()) {
       const auto sent = send_now(message.bytes);
+      if (!sent && is_up_ && !std::exchange(is_full_, true)) {
+        log_warning("bus full, messages left out endpoint={} reason=\"{}\"", options_.endpoint,
+                    sent.error().message());
+      }
+      if (sent) is_full_ = false;
       if (message.request == 0) continue;
       if (sent) {
         requests_.mark_sent(message.request);
@@ -255,6 +260,7 @@ class BusClient::Io {
   std::optional<Connection> connection_;  // Empty while a refused handshake is waited off.
   bool is_up_ = false;
   bool is_warned_ = false;
+  bool is_full_ = false;
   TimePoint next_beat_ = now();
   TimePoint reopen_at_ = now();
   TimePoint heard_at_ = now();

@@ -99,6 +99,7 @@ class BusServer::Io {
     std::string route;
     std::set<std::string> retired_routes;  // Of older connections with the same key.
     bool is_warned_of = false;
+    bool is_full = false;
   };
 
   static tl::unexpected<Error> not_connected(const std::string& host) {
@@ -224,7 +225,11 @@ class BusServer::Io {
     const std::array<zmq::const_buffer, 2> frames = {zmq::buffer(peer->second.route),
                                                      zmq::buffer(bytes)};
     try {
-      if (zmq::send_multipart(router_, frames, zmq::send_flags::dontwait)) return {};
+      const bool sent = zmq::send_multipart(router_, frames, zmq::send_flags::dontwait).has_value();
+      if (!std::exchange(peer->second.is_full, !sent) && !sent) {
+        log_warning("bus full, messages left out host={}", host);
+      }
+      if (sent) return {};
       return fail(Errc::kUnavailable, "host " + host + " does not keep up with its messages");
     } catch (const zmq::error_t& error) {
       if (error.num() != EHOSTUNREACH) throw;

@@ -65,7 +65,12 @@ struct MigrateMode {
   /// unless an administrator resumes the migration.
   bool postcopy = false;
 
+  /// The VM's migration is given up when it takes longer, and the VM stays where it is; unless it
+  /// has switched to post-copy by then. At most kTimeMax; 0: the default, an hour.
+  std::chrono::seconds time_max{0};
+
   static constexpr unsigned kStreamsMax = 8;
+  static constexpr std::chrono::seconds kTimeMax{86'400};
   friend bool operator==(const MigrateMode&, const MigrateMode&) = default;
 };
 

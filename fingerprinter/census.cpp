@@ -19,20 +19,16 @@ bool is_outgrown(Sketch::Shape has, Sketch::Shape wanted) {
 
 Census::Census(std::uint64_t pages) : contents_(pages, kAbsent), is_unsettled_(pages) {}
 
-void Census::take(std::span<const PageRun> looked_at, const Scan& found, bool others_unchanged) {
+void Census::take(std::span<const PageRun> looked_at, const Scan& found) {
   const std::vector<std::uint64_t> before = std::exchange(unsettled_, {});
   auto hashed = found.hashed.begin();
   auto zeros = found.zero_runs.begin();
   auto old = before.begin();
   const auto settle_until = [&](std::uint64_t page) {
     for (; old != before.end() && *old < page; ++old) {
-      if (others_unchanged) {
-        is_unsettled_[*old] = false;
-        --changing_;
-        count(contents_[*old]);
-      } else {
-        unsettled_.push_back(*old);
-      }
+      is_unsettled_[*old] = false;
+      --changing_;
+      count(contents_[*old]);
     }
   };
   for (const PageRun& run : looked_at) {
@@ -51,6 +47,18 @@ void Census::take(std::span<const PageRun> looked_at, const Scan& found, bool ot
     }
   }
   settle_until(contents_.size());
+}
+
+std::vector<PageRun> Census::unsettled() const {
+  std::vector<PageRun> runs;
+  for (const std::uint64_t page : unsettled_) {
+    if (!runs.empty() && runs.back().first + runs.back().count == page) {
+      ++runs.back().count;
+    } else {
+      runs.push_back({page, 1});
+    }
+  }
+  return runs;
 }
 
 std::uint64_t Census::forget(std::span<const PageRun> absent) {

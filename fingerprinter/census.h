@@ -23,8 +23,8 @@ class Census {
   explicit Census(std::uint64_t pages);
 
   /// Pages were looked at: `looked_at` are the runs, rising, and `found` the scan of those that
-  /// hold data. `others_unchanged`: every other page is known to be as it was.
-  void take(std::span<const PageRun> looked_at, const Scan& found, bool others_unchanged);
+  /// hold data. Of the others, the unsettled ones are known to be as they were: they settle.
+  void take(std::span<const PageRun> looked_at, const Scan& found);
 
   /// These pages hold nothing (any more). Says of how many that is news.
   std::uint64_t forget(std::span<const PageRun> absent);
@@ -34,6 +34,9 @@ class Census {
   Fingerprint fingerprint(std::size_t bytes = 0);
 
   bool has_unsettled() const { return !unsettled_.empty(); }
+
+  /// The unsettled pages, rising.
+  std::vector<PageRun> unsettled() const;
 
  private:
   /// A page's content: nothing, zeros, or a hash (0 and 1 as hashes are taken for 2).

@@ -42,7 +42,10 @@ Result<std::unique_ptr<GuestMemory>> open_guest_memory(const VmInfo& vm) {
   GuestProcess process = TRY(GuestProcess::open(vm.pid));
   const std::vector<Mapping> mappings = TRY(process.mappings());
   auto ram = find_ram(mappings, vm.memory_bytes);
-  if (!ram) return tl::unexpected(std::move(ram).error().within("RAM of guest " + vm.name));
+  if (!ram) {
+    return tl::unexpected(std::move(ram).error().within(
+        "RAM of guest " + vm.name + " is not one block (memory plugged in while it runs?)"));
+  }
 
   Fd file;
   if (ram->file_backed()) file = TRY(process.open_file(ram->first));

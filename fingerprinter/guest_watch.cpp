@@ -1,13 +1,16 @@
 #include "fingerprinter/guest_watch.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace samepage::fingerprinter {
 namespace {
 
-// A tracker that may miss a write is not trusted for longer than so many passes.
+// A tracker that may miss a write is not trusted for longer than so many passes, and not with a
+// guest that boots, whose pages change all the time.
 constexpr std::uint64_t kPassesUntilAll = 16;
+constexpr std::uint64_t kPassesYoung = 4;
 // Asking the kernel run by run is cheaper than asking for all pages up to about here.
 constexpr std::size_t kRunsMax = 1024;
 
@@ -29,6 +32,23 @@ std::vector<PageRun> common_runs(std::span<const PageRun> runs, std::span<const 
     (run_end <= of_end ? i : j)++;
   }
   return common;
+}
+
+/// The pages that are in any of the runs; both rising.
+std::vector<PageRun> either(std::span<const PageRun> a, std::span<const PageRun> b) {
+  std::vector<PageRun> sorted;
+  std::ranges::merge(a, b, std::back_inserter(sorted), {}, &PageRun::first, &PageRun::first);
+  std::vector<PageRun> all;
+  for (const PageRun& run : sorted) {
+    const std::uint64_t known = all.empty() ? 0 : all.back().first + all.back().count;
+    const std::uint64_t end = run.first + run.count;
+    if (all.empty() || run.first > known) {
+      all.push_back(run);
+    } else {
+      all.back().count += std::max(end, known) - known;
+    }
+  }
+  return all;
 }
 
 /// The pages of [0, pages) that are in none of the runs, which rise.
@@ -76,16 +96,22 @@ Result<Fingerprint> GuestWatch::rescan(const ScanOptions& options) {
 }
 
 Result<void> GuestWatch::look(const ScanOptions& options) {
-  std::vector<PageRun> runs = TRY(tracker_->changed());
-  const bool has_turn = passes_ % kPassesUntilAll == 0;
-  if (must_read_all_ || (!tracker_->is_exact() && has_turn)) runs = {{0, memory_->pages()}};
+  const std::vector<PageRun> runs = runs_to_look_at(TRY(tracker_->changed()));
   const std::vector<PageRun> populated =
       TRY(tracker_->is_exact() ? populated_and_forgotten(runs) : populated_among(runs));
   const Scan found = TRY(scan_runs(*memory_, populated, seed_, options));
-  census_.take(runs, found, tracker_->is_exact());
+  census_.take(runs, found);
   pass_ = {pages_in(runs), found.pages_read};
   ++passes_;
   return {};
+}
+
+// Which unsettled pages hold still by now only an exact tracker knows without a look.
+std::vector<PageRun> GuestWatch::runs_to_look_at(std::vector<PageRun> changed) const {
+  const bool is_due = passes_ < kPassesYoung || passes_ % kPassesUntilAll == 0;
+  if (must_read_all_ || (!tracker_->is_exact() && is_due)) return {{0, memory_->pages()}};
+  if (tracker_->is_exact()) return changed;
+  return either(changed, census_.unsettled());
 }
 
 // An exact tracker names writes only: a kernel that splits a huge page, as KSM has it do, takes the

@@ -47,6 +47,7 @@ class GuestWatch {
   GuestWatch(const VmInfo& vm, HashSeed seed, std::unique_ptr<GuestMemory> memory,
              std::unique_ptr<ChangeTracker> tracker);
 
+  std::vector<PageRun> runs_to_look_at(std::vector<PageRun> changed) const;
   Result<std::vector<PageRun>> populated_among(std::span<const PageRun> runs);
   Result<std::vector<PageRun>> populated_and_forgotten(std::span<const PageRun> runs);
   Result<void> look(const ScanOptions& options);

@@ -15,11 +15,14 @@ using Duration = std::chrono::steady_clock::duration;
 
 // One read: large enough to make system calls cheap, small enough to hash it out of the L2 cache.
 constexpr std::uint64_t kBatchPages = 256;
+// What is looked at where it lies needs no place in a cache.
+constexpr std::uint64_t kViewPages = GuestMemory::kRunsSpanMax;
 constexpr Duration kPauseMin = std::chrono::milliseconds(10);
 // Short enough to notice a stop soon.
 constexpr Duration kPauseMax = std::chrono::milliseconds(200);
 
-/// Populated runs that are read at once: at most kBatchPages pages, and not far apart.
+/// Populated runs that are read at once: at most kBatchPages pages, and not far apart. Or one run
+/// of at most kViewPages that is looked at where it lies.
 using Batch = std::vector<PageRun>;
 
 void append_page(std::vector<PageRun>& runs, std::uint64_t page) {
@@ -36,7 +39,6 @@ std::uint64_t pages_in(std::span<const PageRun> runs) {
   return pages;
 }
 
-/// `mapped`: a batch is one run, which is looked at where it lies.
 std::vector<Batch> batches_of(std::span<const PageRun> runs, bool mapped) {
   std::vector<Batch> batches;
   std::uint64_t room = 0;
@@ -46,7 +48,7 @@ std::vector<Batch> batches_of(std::span<const PageRun> runs, bool mapped) {
                         run.first - batches.back().front().first < GuestMemory::kRunsSpanMax;
       if (!near || room == 0) {
         batches.emplace_back();
-        room = kBatchPages;
+        room = mapped ? kViewPages : kBatchPages;
       }
       Batch& batch = batches.back();
       const std::uint64_t begin = batch.empty() ? run.first : batch.front().first;
@@ -118,8 +120,8 @@ class Loader {
     load.unread = batch;
     load.view = {};
     if (batch.size() == 1) load.view = TRY(memory_.view(batch.front()));
-    load.frames.assign(pages_in(batch), 0);
     if (!load.view.empty()) return {};
+    load.frames.assign(pages_in(batch), 0);
     TRY(leave_out_known(batch, load));
     load.copy.resize(pages_in(load.unread) * kPageSize);
     auto done = memory_.read_runs(load.unread, load.copy);
@@ -178,6 +180,7 @@ class Hasher {
     const std::span<const std::byte> bytes = load.view.empty() ? load.copy : load.view;
     hashes_.resize(bytes.size() / kPageSize);
     hash_.hash(bytes, hashes_);
+    if (!load.view.empty()) return take_view(batch.front().first, bytes);
     std::size_t index = 0;
     std::size_t read = 0;
     auto unread = load.unread.begin();
@@ -204,6 +207,18 @@ class Hasher {
   }
 
  private:
+  /// The whole batch has been looked at where it lies, and shares no frames with others.
+  void take_view(std::uint64_t first, std::span<const std::byte> bytes) {
+    found_.pages_read += hashes_.size();
+    for (std::size_t i = 0; i < hashes_.size(); ++i) {
+      if (hashes_[i] == zero_hash_ && is_zero(bytes.subspan(i * kPageSize).first<kPageSize>())) {
+        note(first + i, {.hash = {}, .zero = true});
+      } else {
+        found_.hashed.push_back({first + i, hashes_[i]});
+      }
+    }
+  }
+
   void look(std::uint64_t page, PageView bytes, PageHash hash, std::uint64_t frame) {
     ++found_.pages_read;
     // The hash has read the page already; only what may be zeros is compared with them.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <system_error>
 #include <utility>
 
@@ -28,6 +29,18 @@
 
 namespace samepage::fingerprinter {
 namespace {
+
+/// The pages that mincore() calls resident at the front: eight at a time while all are.
+std::size_t count_resident(std::span<const unsigned char> pages) {
+  constexpr std::uint64_t kAllEight = 0x0101010101010101;
+  std::size_t count = 0;
+  for (std::uint64_t eight = 0; count + sizeof(eight) <= pages.size(); count += sizeof(eight)) {
+    std::memcpy(&eight, &pages[count], sizeof(eight));
+    if ((eight & kAllEight) != kAllEight) break;
+  }
+  while (count < pages.size() && (pages[count] & 1U) != 0) ++count;
+  return count;
+}
 
 class SharedMemory final : public GuestMemory {
  public:
@@ -96,9 +109,9 @@ class SharedMemory final : public GuestMemory {
           std::span(resident).first(std::min<std::size_t>(range.count - at, resident.size()));
       std::byte* const address = &mapped_[(range.first + at) * kPageSize];
       if (::mincore(address, pages.size() * kPageSize, pages.data()) != 0) return failed("mincore");
-      const auto absent = std::ranges::find_if(pages, [](auto page) { return (page & 1U) == 0; });
-      at += static_cast<std::uint64_t>(absent - pages.begin());
-      if (absent != pages.end()) return at;
+      const std::size_t count = count_resident(pages);
+      at += count;
+      if (count < pages.size()) return at;
     }
     return range.count;
   }

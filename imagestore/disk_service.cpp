@@ -163,8 +163,8 @@ DiskService::DiskService(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 DiskService::~DiskService() = default;
 
 Result<std::unique_ptr<DiskService>> DiskService::create(const std::string& path, Disk& disk) {
-  return std::unique_ptr<DiskService>(
-      new DiskService(std::make_unique<Impl>(TRY(listen_store(path)), disk)));
+  auto impl = std::make_unique<Impl>(TRY(listen_store(path)), disk);
+  return std::unique_ptr<DiskService>(new DiskService(std::move(impl)));
 }
 
 Result<DiskConnection> DiskConnection::open(const std::string& path) {

@@ -11,7 +11,8 @@ VersionSource::VersionSource(std::unique_ptr<ImageStore> store)
 
 Result<std::unique_ptr<VersionSource>> VersionSource::open(const Options& options,
                                                            const VersionId& version) {
-  std::unique_ptr<VersionSource> source(new VersionSource(TRY(ImageStore::open(options.store))));
+  auto store = TRY(ImageStore::open(options.store));  // Not inside of new: TRY may return.
+  std::unique_ptr<VersionSource> source(new VersionSource(std::move(store)));
   source->manifest_ = std::make_unique<Manifest>(
       TRY(Manifest::open(source->origin_, source->store_->keys(), version)));
   if (options.agent_socket.empty()) return source;

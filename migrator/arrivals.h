@@ -22,7 +22,7 @@ struct Arrival {
   StreamBytes body;                    ///< The message's.
   std::span<const std::byte> rest;     ///< Of `body`, behind the header.
   StreamBytes stretch;                 ///< What the batch stands for, once it is rebuilt.
-  bool is_plain = false;               ///< The stretch is a part of the body.
+  bool is_pipe = false;                ///< The stretch is a part of the body.
   std::vector<BatchGap> refs;          ///< Its found and placed pages.
   std::vector<std::uint32_t> missing;  ///< Of `refs`, asked for and not come yet.
   bool doubted = false;                ///< The source was asked which of `refs` differ.

@@ -76,14 +76,8 @@ class BatchEncoder {
   bool add_delta(const StreamToken& record, std::uint64_t place, PageView older,
                  std::size_t bytes_max);
 
-  /// Nothing but bytes and pages as they are were added.
-  bool is_one_literal() const;
-
   /// The batch of all that was added; the next one begins.
   EncodedBatch finish(const BatchHeader& header, int zstd_level);
-
-  /// The same for one literal, not copied: `stretch` is all that was added.
-  EncodedBatch finish_plain(const BatchHeader& header, StreamBytes stretch);
 
  private:
   struct Op {
@@ -115,6 +109,9 @@ class BatchEncoder {
   std::size_t stream_bytes_ = 0;
 };
 
+/// The batch of a stretch that goes as it is, and is not copied: a pipe's.
+EncodedBatch pipe_batch(const BatchHeader& header, StreamBytes stretch);
+
 /// A page that is missing in a decoded stretch.
 struct BatchGap {
   BatchKind kind = BatchKind::kFound;  ///< kFound to kDeltas.
@@ -132,8 +129,8 @@ struct BatchBody {
   BatchHeader header;
   std::span<const std::byte> rest;  ///< For decode_batch(); borrowed from the body.
 
-  /// The end of `rest` is the stretch itself.
-  bool is_plain() const;
+  /// A pipe's: the end of `rest` is the stretch itself. No later batch refers to it.
+  bool is_pipe() const;
 };
 /// kCorrupt: not a batch's header, or of another size than it may have.
 Result<BatchBody> decode_batch_header(std::span<const std::byte> body);

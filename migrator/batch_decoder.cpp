@@ -169,7 +169,7 @@ Result<BatchBody> decode_batch_header(std::span<const std::byte> body) {
   return decoded;
 }
 
-bool BatchBody::is_plain() const {
+bool BatchBody::is_pipe() const {
   ByteWriter front;
   write_plain_front(header.size, front);
   return rest.size() == front.size() + header.size &&

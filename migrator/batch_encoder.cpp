@@ -168,17 +168,9 @@ void BatchEncoder::clear() {
   stream_bytes_ = 0;
 }
 
-bool BatchEncoder::is_one_literal() const {
-  return std::ranges::all_of(ops_, [](const Op& op) {
-    return op.kind == BatchKind::kLiteral || op.kind == BatchKind::kPages;
-  });
-}
-
-EncodedBatch BatchEncoder::finish_plain(const BatchHeader& header, StreamBytes stretch) {
+EncodedBatch pipe_batch(const BatchHeader& header, StreamBytes stretch) {
   const std::size_t size = stretch.bytes.size();
-  CHECK(stream_bytes_ == header.size);
   CHECK(size == header.size);
-  clear();
   ByteWriter head;
   write_header(header, head);
   write_plain_front(size, head);

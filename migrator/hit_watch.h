@@ -22,6 +22,12 @@ class HitWatch {
     return !rare_ || ++skipped_ % kProbeEvery == 0;
   }
 
+  /// Nearly none of the last ones was known.
+  bool is_rare() const {
+    const MutexLock lock(mutex_);
+    return rare_;
+  }
+
   /// Of a batch that was looked up: its pages, and those that the target had.
   void saw(std::uint64_t pages, std::uint64_t hits) {
     const MutexLock lock(mutex_);
@@ -34,7 +40,7 @@ class HitWatch {
   }
 
  private:
-  Mutex mutex_;
+  mutable Mutex mutex_;
   std::uint64_t pages_ GUARDED_BY(mutex_) = 0;
   std::uint64_t hits_ GUARDED_BY(mutex_) = 0;
   std::uint64_t skipped_ GUARDED_BY(mutex_) = 0;

@@ -59,6 +59,9 @@ class PassWatch {
 
   virtual void further_pass() = 0;
 
+  /// Whether what is read now passes as through a pipe, so that QEMU measures the link itself.
+  virtual void as_pipe(bool is_pipe) = 0;
+
   /// The rest of the stream is not followed: the memory is across, or QEMU speaks in a way that is
   /// not understood.
   virtual void out_of_sight() = 0;

@@ -11,7 +11,7 @@ namespace samepage::migrator {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x59'41'4C'45'52'50'41'53;  // "SAPRELAY"
-constexpr std::uint32_t kVersion = 2;
+constexpr std::uint32_t kVersion = 3;
 constexpr int kRareLevel = 3;  // Messages that are few.
 
 Result<void> at_end(const ByteReader& reader) {

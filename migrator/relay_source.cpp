@@ -88,12 +88,17 @@ class RelaySource::Impl {
   bool delivered() const { return delivered_; }
 
  private:
-  using Stage = OrderedStage<CutStretch, EncodedStretch>;
+  struct Job {
+    CutStretch stretch;
+    Effort effort = Effort::kLookUp;
+  };
+  using Stage = OrderedStage<Job, EncodedStretch>;
 
   Result<void> greet();
   Result<void> take_filter(std::span<const std::byte> body);
 
   Result<void> cut_stream();
+  Effort next_effort();
   void encode_stretches();
   Result<void> send_batches();
   Result<void> send(EncodedStretch encoded);
@@ -163,26 +168,44 @@ Result<void> RelaySource::Impl::cut_stream() {
   StreamCutter cutter(qemu_, slabs_, options, passes_);
   while (auto stretch = TRY(cutter.next(pace_.batch_bytes()))) {
     stream_bytes_ = cutter.stream_bytes();
-    known_->history.add(stretch->bytes);
+    const Effort effort = next_effort();
+    if (effort == Effort::kPipe) {
+      known_->history.skip(stretch->bytes.bytes.size());
+    } else {
+      known_->history.add(stretch->bytes);
+    }
     if (sink_ != nullptr) sink_->saw(*stretch);
-    if (!stage_.push(std::move(*stretch))) return {};  // Whoever closed it has said why.
+    // Whoever closed it has said why.
+    if (!stage_.push({.stretch = std::move(*stretch), .effort = effort})) return {};
   }
   batches_ = cutter.stretches();
   stage_.end_input();
   return {};
 }
 
+// Where next to nothing is found and compressing takes longer than sending, everything passes as
+// through a pipe.
+Effort RelaySource::Impl::next_effort() {
+  const bool is_off = compression_.is_off();
+  if (passes_ != nullptr) passes_->as_pipe(is_off && known_->hits.is_rare());
+  if (known_->hits.look()) return Effort::kLookUp;
+  return is_off ? Effort::kPipe : Effort::kPack;
+}
+
 void RelaySource::Impl::encode_stretches() {
   StretchEncoder encoder(*known_);
   while (auto ticket = stage_.take()) {
-    const int level = compression_.level();
-    EncodedStretch encoded = encoder.encode(std::move(ticket->job), level);
+    const int level = ticket->job.effort == Effort::kPipe ? kPackNothing : compression_.level();
+    EncodedStretch encoded =
+        encoder.encode(std::move(ticket->job.stretch), ticket->job.effort, level);
     const auto load = stage_.load();
     compression_.saw({.level = level,
                       .literal_bytes = encoded.batch.literal_bytes,
                       .paid = encoded.batch.packed,
                       .encoders_late = load.waiting > 1,
-                      .link_late = load.done > 1});
+                      .link_late = load.done > 1,
+                      .little_found = known_->hits.is_rare()},
+                     std::chrono::steady_clock::now());
     stage_.finish(ticket->number, std::move(encoded));
   }
 }

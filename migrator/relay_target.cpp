@@ -194,8 +194,8 @@ Result<void> RelayTarget::Impl::take_batch(PeerLink::Message message) {
   if (!next) return fail(Errc::kCorrupt, "a batch out of order");
   arrival->header = body.header;
   arrival->rest = body.rest;
-  arrival->is_plain = body.is_plain();
-  arrival->stretch = arrival->is_plain ? arrival->body : slabs_.take_bytes(body.header.size);
+  arrival->is_pipe = body.is_pipe();
+  arrival->stretch = arrival->is_pipe ? arrival->body : slabs_.take_bytes(body.header.size);
   arrival->stretch.bytes = arrival->stretch.bytes.last(body.header.size);
   ++next_sequence_;
   next_begin_ += body.header.size;
@@ -276,7 +276,7 @@ void RelayTarget::Impl::write_stream() {
 Result<void> RelayTarget::Impl::deliver_all() {
   while (const auto arrival = TRY(arrivals_.pop(options_.stall_max))) {
     const auto& stretch = arrival->stretch;
-    history_->add(stretch);
+    arrival->is_pipe ? history_->skip(stretch.bytes.size()) : history_->add(stretch);
     const auto written = qemu_.write_all(stretch.bytes, after(options_.stall_max));
     if (!written) return tl::unexpected(Error(written.error()).within("write to QEMU"));
     stream_bytes_ += stretch.bytes.size();

@@ -5,14 +5,16 @@
 #include <thread>
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "core/check.h"
 #include "core/log.h"
 #include "core/mutex.h"
 #include "migrator/control_forwarder.h"
+#include "migrator/copy_pace.h"
 #include "migrator/emulation.h"
 #include "migrator/event_queue.h"
 #include "migrator/guest_watch.h"
-#include "migrator/intake_brake.h"
 #include "migrator/session_dialer.h"
 #include "migrator/session_sockets.h"
 #include "migrator/socket_listener.h"
@@ -29,14 +31,12 @@ constexpr std::chrono::milliseconds kTick{50};
 constexpr std::chrono::milliseconds kSignalMax{5'000};
 constexpr int kSignalsMax = 16;
 
-/// So short that QEMU does not find the guest ready to be switched over before its time.
-constexpr std::chrono::milliseconds kDowntimeNone{1};
-/// How long an emulated guest gets to run before a further pass over its memory is read.
-constexpr std::chrono::milliseconds kEmulatedPause{50};
-/// Between two looks whether QEMU is about to end its first pass.
-constexpr std::chrono::milliseconds kPassLook{10};
 constexpr const char* kTooSoon =
     "its memory was across before post-copy could begin; migrate it without --postcopy";
+
+std::string show_time(std::chrono::milliseconds time) {
+  return fmt::format("{:g} s", std::chrono::duration<double>(time).count());
+}
 
 Deadline in(std::chrono::milliseconds time) {
   return steady_clock::now() + time;
@@ -46,7 +46,7 @@ Deadline in(std::chrono::milliseconds time) {
 
 /// One control thread (run()'s caller) owns the state; the others report events to it.
 /// Members in order of construction: threads last, so that they end before what they use.
-class SourceMigration::Impl final : private PassWatch {
+class SourceMigration::Impl final {
  public:
   Impl(SourceOptions options, Hypervisor& hypervisor, MakeRelay make_relay)
       : options_(std::move(options)),
@@ -57,7 +57,12 @@ class SourceMigration::Impl final : private PassWatch {
                  .address = options_.target_address,
                  .port = options_.target_port,
                  .connect_max = options_.connect_max},
-                wire_) {}
+                wire_),
+        pace_({.vm = options_.vm,
+               .downtime_max = options_.downtime_max,
+               .postcopy = options_.mode.postcopy,
+               .switch_look = options_.switch_look},
+              hypervisor_) {}
 
   SourceOutcome run(const std::function<void(const SourceProgress&)>& on_progress);
   void push(source::Event event) { events_.push(std::move(event)); }
@@ -65,10 +70,6 @@ class SourceMigration::Impl final : private PassWatch {
   const VmId& vm() const { return options_.vm; }
 
  private:
-  void first_pass(std::uint64_t bytes_left) override;
-  void further_pass() override;
-  void out_of_sight() override;
-
   Result<void> connect();
   void take(const source::Event& event);
   void enter(SourcePhase phase);
@@ -91,10 +92,6 @@ class SourceMigration::Impl final : private PassWatch {
   // Each the body of a thread.
   void migrate();
   void read_signals();
-  void switch_to_postcopy(const std::stop_token& stop);
-  void allow_downtime(const std::stop_token& stop);
-  void press_cancel(const std::stop_token& stop);
-  bool wait_copying(const std::stop_token& stop, std::chrono::milliseconds time);
   void report(const std::stop_token& stop,
               const std::function<void(const SourceProgress&)>& on_progress);
 
@@ -107,7 +104,7 @@ class SourceMigration::Impl final : private PassWatch {
   WireCounter wire_;
   const SessionDialer dialer_;
   GuestWatch guest_;
-  IntakeBrake brake_;
+  CopyPace pace_;
   EventQueue<source::Event> events_;
   Deadline session_ends_ = Deadline::max();
 
@@ -115,7 +112,7 @@ class SourceMigration::Impl final : private PassWatch {
   source::State state_ = source::Connecting{};
   Deadline phase_ends_ = Deadline::max();
   bool target_lost_ = false;
-  bool is_emulated_ = false;  // Set before the other threads begin.
+  bool is_emulated_ = false;
 
   Mutex mutex_;
   std::condition_variable_any changed_;
@@ -134,8 +131,6 @@ class SourceMigration::Impl final : private PassWatch {
   std::jthread signal_thread_;
   std::jthread accept_thread_;
   std::jthread migrate_thread_;
-  std::jthread switch_thread_;
-  std::jthread cancel_thread_;
   std::jthread report_thread_;
 };
 
@@ -217,21 +212,22 @@ void SourceMigration::Impl::take(const source::Event& event) {
 
 void SourceMigration::Impl::enter(SourcePhase phase) {
   phase_ends_ = Deadline::max();
-  if (phase != SourcePhase::kStopping) cancel_thread_.request_stop();
   switch (phase) {
     case SourcePhase::kConnecting:
-    case SourcePhase::kEnded:
       return;
     case SourcePhase::kCopying:
       return begin_copying();
     case SourcePhase::kPulling:
-      return;
+    case SourcePhase::kEnded:
+      return pace_.end();
     case SourcePhase::kStopping:
       phase_ends_ = in(options_.stop_max);
       return stop_copying();
     case SourcePhase::kWithdrawing:
+      pace_.end();
       return take(source::OwnerFound{find_owner()});
     case SourcePhase::kReleasing:
+      pace_.end();
       phase_ends_ = in(options_.answer_max);
       return send({.kind = SignalKind::kRelease, .resume = !guest_.paused_by_owner(), .text = {}});
   }
@@ -240,10 +236,8 @@ void SourceMigration::Impl::enter(SourcePhase phase) {
 void SourceMigration::Impl::begin_copying() {
   signal_thread_ = std::jthread([this] { read_signals(); });
   accept_thread_ = std::jthread([this] { accept_streams(); });
+  pace_.begin(is_emulated_);
   migrate_thread_ = std::jthread([this] { migrate(); });
-  switch_thread_ = std::jthread([this](const std::stop_token& stop) {
-    options_.mode.postcopy ? switch_to_postcopy(stop) : allow_downtime(stop);
-  });
 }
 
 /// QEMU takes the first connection for its main one, so the target's must come in the same order.
@@ -260,11 +254,11 @@ StreamCarrierParts SourceMigration::Impl::stream_of(Fd socket, Channel channel) 
   StreamCarrierParts parts;
   auto qemu = std::make_shared<Fd>(std::move(socket));
   parts.open_qemu = [this, qemu]() -> Result<std::unique_ptr<ByteStream>> {
-    return std::make_unique<BrakedStream>(std::make_unique<SocketStream>(std::move(*qemu)), brake_);
+    return pace_.brake(std::make_unique<SocketStream>(std::move(*qemu)));
   };
   parts.open_peer = [this, channel] { return dialer_.open(channel); };
   parts.make_relay = [this](RelayEnds ends) {
-    if (!options_.mode.postcopy) ends.passes = this;
+    ends.passes = pace_.passes();
     return make_relay_(ends);
   };
   parts.on_end = [this](Result<void> ended) {
@@ -275,7 +269,7 @@ StreamCarrierParts SourceMigration::Impl::stream_of(Fd socket, Channel channel) 
 
 void SourceMigration::Impl::saw(VmEventKind kind) {
   guest_.saw(kind, steady_clock::now());
-  if (guest_.stopped_at()) brake_.give_way();
+  if (guest_.stopped_at()) pace_.guest_stopped();
   if (kind != VmEventKind::kPostcopy) return;
   {
     const MutexLock lock(mutex_);
@@ -296,65 +290,13 @@ bool SourceMigration::Impl::may_finish() {
   return has_switched_;
 }
 
-/// When half of the guest's memory is across: late enough that the guest has little to pull, early
-/// enough that QEMU does not end the migration without a switch.
-void SourceMigration::Impl::switch_to_postcopy(const std::stop_token& stop) {
-  do {
-    const auto job = hypervisor_.migration_progress(options_.vm);
-    const bool is_due =
-        job && job->bytes_processed > 0 && job->bytes_processed >= job->bytes_remaining;
-    if (is_due && hypervisor_.start_postcopy(options_.vm)) return;
-  } while (wait_copying(stop, options_.switch_look));
-}
-
-void SourceMigration::Impl::first_pass(std::uint64_t bytes_left) {
-  if (bytes_left <= IntakeBrake::kPressedBytes) brake_.press();
-}
-
-void SourceMigration::Impl::further_pass() {
-  brake_.press();
-  if (is_emulated_) brake_.pause(kEmulatedPause);
-}
-
-void SourceMigration::Impl::out_of_sight() {
-  brake_.release();
-}
-
-/// Once QEMU has forgotten how fast its first pass over the memory was.
-void SourceMigration::Impl::allow_downtime(const std::stop_token& stop) {
-  while (!brake_.is_used()) {
-    if (!wait_copying(stop, kPassLook)) return;
-  }
-  bool copying = wait_copying(stop, IntakeBrake::kUntilForgotten);
-  // It fails when libvirt is past that, and is tried again otherwise.
-  while (copying && !hypervisor_.set_downtime_max(options_.vm, options_.downtime_max)) {
-    copying = wait_copying(stop, kPassLook);
-  }
-  brake_.release();
-}
-
-/// False, and at once, when the copying is over.
-bool SourceMigration::Impl::wait_copying(const std::stop_token& stop,
-                                         std::chrono::milliseconds time) {
-  const std::stop_callback wake(stop, [this] {
-    const MutexLock lock(mutex_);
-    changed_.notify_all();
-  });
-  const MutexLock lock(mutex_);
-  const Deadline end = in(time);
-  const auto is_over = [&]() REQUIRES(mutex_) {
-    return stop.stop_requested() || migrate_returned_ || shown_phase_ != SourcePhase::kCopying;
-  };
-  while (!is_over() && steady_clock::now() < end) changed_.wait_until(mutex_, end);
-  return !is_over();
-}
-
 void SourceMigration::Impl::look_at_clock() {
   const auto now = steady_clock::now();
   switch (source::phase(state_)) {
     case SourcePhase::kCopying:
       if (now < session_ends_) return;
-      return take(source::StopAsked{Error(Errc::kTimedOut, "the migration took too long")});
+      return take(source::StopAsked{
+          Error(Errc::kTimedOut, "it was not across after " + show_time(options_.total_max))});
     case SourcePhase::kStopping:
       if (target_lost_ || now >= phase_ends_) cut();
       return;
@@ -371,18 +313,11 @@ void SourceMigration::Impl::look_at_clock() {
   }
 }
 
-/// What does not end in time ends for want of connections: QEMU may be stuck with them and not hear
-/// libvirt, so the cancellation has a thread of its own.
+/// What does not end in time ends for want of connections.
 void SourceMigration::Impl::stop_copying() {
-  if (target_lost_) return cut();
-  cancel_thread_ = std::jthread([this](const std::stop_token& stop) { press_cancel(stop); });
-}
-
-/// libvirt gets to know of a cancellation only once its job has begun, so this is tried again.
-void SourceMigration::Impl::press_cancel(const std::stop_token& stop) {
-  while (!stop.stop_requested() && !hypervisor_.cancel_migration(options_.vm)) {
-    std::this_thread::sleep_for(kTick);
-  }
+  if (!target_lost_) return pace_.cancel();
+  pace_.end();
+  cut();
 }
 
 /// From here on nothing passes, and what the control connection handed to libvirt is final.
@@ -450,8 +385,9 @@ void SourceMigration::Impl::migrate() {
       {.vm = options_.vm,
        .migrate_socket = stream_socket_path(options_.socket_dir, options_.session),
        .control_socket = control_socket_path(options_.socket_dir, options_.session),
-       .downtime_max = kDowntimeNone,
+       .downtime_max = CopyPace::kDowntimeNone,
        .mode = options_.mode});
+  pace_.end();
   std::optional<Error> error;
   if (!done) error = done.error();
   {
@@ -547,8 +483,7 @@ void SourceMigration::Impl::close(Side runs_on) {
   }
   await_migrate();
   report_thread_ = {};
-  switch_thread_ = {};
-  cancel_thread_ = {};
+  pace_.finish();
   cut();
   if (signals_) signals_->finish();
   if (signals_) signals_->shut_down();

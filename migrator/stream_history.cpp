@@ -10,10 +10,22 @@ void StreamHistory::add(StreamBytes stretch) {
   const std::uint64_t begin = end_;
   end_ += stretch.bytes.size();
   stretches_.push_back({.begin = begin, .bytes = std::move(stretch)});
-  while (stretches_.front().begin + stretches_.front().bytes.bytes.size() + reach_ < begin) {
-    stretches_.pop_front();
-  }
+  forget(begin);
   grown_.notify_all();
+}
+
+void StreamHistory::skip(std::size_t bytes) {
+  const MutexLock lock(mutex_);
+  forget(std::exchange(end_, end_ + bytes));
+  grown_.notify_all();
+}
+
+/// What is out of the reach of a batch that begins there.
+void StreamHistory::forget(std::uint64_t begin) {
+  const auto end = [](const Stretch& stretch) {
+    return stretch.begin + stretch.bytes.bytes.size();
+  };
+  while (!stretches_.empty() && end(stretches_.front()) + reach_ < begin) stretches_.pop_front();
 }
 
 std::optional<StreamBytes> StreamHistory::find(std::uint64_t place) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <optional>
@@ -23,6 +24,9 @@ class StreamHistory {
   /// The stretch behind all others. What lies more than `reach` before its begin is forgotten.
   void add(StreamBytes stretch);
 
+  /// In place of a stretch that nobody will refer to: so many bytes that are never found.
+  void skip(std::size_t bytes);
+
   /// The page that begins at `place`, in memory that stays while the result does. Waits until the
   /// history has come that far. Nothing: forgotten, not within one stretch, or close() was called.
   std::optional<StreamBytes> find(std::uint64_t place);
@@ -38,6 +42,8 @@ class StreamHistory {
   };
 
   const std::uint64_t reach_;
+  void forget(std::uint64_t begin) REQUIRES(mutex_);
+
   Mutex mutex_;
   std::condition_variable_any grown_;
   std::deque<Stretch> stretches_ GUARDED_BY(mutex_);

@@ -13,27 +13,40 @@ constexpr std::size_t kDeltaBytesMax = 1536;
 
 }  // namespace
 
-EncodedStretch StretchEncoder::encode(CutStretch stretch, int zstd_level) {
+EncodedStretch StretchEncoder::encode(CutStretch stretch, Effort effort, int zstd_level) {
   EncodedStretch encoded;
   const std::span<const std::byte> bytes = stretch.bytes.bytes;
   encoded.header = {.sequence = stretch.sequence,
                     .begin = stretch.begin,
                     .size = bytes.size(),
                     .mac = stretch_mac(known_.key, stretch.sequence, bytes)};
+  if (effort == Effort::kPipe) {
+    count(stretch);
+    encoded.batch = pipe_batch(encoded.header, stretch.bytes);
+  } else {
+    encoded.batch = pack(stretch, encoded.header, effort == Effort::kLookUp, zstd_level);
+  }
+  encoded.stretch = std::move(stretch);
+  return encoded;
+}
+
+EncodedBatch StretchEncoder::pack(const CutStretch& stretch, const BatchHeader& header,
+                                  bool looks_up, int zstd_level) {
   begin_ = stretch.begin;
   pages_.clear();
   hits_ = 0;
   const BasePages* base = known_.base.load();
-  const bool look = known_.hits.look();
-  if (look) look_up(stretch);
+  if (looks_up) look_up(stretch);
   add_tokens(stretch, base);
-  if (look) known_.hits.saw(pages_.size(), hits_);
+  if (looks_up) known_.hits.saw(pages_.size(), hits_);
+  return batch_.finish(header, zstd_level);
+}
 
-  const bool plain = zstd_level == kPackNothing && batch_.is_one_literal();
-  encoded.batch = plain ? batch_.finish_plain(encoded.header, stretch.bytes)
-                        : batch_.finish(encoded.header, zstd_level);
-  encoded.stretch = std::move(stretch);
-  return encoded;
+void StretchEncoder::count(const CutStretch& stretch) {
+  for (const CutToken& cut : stretch.tokens) {
+    known_.page_literals += cut.token.kind == Kind::kPage ? 1 : 0;
+    known_.zero_pages += cut.token.kind == Kind::kZeroPage ? 1 : 0;
+  }
 }
 
 void StretchEncoder::look_up(const CutStretch& stretch) {

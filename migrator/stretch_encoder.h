@@ -39,6 +39,13 @@ struct TargetKnowledge {
   std::atomic<std::uint64_t> zero_pages{0};
 };
 
+/// What is done with a stretch so that it costs less on the wire.
+enum class Effort : std::uint8_t {
+  kPipe,    ///< Nothing: it goes as it is, and neither side remembers it.
+  kPack,    ///< It is packed, and its pages compared with their older versions.
+  kLookUp,  ///< Its pages are also looked up.
+};
+
 /// A stretch as its batch, ready to be sent.
 struct EncodedStretch {
   CutStretch stretch;
@@ -52,9 +59,12 @@ class StretchEncoder {
  public:
   explicit StretchEncoder(TargetKnowledge& knowledge) : known_(knowledge) {}
 
-  EncodedStretch encode(CutStretch stretch, int zstd_level);
+  EncodedStretch encode(CutStretch stretch, Effort effort, int zstd_level);
 
  private:
+  EncodedBatch pack(const CutStretch& stretch, const BatchHeader& header, bool looks_up,
+                    int zstd_level);
+  void count(const CutStretch& stretch);
   void look_up(const CutStretch& stretch);
   void add_tokens(const CutStretch& stretch, const BasePages* base);
   void add_page(const CutToken& cut, const SentContents::Page* looked_up, const BasePages* base);

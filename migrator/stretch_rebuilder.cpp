@@ -38,7 +38,7 @@ bool BaseChoice::saw(std::span<const pagecache::WantedPage> wanted) {
 }
 
 Result<bool> StretchRebuilder::rebuild(Arrival& arrival) {
-  if (arrival.is_plain) return false;
+  if (arrival.is_pipe) return false;
   const BatchBody body{.header = arrival.header, .rest = arrival.rest};
   const auto gaps = TRY(decode_batch(body, unpacker_, arrival.stretch.bytes));
   for (const BatchGap& gap : gaps) {

@@ -345,13 +345,17 @@ Result<MoveOutcome> Executor::wait_or_cancel(Flight& flight) {
           .host = flight.order.source,
           .progress = progress});
   };
-  const Deadline ends_by = clock_.now() + options_.move_max;
+  // The source keeps the time that was asked for; this is for one that does not.
+  const std::chrono::seconds asked_max = flight.order.mode.time_max;
+  const std::chrono::seconds move_max =
+      asked_max.count() > 0 ? asked_max + options_.cancel_max : options_.move_max;
+  const Deadline ends_by = clock_.now() + move_max;
   Result<MoveOutcome> outcome = carrier_.wait(flight.order, on_progress, flight.stop, ends_by);
   const bool took_too_long = !outcome && outcome.error().code() == Errc::kTimedOut &&
                              !flight.stop.stop_requested() && clock_.now() >= ends_by;
   if (!took_too_long) return outcome;
 
-  flight.failure = "it took longer than " + std::to_string(options_.move_max.count()) + " s";
+  flight.failure = "it took longer than " + std::to_string(move_max.count()) + " s";
   const Result<void> cancelled = carrier_.cancel(flight.order, answer_by());
   if (!cancelled) return tl::unexpected(cancelled.error());
   return carrier_.wait(flight.order, on_progress, flight.stop, clock_.now() + options_.cancel_max);

@@ -30,6 +30,10 @@ Result<Plan> plan_gang(const Fleet& fleet, std::span<const std::string> vms,
     return fail(Errc::kInvalid,
                 fmt::format("at most {} parallel connections", MigrateMode::kStreamsMax));
   }
+  if (mode.time_max > MigrateMode::kTimeMax) {
+    return fail(Errc::kInvalid,
+                fmt::format("a deadline is at most {} seconds", MigrateMode::kTimeMax.count()));
+  }
   if (mode.postcopy && mode.streams > 0) {
     return fail(Errc::kInvalid, "post-copy takes one connection; leave the parallel ones out");
   }

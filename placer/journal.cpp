@@ -115,16 +115,17 @@ Result<PlanId> Journal::propose(const Plan& plan) {
 Result<void> Journal::insert_moves(PlanId id, const Plan& plan) {
   Statement insert = TRY(database_.prepare(
       "INSERT INTO moves (plan, position, vm, name, sharing_domain, source, target, paused, reason,"
-      " gain, cost, term_sharing, term_hosts, term_movement, term_balance, streams, postcopy, "
-      "cause, state)"
-      " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'planned')"));
+      " gain, cost, term_sharing, term_hosts, term_movement, term_balance, streams, postcopy,"
+      " time_max, cause, state)"
+      " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'planned')"));
   std::int64_t position = 0;
   for (const PlannedMove& move : plan.moves) {
     TRY(insert.bind({id.value, position++, move.vm.uuid, move.name, move.sharing_domain,
                      move.source, move.target, std::int64_t{move.paused}, move.reason,
                      move.gain_pages, stored(move.cost_pages), move.terms.sharing, move.terms.hosts,
                      move.terms.movement, move.terms.balance, std::int64_t{move.mode.streams},
-                     std::int64_t{move.mode.postcopy}, move.cause}));
+                     std::int64_t{move.mode.postcopy}, std::int64_t{move.mode.time_max.count()},
+                     move.cause}));
     TRY(insert.run());
   }
   return {};
@@ -202,7 +203,7 @@ Result<std::vector<MoveRecord>> Journal::moves(PlanId id) {
       " m.state, m.error, s.session, s.attempt, s.stream_bytes, s.wire_bytes, s.page_refs,"
       " s.page_literals, s.zero_pages, s.pages_resent, s.downtime_us, s.total_us, m.paused,"
       " m.term_sharing, m.term_hosts, m.term_movement, m.term_balance, m.streams, m.postcopy,"
-      " m.cause"
+      " m.time_max, m.cause"
       " FROM moves m LEFT JOIN sessions s ON s.plan = m.plan AND s.position = m.position"
       " AND s.attempt = (SELECT max(attempt) FROM sessions t WHERE t.plan = m.plan"
       " AND t.position = m.position) WHERE m.plan = ? ORDER BY m.position"));
@@ -216,9 +217,10 @@ Result<std::vector<MoveRecord>> Journal::moves(PlanId id) {
                                .target = row.text(4),
                                .paused = row.integer(20) != 0,
                                .mode = {.streams = static_cast<unsigned>(row.integer(25)),
-                                        .postcopy = row.integer(26) != 0},
+                                        .postcopy = row.integer(26) != 0,
+                                        .time_max = std::chrono::seconds(row.integer(27))},
                                .reason = row.text(5),
-                               .cause = row.text(27),
+                               .cause = row.text(28),
                                .gain_pages = row.integer(6),
                                .cost_pages = figure(row, 7),
                                .terms = {.sharing = row.real(21),

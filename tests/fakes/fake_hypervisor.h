@@ -67,6 +67,17 @@ class FakeHypervisor final : public Hypervisor {
     faults_[call].emplace_back(code, std::move(message));
   }
 
+  /// What was allowed last; 0: nothing.
+  std::chrono::milliseconds downtime_max() const {
+    const MutexLock lock(mutex_);
+    return downtime_max_;
+  }
+
+  bool cancelled() const {
+    const MutexLock lock(mutex_);
+    return cancelled_;
+  }
+
   /// Where migrate() puts its VMs: a stand-in for both sockets. Borrowed.
   void lead_to(FakeHypervisor& target) {
     const MutexLock lock(mutex_);
@@ -156,8 +167,10 @@ class FakeHypervisor final : public Hypervisor {
     return progress_;
   }
 
-  Result<void> set_downtime_max(const VmId& vm, std::chrono::milliseconds /*max*/) override {
+  Result<void> set_downtime_max(const VmId& vm, std::chrono::milliseconds max) override {
     TRY(find(vm));
+    const MutexLock lock(mutex_);
+    downtime_max_ = max;
     return {};
   }
 
@@ -243,11 +256,6 @@ class FakeHypervisor final : public Hypervisor {
     return {target_, while_migrating_, when_arrived_};
   }
 
-  bool cancelled() const {
-    const MutexLock lock(mutex_);
-    return cancelled_;
-  }
-
   void switch_state(const VmId& vm, VmState state, VmEventKind kind) {
     {
       const MutexLock lock(mutex_);
@@ -267,6 +275,7 @@ class FakeHypervisor final : public Hypervisor {
   std::function<void(const MigrateRequest&)> when_arrived_ GUARDED_BY(mutex_);
   std::function<void(const VmEvent&)> observer_ GUARDED_BY(mutex_);
   MigrationProgress progress_ GUARDED_BY(mutex_);
+  std::chrono::milliseconds downtime_max_ GUARDED_BY(mutex_){0};
   bool cancelled_ GUARDED_BY(mutex_) = false;
 };
 

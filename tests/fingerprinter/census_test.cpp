@@ -35,7 +35,7 @@ void look_at(Census& census, FakeGuestMemory& memory, const std::vector<PageRun>
     const auto within = memory.populated_within(run).value();
     populated.insert(populated.end(), within.begin(), within.end());
   }
-  census.take(runs, scan_runs(memory, populated, kSeed).value(), true);
+  census.take(runs, scan_runs(memory, populated, kSeed).value());
 }
 
 TEST(HashCountsTest, CountsLikeAMapThroughGrowthAndRemoval) {
@@ -126,7 +126,7 @@ TEST(CensusTest, AGuestThatGrowsGetsALargerSketchOnceItIsWorthIt) {
     Scan found;
     for (std::uint64_t i = 0; i < count; ++i) found.hashed.push_back({first + i, {random()}});
     const PageRun run{first, count};
-    census.take({&run, 1}, found, true);
+    census.take({&run, 1}, found);
   };
   fill(0, 100);
   const Sketch::Shape small = census.fingerprint(2048).sketch().shape();
@@ -190,6 +190,30 @@ TEST(GuestWatchTest, FollowsARealProcess) {
 
   held.end();
   EXPECT_EQ(watch->rescan().error().code(), Errc::kNotFound);
+}
+
+TEST(GuestWatchTest, WhatChangedSettlesInTheNextPassWhateverTheTracker) {
+  HeldMemory held(
+      Holding::kPrivate, kHeld,
+      [](std::byte* ram) {
+        for (std::uint64_t page = 0; page < kHeld; ++page) write_page(ram, page, page + 1);
+      },
+      [](std::byte* ram) {
+        for (std::uint64_t page = 0; page < kHeld; ++page) write_page(ram, page, page + 10'000);
+      });
+  const auto watch = GuestWatch::open(held.vm(), kSeed).value();
+  // The guest is no longer young, and the pass that looks at everything is not due for a while.
+  for (int pass = 0; pass < 5; ++pass) watch->rescan().value();
+
+  held.act();
+  std::uint64_t unsettled = 0;
+  for (std::uint64_t pass = 0; pass < kRotationCalls; ++pass) {
+    unsettled += watch->rescan().value().counts().unsettled;
+  }
+
+  EXPECT_EQ(unsettled, kHeld);
+  EXPECT_EQ(watch->rescan().value().counts().unsettled, 0U);
+  EXPECT_EQ(watch->rescan().value().counts().unique, kHeld);
 }
 
 }  // namespace

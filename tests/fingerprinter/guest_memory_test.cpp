@@ -207,6 +207,7 @@ TEST(GuestMemoryTest, SealedRamIsLookedAtWhereItLiesButForItsHoles) {
   struct stat after {};
   ASSERT_EQ(::fstat(held.file().get(), &after), 0);
   EXPECT_EQ(found.hashed.size(), 3U);
+  EXPECT_EQ(found.zero, 10U);
   EXPECT_EQ(after.st_blocks, before.st_blocks);
 }
 

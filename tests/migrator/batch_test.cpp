@@ -136,23 +136,19 @@ TEST(BatchTest, StandsForTheTokensThatWereAdded) {
   }
 }
 
-TEST(BatchTest, APlainBatchCopiesNothing) {
+TEST(BatchTest, APipesBatchCopiesNothing) {
   std::mt19937_64 random(3);
   const Bytes stream = fakes::random_bytes(10'000, random);
-  BatchEncoder encoder;
-  encoder.add_literal(stream);
-  ASSERT_TRUE(encoder.is_one_literal());
-
   const StreamBytes stretch = stretch_of(stream);
-  const EncodedBatch batch = encoder.finish_plain(header_for(stream.size()), stretch);
+  const EncodedBatch batch = pipe_batch(header_for(stream.size()), stretch);
 
   EXPECT_EQ(batch.tail.bytes.data(), stretch.bytes.data());
   Bytes body = whole(batch);
-  EXPECT_TRUE(decode_batch_header(body).value().is_plain());
+  EXPECT_TRUE(decode_batch_header(body).value().is_pipe());
   EXPECT_EQ(decode(body).value()->stretch, stream);
   body.push_back(std::byte{0});
-  EXPECT_FALSE(decode_batch_header(body).value().is_plain());
-  EXPECT_FALSE(decode_batch_header(std::span(body).first(body.size() - 2)).value().is_plain());
+  EXPECT_FALSE(decode_batch_header(body).value().is_pipe());
+  EXPECT_FALSE(decode_batch_header(std::span(body).first(body.size() - 2)).value().is_pipe());
 }
 
 TEST(BatchTest, CodesRunsInAFewBytes) {

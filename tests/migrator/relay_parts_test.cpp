@@ -90,29 +90,81 @@ TEST(BatchPaceTest, SizesBatchesByWhatTheyTakeTheLink) {
   EXPECT_EQ(size_at(25e6, 10'000), kBatchStreamBytesMax);
 }
 
-CompressionChoice::Batch batch_at(int level, bool paid, bool encoders_late, bool link_late) {
-  return {.level = level,
-          .literal_bytes = 1U << 20U,
-          .paid = paid,
-          .encoders_late = encoders_late,
-          .link_late = link_late};
-}
+/// Shows a choice batches of a MiB, each of which takes so long.
+class ShownBatches {
+ public:
+  explicit ShownBatches(CompressionChoice& choice) : choice_(choice) {}
+
+  bool little_found = true;
+
+  void show(int count, std::chrono::milliseconds each, bool encoders_late, bool link_late) {
+    for (int i = 0; i < count; ++i) {
+      now_ += each;
+      const int level = choice_.level();
+      choice_.saw({.level = level,
+                   .literal_bytes = 1U << 20U,
+                   .paid = level != kPackNothing,
+                   .encoders_late = encoders_late,
+                   .link_late = link_late,
+                   .little_found = little_found},
+                  now_);
+    }
+  }
+
+ private:
+  CompressionChoice& choice_;
+  CompressionChoice::Time now_{std::chrono::hours(1)};
+};
+
+constexpr std::chrono::milliseconds kFast{1};
+constexpr std::chrono::milliseconds kSlow{10};
 
 TEST(CompressionChoiceTest, FollowsWhatIsLate) {
   CompressionChoice choice(6);
+  ShownBatches batches(choice);
   EXPECT_EQ(choice.level(), 1);
-  for (int i = 0; i < 4; ++i) choice.saw(batch_at(1, true, false, true));
+  batches.show(5, kFast, false, true);
   EXPECT_EQ(choice.level(), 6);
-  for (int i = 0; i < 100; ++i) choice.saw(batch_at(6, true, false, false));
+  batches.show(100, kFast, false, false);
   EXPECT_EQ(choice.level(), 6);
-  for (int i = 0; i < 4; ++i) choice.saw(batch_at(6, true, true, false));
+  batches.show(5, kFast, true, false);
   EXPECT_EQ(choice.level(), 1);
-  for (int i = 0; i < 4; ++i) choice.saw(batch_at(1, true, true, false));
+  batches.show(5, kFast, true, false);
   EXPECT_EQ(choice.level(), -3);
-  for (int i = 0; i < 1000; ++i) choice.saw(batch_at(-3, true, true, false));
-  EXPECT_EQ(choice.level(), -3);
-  for (int i = 0; i < 24; ++i) choice.saw(batch_at(-3, true, true, false));
+}
+
+TEST(CompressionChoiceTest, IsOffWhileMoreComesThroughSo) {
+  CompressionChoice choice(6);
+  ShownBatches batches(choice);
+  batches.show(9, kSlow, true, false);
+  EXPECT_FALSE(choice.is_off());
+  batches.show(1, kSlow, true, false);
+  EXPECT_TRUE(choice.is_off());
   EXPECT_EQ(choice.level(), kPackNothing);
+  batches.show(100, kFast, false, true);
+  EXPECT_TRUE(choice.is_off());
+  batches.show(18, 2 * kSlow, false, true);
+  EXPECT_FALSE(choice.is_off());
+}
+
+TEST(CompressionChoiceTest, StaysOnWhereLookingUpIsWhatTakesTime) {
+  CompressionChoice choice(6);
+  ShownBatches batches(choice);
+  batches.little_found = false;
+  batches.show(1000, kSlow, true, false);
+  EXPECT_EQ(choice.level(), -3);
+}
+
+TEST(CompressionChoiceTest, DoesNotTryAgainSoonWhatWasSlower) {
+  CompressionChoice choice(6);
+  ShownBatches batches(choice);
+  batches.show(10, kFast, true, false);
+  batches.show(9, kSlow, false, true);
+  EXPECT_EQ(choice.level(), -3);
+  batches.show(256, kFast, true, false);
+  EXPECT_EQ(choice.level(), -3);
+  batches.show(1, kFast, true, false);
+  EXPECT_TRUE(choice.is_off());
 }
 
 TEST(CompressionChoiceTest, TriesRarelyWhatDoesNotPay) {
@@ -121,12 +173,12 @@ TEST(CompressionChoiceTest, TriesRarelyWhatDoesNotPay) {
   for (int i = 0; i < 160; ++i) {
     const int level = choice.level();
     if (level != kPackNothing) ++tried;
-    choice.saw(batch_at(level, false, false, false));
+    choice.saw({.level = level, .literal_bytes = 1U << 20U}, {});
   }
   EXPECT_LT(tried, 16);
   EXPECT_GT(tried, 8);
   while (choice.level() == kPackNothing) continue;
-  choice.saw(batch_at(1, true, false, false));
+  choice.saw({.level = 1, .literal_bytes = 1U << 20U, .paid = true}, {});
   EXPECT_EQ(choice.level(), 1);
 }
 
@@ -254,6 +306,13 @@ TEST(StreamHistoryTest, ReturnsPagesWithinReach) {
   EXPECT_EQ(history.find(5 * (kPageSize + 8)).value().bytes[0], std::byte{5});
   EXPECT_FALSE(history.find(5 * (kPageSize + 8) - 1));  // Not within one stretch.
   EXPECT_FALSE(history.find(0));                        // Forgotten.
+
+  history.skip(kPageSize);
+  EXPECT_FALSE(history.find(end));
+  EXPECT_EQ(history.find(end - kPageSize).value().bytes[0], std::byte{7});
+  history.skip(4 * kPageSize);
+  history.skip(kPageSize);
+  EXPECT_FALSE(history.find(end - kPageSize));
 }
 
 TEST(StreamHistoryTest, WaitsUntilItHasComeThatFar) {

@@ -140,10 +140,12 @@ class SeenPasses final : public PassWatch {
  public:
   void first_pass(std::uint64_t bytes_left) override { left.push_back(bytes_left); }
   void further_pass() override { ++further; }
+  void as_pipe(bool is_pipe) override { pipes += is_pipe ? 1 : 0; }
   void out_of_sight() override { ++lost; }
 
   std::vector<std::uint64_t> left;
   int further = 0;
+  int pipes = 0;
   int lost = 0;
 };
 
@@ -161,6 +163,7 @@ TEST(RelayTest, TellsHowQemuGoesThroughTheMemory) {
   EXPECT_EQ(seen.left, (std::vector<std::uint64_t>{4 * kPageSize, 3 * kPageSize, kPageSize}));
   EXPECT_EQ(seen.further, 2);
   EXPECT_EQ(seen.lost, 1) << "once the devices' state follows";
+  EXPECT_EQ(seen.pipes, 0);
 }
 
 TEST(RelayTest, TellsThatAStreamIsNotUnderstood) {

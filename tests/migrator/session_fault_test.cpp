@@ -175,6 +175,7 @@ TEST(SessionFaultTest, AMigrationThatTakesTooLongIsCancelled) {
   two.run();
   EXPECT_EQ(two.source_outcome.runs_on, Side::kSource);
   EXPECT_EQ(two.source_outcome.error->code(), Errc::kTimedOut);
+  EXPECT_TRUE(two.source_outcome.error->message().starts_with("it was not across after 0.05 s"));
   two.expect_runs_once();
 }
 

@@ -230,6 +230,22 @@ TEST_F(ExecutorTest, CancelsAMigrationThatTakesTooLong) {
   EXPECT_THAT(carrier_.calls, Contains("cancel host1"));
 }
 
+TEST_F(ExecutorTest, CancelsAMoveWhoseSourceForgetsItsDeadline) {
+  plan_.moves[0].mode.time_max = std::chrono::seconds(10);
+  const PlanId id = begun();
+  carrier_.migration_time = std::chrono::seconds(100);
+  EXPECT_EQ(executor().carry_out(id, {}), PlanState::kFailed);
+  expect_stayed();
+  EXPECT_THAT(carrier_.calls, Contains("cancel host1"));
+}
+
+TEST_F(ExecutorTest, GivesAMoveTheTimeThatItWasAskedFor) {
+  for (PlannedMove& move : plan_.moves) move.mode.time_max = std::chrono::minutes(5);
+  const PlanId id = begun();
+  carrier_.migration_time = std::chrono::minutes(4);
+  EXPECT_EQ(executor().carry_out(id, {}), PlanState::kDone);
+}
+
 TEST_F(ExecutorTest, StopsAfterTheRunningMoveWhenCancelled) {
   const PlanId id = begun();
   carrier_.after = [&](std::string_view call) {

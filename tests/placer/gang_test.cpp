@@ -66,7 +66,11 @@ TEST_F(PlanGang, MovesAllInTheModeThatIsAskedFor) {
   EXPECT_EQ(plan->moves[0].mode, mode_);
   EXPECT_EQ(plan->moves[1].mode, mode_);
 
-  mode_.postcopy = true;
+  mode_ = {.streams = 0, .postcopy = true, .time_max = MigrateMode::kTimeMax};
+  EXPECT_TRUE(gang({"web1"}, "host2"));
+  mode_.time_max += std::chrono::seconds(1);
+  EXPECT_EQ(gang({"web1"}, "host2").error().code(), Errc::kInvalid);
+  mode_ = {.streams = 4, .postcopy = true};
   EXPECT_EQ(gang({"web1"}, "host2").error().code(), Errc::kInvalid);
   mode_ = {.streams = MigrateMode::kStreamsMax + 1, .postcopy = false};
   EXPECT_EQ(gang({"web1"}, "host2").error().code(), Errc::kInvalid);

@@ -75,7 +75,10 @@ class Faults(FleetCase):
             self.skipTest("not chosen")
         for point in range(int(os.environ.get("SAMEPAGE_FAULTS", "1"))):
             with self.subTest(kind=kind, point=point, seed=self.seed):
-                self.ends.setdefault(kind, []).append(self.strike_once(strike))
+                began = time.monotonic()
+                end = self.strike_once(strike)
+                self.ends.setdefault(kind, []).append(end)
+                print(f"{kind} {point + 1}: {end}, {time.monotonic() - began:.1f} s", flush=True)
 
     def strike_once(self, strike: Callable[[Host, Host], None]) -> str:
         source = self.mover.host

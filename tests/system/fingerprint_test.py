@@ -8,11 +8,15 @@ and KSM. Needs root; skips with the reason elsewhere (with CI=true that fails).
 from __future__ import annotations
 
 import tempfile
+import threading
 import unittest
 from pathlib import Path
 
 from fleet_case import FleetCase
 from samepage_lab import Ksm
+
+_DIMM_XML = """\
+<memory model='dimm'><target><size unit='MiB'>128</size><node>0</node></target></memory>"""
 
 
 class Fingerprints(FleetCase):
@@ -74,6 +78,42 @@ class Fingerprints(FleetCase):
         self.assertEqual(after["tracker"], before["tracker"])
         self.assertLess(after["fingerprint_age_s"], 60)
         self.assertIn("guest watched vm=web1", self.fleet.log("host2"))
+
+    def test_5_guests_that_change_while_they_are_scanned_are_no_harm(self) -> None:
+        grows = self.boot("host1", "grows", memory_max_mib=512)
+        ends = self.boot("host1", "ends")
+        self.ready(grows, ends)
+        over = threading.Event()
+
+        def scan_on_and_on() -> None:
+            while not over.is_set():
+                self.fleet.run_cli("scan")
+
+        scanning = threading.Thread(target=scan_on_and_on)
+        scanning.start()
+        try:
+            self.fleet.cli("migrate", "web2", "--to", "host2")
+            ends.stop()
+            self.lab.host("host1").domain("grows").attachDevice(_DIMM_XML)
+        finally:
+            over.set()
+            scanning.join()
+
+        self.fleet.cli("scan")
+        before = self.vms()
+        self.fleet.cli("scan")
+        after = self.vms()
+        self.assertNotIn("ends", after)
+        self.assertEqual(after["web2"]["host"], "host2")
+        self.assertLess(after["web2"]["fingerprint_age_s"], 60)
+        # What is known of its RAM is of before, and says so.
+        self.assertEqual(after["grows"]["memory_mib"], 320)
+        self.assertEqual(after["grows"]["unique_mib"], before["grows"]["unique_mib"])
+        self.assertGreater(after["grows"]["fingerprint_age_s"],
+                           before["grows"]["fingerprint_age_s"])
+        self.assertRegex(self.fleet.log("host1"),
+                         r'guest not scanned, .* vm=grows why="RAM of guest grows is not one block')
+        self.assert_runs_once(grows, self.lab.host("host1"))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,17 @@ class Modes(FleetCase):
         self.assertEqual(move["downtime_ms"], 0, "it is not known, and no figure may say otherwise")
         self.assert_runs_once(self.mover, self.host2)
 
+    def test_a_guest_that_misses_its_deadline_stays(self) -> None:
+        self.lab.link(self.host1, 10)
+        self.addCleanup(self.lab.link, self.host1, 0)
+        late = self.fleet.run_cli("migrate", "mover", "--to", "host2", "--deadline", "2",
+                                  json_output=True)
+        self.assertEqual(late.returncode, 1, late.stderr)
+        move = json.loads(late.stdout)["moves"][0]
+        self.assertEqual(move["deadline_s"], 2)
+        self.assertRegex(move["error"], "goes on running on host1: .*not across after 2 s")
+        self.assert_runs_once(self.mover, self.host1)
+
     def test_tls_inside_qemu_is_refused_up_front_with_what_to_do(self) -> None:
         conf = self.host1.path("/etc/libvirt/qemu.conf")
         before = conf.read_text()

@@ -27,7 +27,7 @@ using fingerprinter::Fingerprint;
 using fingerprinter::HeldMemory;
 using fingerprinter::Holding;
 
-constexpr std::uint64_t kPages = 512;
+constexpr std::uint64_t kPages = 3001;  // No other mapping of the child has this size.
 
 Domains domains() {
   return {{"default", {.name = "default", .seed = {7}, .key = {}}}};

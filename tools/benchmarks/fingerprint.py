@@ -13,16 +13,18 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from samepage_lab import Guest, Host, Ksm, Lab, count_frames, require_lab
+from fingerprint_ksm import ksm_row, policies_row, start_guests
+from samepage_lab import Guest, Lab, require_lab
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _BUILD = _REPOSITORY / "build" / "release"
-_TARGETS = ("fingerprint_estimate", "fingerprint_scan", "samepage-preload")
+_TARGETS = ("fingerprint_estimate", "fingerprint_scan", "samepage", "samepage-placer",
+            "samepage-preload", "samepaged")
 _PRELOAD = _BUILD / "bin" / "libsamepage-preload.so"
-_PAGES_PER_MIB = 256
 # The guest's slow-down is asked for at a rescan each 60 s. What a rescan takes from the guest is
 # the same however often it comes, so it is measured where it shows: at one each 2 s.
 _PERIOD_S = 2.0
@@ -51,12 +53,12 @@ def run(program: str, *words: str) -> dict[str, Any]:
 
 
 def estimates(quick: bool) -> list[dict[str, Any]]:
-    """Pairs of synthetic page sets. The sets of 8 GiB cost much more, so there are fewer."""
-    pairs = {1: 200 if quick else 10_000, 8: 20 if quick else 400}
+    """Pairs of synthetic page sets."""
     rows = []
-    for gib, count in pairs.items():
+    for gib in (1, 8):
+        pairs = 200 if quick else 10_000
         for kib in (8, 32, 128):
-            row = run("fingerprint_estimate", str(kib << 10), str(gib), str(count), "1")
+            row = run("fingerprint_estimate", str(kib << 10), str(gib), str(pairs), "1")
             talk(f"estimate {row}")
             keys = ("bytes", "vm_gib", "pairs", "rmse_pct", "interval_coverage_pct")
             rows.append({key: row[key] for key in keys})
@@ -74,22 +76,36 @@ def where(guest: Guest) -> str:
     return f"{guest.host.guest_pids()[guest.name]}:{guest.spec.memory_mib << 20}"
 
 
-def work_rate(guest: Guest, seconds: float) -> float:
-    """Its operations a second over some seconds."""
+@dataclass(frozen=True)
+class Rate:
+    """A guest's operations a second of the clock, and of its own processor time."""
+
+    per_s: float
+    per_cpu_s: float
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def work_rate(guest: Guest, seconds: float) -> Rate:
+    pid = guest.host.guest_pids()[guest.name]
     with guest.heartbeat() as heartbeat:
         heartbeat.wait_beats(2)
-        first = heartbeat.beats()[-1]
+        first, cpu = heartbeat.beats()[-1], cpu_seconds(pid)
         time.sleep(seconds)
         last = heartbeat.beats()[-1]
-    return (last.work - first.work) / (last.at - first.at)
+    work = last.work - first.work
+    return Rate(work / (last.at - first.at), work / (cpu_seconds(pid) - cpu))
 
 
-def slowdown(host: Host, lab: Lab, quick: bool) -> dict[str, float]:
+def slowdown(lab: Lab, quick: bool) -> dict[str, Any]:
     """A guest that rewrites its memory as fast as it can, with and without rescans, in turn."""
-    guest = lab.start_guest(host, "loaded", role="random", rate=1_000_000, memory_mib=512,
-                            write_mib=64, preload=str(_PRELOAD))
-    window_s, rounds = (8.0, 2) if quick else (12.0, 6)
-    ratios = []
+    guest = lab.start_guest(lab.host("host1"), "loaded", role="random", rate=1_000_000,
+                            memory_mib=512, write_mib=64, preload=str(_PRELOAD))
+    window_s, rounds = (8.0, 2) if quick else (12.0, 8)
+    by_clock, by_cpu = [], []
     for _ in range(rounds):
         before = work_rate(guest, window_s)
         scanner = subprocess.Popen(
@@ -99,64 +115,58 @@ def slowdown(host: Host, lab: Lab, quick: bool) -> dict[str, float]:
         during = work_rate(guest, window_s)
         told = json.loads(scanner.communicate()[0])
         after = work_rate(guest, window_s)
-        ratios.append(1 - 2 * during / (before + after))
-        talk(f"work rates {before:.0f} {during:.0f} {after:.0f}, rescans {told}")
+        by_clock.append(100 * (1 - 2 * during.per_s / (before.per_s + after.per_s)))
+        by_cpu.append(100 * (1 - 2 * during.per_cpu_s / (before.per_cpu_s + after.per_cpu_s)))
+        talk(f"work {before} {during} {after}, rescans {told}")
     guest.stop()
-    measured = statistics.median(ratios)
-    return {"at_2_s_pct": 100 * measured,
-            "guest_slowdown_pct": 100 * measured * _PERIOD_S / _PERIOD_ASKED_S}
+    measured = statistics.median(by_clock)
+    return {"guest_slowdown_at_2_s_pct": measured,
+            "guest_slowdown_at_2_s_by_cpu_pct": statistics.median(by_cpu),
+            "guest_slowdown_pct": measured * _PERIOD_S / _PERIOD_ASKED_S}
 
 
-def start_guests(lab: Lab, host: Host, kind: str, quick: bool) -> list[Guest]:
-    tracked = {"preload": str(_PRELOAD), "wait": False}
-    guests = [
-        lab.start_guest(host, f"{kind}{image}{i}", kind=kind, image=image, **tracked)
-        for image in "ab" for i in (1, 2)
-    ]
-    for guest in guests:
-        guest.wait_ready(600)
-    time.sleep(5 if quick or kind == "small" else 20)  # What a boot leaves behind comes to rest.
-    return guests
+def ksm(lab: Lab, quick: bool) -> dict[str, Any]:
+    """What KSM makes of small guests, and of Debian's."""
+    rows: dict[str, Any] = {}
+    for kind, name in (("small", "ksm_small_guests"), ("debian", "ksm")):
+        guests = start_guests(lab, kind, str(_PRELOAD), settle_s=5 if quick else 20)
+        rows[name] = ksm_row(guests, lambda: run(
+            "fingerprint_scan", "predict", "10", *map(where, guests)))
+        talk(f"{name} {rows[name]}")
+        for guest in guests:
+            guest.stop()
+    return rows
 
 
-def ksm_row(lab: Lab, host: Host, kind: str, quick: bool) -> dict[str, Any]:
-    """What four guests of two images share, predicted before KSM runs, and what KSM does."""
-    guests = start_guests(lab, host, kind, quick)
-    before = count_frames(host)
-    predicted = run("fingerprint_scan", "predict", "10", *map(where, guests))
-    with Ksm(pages_to_scan=20_000, sleep_millisecs=20) as ksm:
-        ksm.wait_converged(timeout_s=240, scans_min=4)
-        after = count_frames(host)
-        # A huge page that is split for KSM leaves no frames behind its pages of zeros.
-        given_back = after.zero_pages - before.zero_pages
-        achieved = after.saved_pages + given_back
+def policies(lab: Lab, quick: bool) -> dict[str, Any]:
+    """How soon KSM merges small guests, by whose rules."""
+    guests = start_guests(lab, "small", str(_PRELOAD), settle_s=5)
+    rows = policies_row(lab, _BUILD / "bin", 30 if quick else 120)
     for guest in guests:
         guest.stop()
-    row = {
-        "guests": f"4 {kind}",
-        "predicted_mib": predicted["pages"] / _PAGES_PER_MIB,
-        "low_mib": predicted["low"] / _PAGES_PER_MIB,
-        "high_mib": predicted["high"] / _PAGES_PER_MIB,
-        "achieved_mib": achieved / _PAGES_PER_MIB,
-        "error_pct": 100 * (predicted["pages"] - achieved) / achieved,
-    }
-    talk(f"ksm {row} {predicted} before {before} after {after}")
-    return row
+    return {"ksm_policies": rows}
 
 
-def measure(quick: bool) -> dict[str, Any]:
-    build()
+def estimate(_lab: Lab, quick: bool) -> dict[str, Any]:
+    return {"estimate": estimates(quick), "pairs_per_s_16k": pairs_per_s(16),
+            "pairs_per_s_92k": pairs_per_s(92)}
+
+
+def speed(_lab: Lab, quick: bool) -> dict[str, Any]:
     result = run("fingerprint_scan", "speed", "256" if quick else "1024")
     talk(f"speed {result}")
-    with Lab(f"bench-fp-{os.getpid()}", hosts=1) as lab:
-        host = lab.host("host1")
-        result.update(slowdown(host, lab, quick))
-        rows = [ksm_row(lab, host, kind, quick) for kind in ("small", "debian")]
-    result["estimate"] = estimates(quick)
-    result["pairs_per_s_16k"] = pairs_per_s(16)
-    result["pairs_per_s_92k"] = pairs_per_s(92)
-    result["ksm"] = rows[-1]
-    result["ksm_small_guests"] = rows[0]
+    return result
+
+
+_PARTS = {part.__name__: part for part in (speed, slowdown, ksm, policies, estimate)}
+
+
+def measure(names: list[str], quick: bool) -> dict[str, Any]:
+    build()
+    result: dict[str, Any] = {}
+    for name in names:
+        with Lab(f"bench-fp-{os.getpid()}", hosts=1) as lab:
+            result.update(_PARTS[name](lab, quick))
     return result
 
 
@@ -173,9 +183,11 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench fingerprint", description=__doc__)
     parser.add_argument("--json", action="store_true", help="the result as one line of JSON")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller sets")
+    parser.add_argument("--only", action="append", choices=list(_PARTS),
+                        help="run this part only; may be repeated")
     args = parser.parse_args(argv)
     require_lab()
-    result = measure(args.quick)
+    result = measure([name for name in _PARTS if name in (args.only or _PARTS)], args.quick)
     if args.json:
         print(json.dumps(result))
     else:

@@ -22,6 +22,7 @@ from typing import Any
 
 from migration_modes import MODES, Outcome, move_back, move_with
 from migration_plot import plot
+from migration_report import report
 from samepage_lab import Guest, Lab, debian_image, require_lab
 from samepage_lab.fleet import Fleet
 from samepage_lab.frames import ram_mapping
@@ -291,6 +292,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--image-mib", type=int, default=None)
     parser.add_argument("--no-compare", action="store_true", help="do not compare memory")
     parser.add_argument("--plot", type=Path, help="also draw the results into this SVG file")
+    parser.add_argument("--markdown", action="store_true",
+                        help="the tables of docs/benchmarks.md, with what was wanted")
     parser.add_argument("--from", dest="earlier", type=Path, action="append", default=[],
                         metavar="FILE", help="earlier --json output: show that, measure nothing")
     options = parser.parse_args(argv)
@@ -326,5 +329,6 @@ def main(argv: list[str]) -> int:
         results = measure(options)
     if options.plot:
         options.plot.write_text(plot(results))
-    print(json.dumps(results) if options.json else table(results))
+    print(json.dumps(results) if options.json else
+          report(results) if options.markdown else table(results))
     return 0

@@ -138,6 +138,8 @@ def report_moves(moves: list[dict[str, Any]]) -> None:
 
 
 def converge(lab: Lab, ksm: Ksm, fleet: Fleet) -> Memory:
+    """Until KSM has merged what it can. The second scan tells the pages that do not hold still."""
+    fleet.cli("scan")
     ksm.wait_converged(timeout_s=180)
     fleet.cli("scan")
     return measure(lab)

@@ -72,6 +72,7 @@ json terms_json(double sharing, double hosts, double movement, double balance) {
 
 json move_json(std::size_t index, const placer::PlannedMove& planned) {
   const placer::Terms& terms = planned.terms;
+  const auto deadline_s = planned.mode.time_max.count();
   return {{"index", index},
           {"vm", planned.name},
           {"uuid", planned.vm.uuid},
@@ -83,7 +84,8 @@ json move_json(std::size_t index, const placer::PlannedMove& planned) {
           {"cost_mib", mib(planned.cost_pages)},
           {"terms", terms_json(terms.sharing, terms.hosts, terms.movement, terms.balance)},
           {"parallel", planned.mode.streams},
-          {"postcopy", planned.mode.postcopy}};
+          {"postcopy", planned.mode.postcopy},
+          {"deadline_s", null_or(deadline_s > 0, deadline_s)}};
 }
 
 json move_json(std::size_t index, const placer::MoveRecord& record) {

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <cmath>
 
 #include <nlohmann/json.hpp>
 
@@ -147,6 +148,9 @@ Result<MigrateMode> mode_of(const RequestBody& body) {
   const auto streams = TRY(body.quantity("parallel"));
   // What is too much is refused with the plan.
   if (streams) mode.streams = static_cast<unsigned>(std::min(*streams, 1'000.0));
+  const auto deadline = TRY(body.quantity("deadline_s"));
+  if (deadline && *deadline < 1) return fail(Errc::kInvalid, "a deadline is at least a second");
+  if (deadline) mode.time_max = std::chrono::seconds(std::llround(std::min(*deadline, 1e6)));
   return mode;
 }
 

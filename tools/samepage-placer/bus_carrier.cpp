@@ -78,6 +78,7 @@ Result<void> BusCarrier::prepare(const MoveOrder& order, Deadline deadline) {
   request.set_vm_uuid(order.vm.uuid);
   request.set_vm_name(order.name);
   request.set_sharing_domain(order.sharing_domain);
+  request.set_time_max_s(static_cast<std::uint64_t>(order.mode.time_max.count()));
   const auto reply = TRY(bus_.request(order.target, std::move(envelope), deadline));
 
   const MutexLock lock(mutex_);
@@ -125,6 +126,7 @@ Result<void> BusCarrier::start(const MoveOrder& order, Deadline deadline) {
   request.set_sharing_domain(order.sharing_domain);
   request.set_streams(order.mode.streams);
   request.set_postcopy(order.mode.postcopy);
+  request.set_time_max_s(static_cast<std::uint64_t>(order.mode.time_max.count()));
   TRY(bus_.request(order.source, std::move(envelope), deadline));
   return {};
 }

@@ -213,6 +213,7 @@ std::string migration_body(const MigrationRequest& request) {
   if (request.dry_run) body["dry_run"] = true;
   if (request.postcopy) body["postcopy"] = true;
   if (request.parallel > 0) body["parallel"] = request.parallel;
+  if (request.deadline_s > 0) body["deadline_s"] = request.deadline_s;
   return body.dump();
 }
 

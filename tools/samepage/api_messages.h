@@ -26,6 +26,7 @@ struct MigrationRequest {
   bool dry_run = false;
   bool postcopy = false;
   unsigned parallel = 0;
+  unsigned deadline_s = 0;  ///< 0: the placer's own.
 };
 std::string migration_body(const MigrationRequest& request);
 

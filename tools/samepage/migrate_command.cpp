@@ -91,6 +91,11 @@ void add_migrate(CLI::App& root, Subcommands& subcommands) {
                   "Let QEMU send through this many connections beside its main one")
       ->type_name("N")
       ->check(CLI::Range(1, 8).description(""));
+  migrate_command
+      .add_option("--deadline", request.deadline_s,
+                  "Give up a VM that is not across after so long; it stays where it is")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(1, 86'400).description(""));
   migrate_command.add_flag("--postcopy", request.postcopy,
                            "Run the VM at the target before its memory is there: risky");
   migrate_command.add_flag("--cancel", options->cancel,

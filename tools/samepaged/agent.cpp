@@ -496,8 +496,11 @@ Result<SharingDomain> Agent::domain(const std::string& name) {
 
 void Agent::notify(bus::Envelope envelope) {
   // Lost notices are mended: the placer asks, and reports come again.
-  if (const auto sent = bus_->send(std::move(envelope)); !sent) {
-    log_debug("notice left out why=\"{}\"", sent.error().message());
+  const auto sent = bus_->send(std::move(envelope));
+  if (sent) {
+    if (is_bus_full_.exchange(false)) log_info("bus takes notices again");
+  } else if (bus_->connected() && !is_bus_full_.exchange(true)) {
+    log_warning("bus full, notices left out why=\"{}\"", sent.error().message());
   }
 }
 

@@ -57,7 +57,7 @@ void DepartingPages::stop() {
 
 std::optional<DepartingPages::Waiting> DepartingPages::next() {
   const MutexLock lock(mutex_);
-  while (!stopped_ && !keep_ && waiting_.empty()) changed_.wait(mutex_);
+  while (!stopped_ && !keep_ && waiting_bytes_ <= kPatientBytes) changed_.wait(mutex_);
   if (stopped_ || waiting_.empty()) return std::nullopt;
   Waiting oldest = std::move(waiting_.front());
   waiting_.pop_front();

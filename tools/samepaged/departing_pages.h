@@ -18,14 +18,15 @@
 namespace samepage::agent {
 
 /// Makes the checkpoint of a guest that leaves out of what its relays send, so that the guest's
-/// memory is not read twice, and goes on when the guest has left. What waits to be written is what
-/// the relays keep anyway, for a while; more than kWaitingBytesMax is left out.
+/// memory is not read twice. It begins to write when the guest has left, or when more than
+/// kPatientBytes wait; more than kWaitingBytesMax are left out.
 ///
 /// Threads: every method may be called from any thread; it writes on one of its own, which gives
 /// way to whatever else there is to do, until it is told to stop.
 class DepartingPages final : public migrator::StretchSink {
  public:
   static constexpr std::size_t kWaitingBytesMax = std::size_t{512} << 20U;
+  static constexpr std::size_t kPatientBytes = kWaitingBytesMax / 2;
   using Keep = std::function<void(std::shared_ptr<const pagecache::Checkpoint>)>;
 
   explicit DepartingPages(std::unique_ptr<pagecache::CheckpointWriter> writer);

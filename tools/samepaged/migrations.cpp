@@ -16,6 +16,7 @@ namespace samepage::agent {
 namespace {
 
 constexpr int kGiveWay = 10;  // nice(1)
+constexpr std::chrono::seconds kTargetPatience{60};
 
 using migrator::RelayEnds;
 using migrator::RelayHalf;
@@ -29,6 +30,12 @@ Result<migrator::SessionSecret> read_secret(const std::string& bytes) {
   std::copy_n(reinterpret_cast<const std::byte*>(bytes.data()), secret.bytes.size(),
               secret.bytes.begin());
   return secret;
+}
+
+Result<std::chrono::seconds> time_max(std::uint64_t seconds) {
+  const auto most = static_cast<std::uint64_t>(MigrateMode::kTimeMax.count());
+  if (seconds > most) return fail(Errc::kInvalid, "a migration may not take so long");
+  return std::chrono::seconds(seconds);
 }
 
 template <class Relay>
@@ -172,6 +179,10 @@ Result<bus::TargetReady> Migrations::prepare(const bus::PrepareTarget& request,
   options.listen_address = options_.data_address;
   options.socket_dir = options_.socket_dir;
   options.libvirt_socket = options_.libvirt_socket;
+  // It must not be the first to lose patience.
+  if (request.time_max_s() > 0) {
+    options.total_max = TRY(time_max(request.time_max_s())) + kTargetPatience;
+  }
   session->target = TRY(migrator::TargetMigration::create(
       std::move(options), hypervisor_,
       target_relay(hypervisor_, KeptPages{checkpoints_, images_}, session->vm, domain, secret)));
@@ -205,6 +216,7 @@ Result<void> Migrations::start(const bus::StartMigration& request, const Sharing
   options.target_address = request.target_address();
   options.target_port = static_cast<std::uint16_t>(request.target_port());
   options.mode = {.streams = request.streams(), .postcopy = request.postcopy()};
+  if (request.time_max_s() > 0) options.total_max = TRY(time_max(request.time_max_s()));
   options.socket_dir = options_.socket_dir;
   session->departing = take_pages(domain);
   session->source = TRY(migrator::SourceMigration::create(

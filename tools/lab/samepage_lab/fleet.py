@@ -55,11 +55,13 @@ class Fleet:
     `start()` brings up everything; the parts can be killed and started again one by one.
     Options: host_memory_mib is the memory that each agent offers to guests (0: all there is);
     report_interval_s is how often agents scan by themselves; checkpoint_mib what they keep of
-    guests that left; fence_command is the placer's, for hosts that are down for a second.
+    guests that left; fence_command is the placer's, for hosts that are down for a second; ksm is
+    what agents do with the kernel's KSM.
     """
 
     def __init__(self, lab: Lab, host_memory_mib: int = 0, report_interval_s: int = 3600,
-                 checkpoint_mib: int = 4096, fence_command: str = "") -> None:
+                 checkpoint_mib: int = 4096, fence_command: str = "",
+                 ksm: str = "observe") -> None:
         self.lab = lab
         self.programs = built_programs()
         self.socket = lab.folder / "placer.sock"
@@ -70,6 +72,7 @@ class Fleet:
         self._report_interval_s = report_interval_s
         self._checkpoint_mib = checkpoint_mib
         self._fence_command = fence_command
+        self._ksm = ksm
         self._running: dict[str, NodeProcess] = {}
 
     def start(self) -> "Fleet":
@@ -102,7 +105,7 @@ class Fleet:
         self._launch(host.name, host, [
             "samepaged", "--placer", _BUS, "--data-address", host.address,
             "--memory-mib", str(self._host_memory_mib), "--store-dir", str(self.store),
-            "--checkpoint-mib", str(self._checkpoint_mib),
+            "--checkpoint-mib", str(self._checkpoint_mib), "--ksm", self._ksm,
             # Lab hosts share the machine's processors, and so its pressure.
             "--pressure", "none",
         ])

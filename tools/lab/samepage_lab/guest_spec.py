@@ -41,6 +41,7 @@ class GuestSpec:
     image: str = "a"
     role: str = "idle"
     memory_mib: int = 0  # 0: the kind's usual size
+    memory_max_mib: int = 0  # RAM may be plugged in up to so much; 0: it may not
     image_mib: int = 48  # small only: a Debian image has its own contents
     own_mib: int = 0
     write_mib: int = 16
@@ -114,6 +115,7 @@ def domain_xml(
   <uuid>{identity}</uuid>
   <memory unit='MiB'>{spec.memory_mib}</memory>
   {_MEMORY_XML[spec.memory]}
+  {_plug_xml(spec)}
   <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='pc'>hvm</type>
@@ -143,6 +145,15 @@ _MEMORY_XML = {
     "anonymous": "",
     "memfd": "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>",
 }
+
+
+def _plug_xml(spec: GuestSpec) -> str:
+    """QEMU plugs RAM into machines with NUMA nodes only."""
+    if not spec.memory_max_mib:
+        return ""
+    return f"""\
+<maxMemory slots='4' unit='MiB'>{spec.memory_max_mib}</maxMemory>
+  <cpu><numa><cell id='0' cpus='0' memory='{spec.memory_mib}' unit='MiB'/></numa></cpu>"""
 
 
 def _disk_xml(overlay: Path | None) -> str:

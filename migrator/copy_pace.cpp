@@ -1,0 +1,130 @@
+#include "migrator/copy_pace.h"
+
+#include <utility>
+
+namespace samepage::migrator {
+namespace {
+
+using std::chrono::steady_clock;
+
+/// How long an emulated guest gets to run before a further pass over its memory is read.
+constexpr std::chrono::milliseconds kEmulatedPause{50};
+/// Between two looks whether QEMU is about to end its first pass.
+constexpr std::chrono::milliseconds kPassLook{10};
+/// Between two attempts to cancel.
+constexpr std::chrono::milliseconds kCancelAgain{50};
+
+}  // namespace
+
+CopyPace::CopyPace(Options options, Hypervisor& hypervisor)
+    : options_(std::move(options)), hypervisor_(hypervisor) {}
+
+CopyPace::~CopyPace() {
+  finish();
+}
+
+void CopyPace::begin(bool emulated) {
+  emulated_ = emulated;
+  turning_ = std::jthread([this] { options_.postcopy ? switch_to_postcopy() : allow_downtime(); });
+  cancelling_ = std::jthread([this] { press_cancel(); });
+}
+
+std::unique_ptr<ByteStream> CopyPace::brake(std::unique_ptr<ByteStream> qemu) {
+  return std::make_unique<BrakedStream>(std::move(qemu), brake_);
+}
+
+PassWatch* CopyPace::passes() {
+  return options_.postcopy ? nullptr : this;
+}
+
+void CopyPace::guest_stopped() {
+  brake_.give_way();
+}
+
+void CopyPace::cancel() {
+  enter(State::kCancelling);
+}
+
+void CopyPace::end() {
+  enter(State::kEnded);
+}
+
+void CopyPace::finish() {
+  end();
+  if (turning_.joinable()) turning_.join();
+  if (cancelling_.joinable()) cancelling_.join();
+}
+
+void CopyPace::first_pass(std::uint64_t bytes_left) {
+  if (bytes_left <= IntakeBrake::kPressedBytes) end_of_pass();
+}
+
+void CopyPace::further_pass() {
+  end_of_pass();
+  if (emulated_) brake_.pause(kEmulatedPause);
+}
+
+void CopyPace::as_pipe(bool is_pipe) {
+  is_pipe_ = is_pipe;
+}
+
+/// Where QEMU has measured the link itself, there is nothing that it must forget.
+void CopyPace::end_of_pass() {
+  is_pipe_ ? brake_.release() : brake_.press();
+}
+
+void CopyPace::out_of_sight() {
+  brake_.release();
+}
+
+/// Once QEMU has forgotten how fast its first pass over the memory was.
+void CopyPace::allow_downtime() {
+  while (!brake_.is_used()) {
+    if (!wait_while(State::kCopying, kPassLook)) return;
+  }
+  bool copying = is_pipe_ || wait_while(State::kCopying, IntakeBrake::kUntilForgotten);
+  // It fails when libvirt is past that, and is tried again otherwise.
+  while (copying && !hypervisor_.set_downtime_max(options_.vm, options_.downtime_max)) {
+    copying = wait_while(State::kCopying, kPassLook);
+  }
+  brake_.release();
+}
+
+/// When half of the guest's memory is across: late enough that the guest has little to pull, early
+/// enough that QEMU does not end the migration without a switch.
+void CopyPace::switch_to_postcopy() {
+  do {
+    const auto job = hypervisor_.migration_progress(options_.vm);
+    const bool is_due =
+        job && job->bytes_processed > 0 && job->bytes_processed >= job->bytes_remaining;
+    if (is_due && hypervisor_.start_postcopy(options_.vm)) return;
+  } while (wait_while(State::kCopying, options_.switch_look));
+}
+
+/// libvirt gets to know of a cancellation only once its job has begun, so this is tried again; and
+/// QEMU may be stuck and not hear libvirt, so nobody waits for it.
+void CopyPace::press_cancel() {
+  while (wait_while(State::kCopying, std::chrono::hours(1))) {
+  }
+  while (wait_while(State::kCancelling, std::chrono::milliseconds(0)) &&
+         !hypervisor_.cancel_migration(options_.vm)) {
+    wait_while(State::kCancelling, kCancelAgain);
+  }
+}
+
+/// States follow each other in one direction only.
+void CopyPace::enter(State state) {
+  const MutexLock lock(mutex_);
+  if (state > state_) state_ = state;
+  changed_.notify_all();
+}
+
+/// False, and at once, when the state is another.
+bool CopyPace::wait_while(State state, std::chrono::milliseconds time) {
+  const MutexLock lock(mutex_);
+  const Deadline end = steady_clock::now() + time;
+  while (state_ == state && steady_clock::now() < end) changed_.wait_until(mutex_, end);
+  return state_ == state;
+}
+
+}  // namespace samepage::migrator

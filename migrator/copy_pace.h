@@ -1,0 +1,93 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <thread>
+
+#include "core/hypervisor.h"
+#include "core/mutex.h"
+#include "migrator/byte_stream.h"
+#include "migrator/intake_brake.h"
+#include "migrator/relay.h"
+
+namespace samepage::migrator {
+
+/// Says to libvirt while it copies a guest what must be said at the right moment: how long the
+/// guest may stand still, once QEMU does not misjudge that any more (intake_brake.h); that it is
+/// time to switch to post-copy; that the copying is to be given up. None of these is sure to be
+/// heard at the first time, so each is said until it is, or until the copying is over.
+///
+/// Threads: every method may be called from any thread, begin() and finish() once; it says what it
+/// says in threads of its own. Lifetime: outlives the streams and relays that it was given to.
+class CopyPace final : public PassWatch {
+ public:
+  struct Options {
+    VmId vm;
+    std::chrono::milliseconds downtime_max{};  ///< Allowed once QEMU can be trusted with it.
+    bool postcopy = false;
+    std::chrono::milliseconds switch_look{};  ///< Between two looks whether to switch.
+  };
+
+  /// So short that QEMU does not find the guest ready to be switched over before its time: what
+  /// libvirt is to begin with.
+  static constexpr std::chrono::milliseconds kDowntimeNone{1};
+
+  /// The hypervisor is borrowed and outlives this.
+  CopyPace(Options options, Hypervisor& hypervisor);
+  ~CopyPace() override;
+  CopyPace(const CopyPace&) = delete;
+  CopyPace& operator=(const CopyPace&) = delete;
+
+  /// libvirt is about to be asked. `emulated`: the guest is (emulation.h).
+  void begin(bool emulated);
+
+  /// A connection of QEMU's, whose reader is slowed down where that is better for the guest.
+  std::unique_ptr<ByteStream> brake(std::unique_ptr<ByteStream> qemu);
+
+  /// What the relay of the main connection tells of QEMU's passes; null where nobody asks.
+  PassWatch* passes();
+
+  void guest_stopped();
+
+  /// The copying is to be given up.
+  void cancel();
+
+  /// It is over: nothing more is said.
+  void end();
+
+  /// end(), and returns when nothing is being said.
+  void finish();
+
+ private:
+  enum class State : std::uint8_t { kCopying, kCancelling, kEnded };
+
+  void first_pass(std::uint64_t bytes_left) override;
+  void further_pass() override;
+  void as_pipe(bool is_pipe) override;
+  void out_of_sight() override;
+
+  // Each the body of a thread.
+  void allow_downtime();
+  void switch_to_postcopy();
+  void press_cancel();
+
+  void end_of_pass();
+  void enter(State state);
+  bool wait_while(State state, std::chrono::milliseconds time);
+
+  const Options options_;
+  Hypervisor& hypervisor_;
+  IntakeBrake brake_;
+  bool emulated_ = false;  // Set before any relay begins.
+  std::atomic<bool> is_pipe_{false};
+  Mutex mutex_;
+  std::condition_variable_any changed_;
+  State state_ GUARDED_BY(mutex_) = State::kCopying;
+  std::jthread turning_;
+  std::jthread cancelling_;
+};
+
+}  // namespace samepage::migrator
