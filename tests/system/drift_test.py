@@ -13,7 +13,7 @@ from fleet_case import FleetCase
 
 
 class Drift(FleetCase):
-    """Two guests of image a on host1 and one on host2, beside one of image b."""
+    """Two guests of image a on host1 and one on host2, beside two of image b."""
 
     report_interval_s = 1
 
@@ -21,7 +21,7 @@ class Drift(FleetCase):
         host1, host2 = self.lab.hosts
         a3 = self.boot("host2", "a3")
         self.ready(self.boot("host1", "a1"), self.boot("host1", "a2"), a3,
-                   self.boot("host2", "b1", image="b"))
+                   self.boot("host2", "b1", image="b"), self.boot("host2", "b2", image="b"))
         self.fleet.cli("policy", "--mode", "shadow", "--every", "1")
         shown = self.watch()
         self.wait_until("the watch shows the move", lambda: shown and self.moves(shown[-1]) == ["a3"])
@@ -53,7 +53,7 @@ class Drift(FleetCase):
 
         self.fleet.kill("host2")
         self.wait_until("host2 is down", lambda: self.fleet.cli("hosts")["hosts"][1]["state"] == "down")
-        self.assertIn("host2 is down; its 1 VMs are left out of account",
+        self.assertIn("host2 is down; its 2 VMs are left out of account",
                       self.fleet.cli("plan")["notes"])
 
     def watch(self) -> list[dict[str, Any]]:
