@@ -10,6 +10,8 @@
 namespace samepage::placer {
 namespace {
 
+using CellSpan = Scene::CellSpan;
+
 constexpr double kRounding = 1e-9;
 
 std::size_t count(std::span<const std::uint64_t> cells) {
@@ -55,8 +57,9 @@ Unit Arrangement::unit(std::uint32_t vm) const {
 }
 
 Unit Arrangement::unit_of(std::span<const std::uint32_t> vms) const {
-  Unit unit{
-      .vms = {vms.begin(), vms.end()}, .demand = scene_->vms[vms.front()].demand, .full_pages = 0};
+  Unit unit;
+  unit.vms.assign(vms.begin(), vms.end());
+  unit.demand = scene_->vms[vms.front()].demand;
   for (const std::uint32_t vm : vms) unit.full_pages += scene_->vms[vm].full_pages;
   for (const std::uint32_t vm : vms.subspan(1)) {
     const PackItem& more = scene_->vms[vm].demand;
@@ -69,6 +72,7 @@ Unit Arrangement::unit_of(std::span<const std::uint32_t> vms) const {
       if (!more.allowed[host]) unit.demand.allowed[host] = false;
     }
   }
+  unit.set = count(unit.demand.cells);
   return unit;
 }
 
@@ -94,8 +98,15 @@ void Arrangement::recount(std::uint32_t host) {
     const Loads loads = costs_.on(vm, host);
     for (std::size_t i = 0; i < kLoads; ++i) place.loads.at(i) += loads.at(i);
   }
-  place.merged = scene_->pages_of_cells[count(place.cells)] + place.own;
+  recount_merged(host);
   recount_stayed(place);
+}
+
+void Arrangement::recount_merged(std::uint32_t host) {
+  Place& place = hosts_[host];
+  place.set = count(place.cells);
+  place.merged = scene_->pages_of_cells[place.set] + place.own;
+  if (index_) index_->set(host, place.cells);
 }
 
 void Arrangement::recount_stayed(Place& place) const {
@@ -167,15 +178,13 @@ std::optional<Obstacle> Arrangement::rule_against(const Unit& unit, std::uint32_
   return std::nullopt;
 }
 
-std::optional<Obstacle> Arrangement::obstacle(const Unit& unit, std::uint32_t host,
-                                              std::span<const std::uint32_t> gone) const {
-  if (const auto rule = rule_against(unit, host, gone)) return rule;
-  const Place& place = hosts_[host];
+std::optional<Obstacle> Arrangement::load_against(const Unit& unit, std::uint32_t host,
+                                                  std::span<const std::uint32_t> gone) const {
   const PackBin& bin = scene_->hosts[host].bin;
   const Loads loads = loads_on(unit, host);
   for (std::size_t i = 0; i < kLoads; ++i) {
     const double needed = loads.at(i);
-    double free = bin.loads.at(i) * options_.load_max - place.loads.at(i);
+    double free = bin.loads.at(i) * options_.load_max - hosts_[host].loads.at(i);
     for (const std::uint32_t vm : gone) free += costs_.on(vm, host).at(i);
     if (needed <= std::max(free, 0.0) + kRounding) continue;
     return Obstacle{.kind = Obstacle::Kind::kLoad,
@@ -183,16 +192,16 @@ std::optional<Obstacle> Arrangement::obstacle(const Unit& unit, std::uint32_t ho
                     .needed = needed,
                     .free = std::max(free, 0.0)};
   }
-  // The merged way first: it is the one that fails most often.
-  const Union residents =
-      gone.empty() ? Union{.cells = {}, .own = place.own} : union_without(place, gone, false);
-  const std::span<const std::uint64_t> cells =
-      gone.empty() ? std::span<const std::uint64_t>(place.cells) : residents.cells;
-  const std::size_t there = count(cells);
-  const std::size_t added = count_only(unit.demand.cells.data(), cells.data(), cells.size());
+  return std::nullopt;
+}
+
+// The merged way first: it is the one that fails most often.
+std::optional<Obstacle> Arrangement::memory_against(const Unit& unit, std::uint32_t host,
+                                                    const Held& held, double arriving) const {
+  const PackBin& bin = scene_->hosts[host].bin;
   const std::vector<double>& table = scene_->pages_of_cells;
-  const double before = table[there] + residents.own;
-  const double after = table[there + added] + residents.own + unit.demand.own;
+  const double before = table[held.set] + held.own;
+  const double after = table[held.set + unit.set - held.common] + held.own + unit.demand.own;
   const double usable = bin.capacity * (1 - options_.headroom);
   if (after > usable * (1 + kRounding)) {
     return Obstacle{.kind = Obstacle::Kind::kMemory,
@@ -200,12 +209,61 @@ std::optional<Obstacle> Arrangement::obstacle(const Unit& unit, std::uint32_t ho
                     .needed = after - before,
                     .free = std::max(usable - before, 0.0)};
   }
-  const double now = arriving(host, gone);
-  if (now + unit.full_pages <= bin.capacity * (1 + kRounding)) return std::nullopt;
+  if (arriving + unit.full_pages <= bin.capacity * (1 + kRounding)) return std::nullopt;
   return Obstacle{.kind = Obstacle::Kind::kMemory,
                   .resource = Resource::kMemory,
                   .needed = unit.full_pages,
-                  .free = std::max(bin.capacity - now, 0.0)};
+                  .free = std::max(bin.capacity - arriving, 0.0)};
+}
+
+std::optional<Obstacle> Arrangement::obstacle(const Unit& unit, std::uint32_t host,
+                                              std::span<const std::uint32_t> gone) const {
+  const Place& place = hosts_[host];
+  if (gone.empty()) {
+    const std::vector<std::uint64_t>& asked = unit.demand.cells;
+    return obstacle_given(unit, host, count_both(asked.data(), place.cells.data(), asked.size()));
+  }
+  if (auto rule = rule_against(unit, host, gone)) return rule;
+  if (auto load = load_against(unit, host, gone)) return load;
+  const Union rest = union_without(place, gone, false);
+  const Held held{
+      .set = count(rest.cells),
+      .common = count_both(unit.demand.cells.data(), rest.cells.data(), rest.cells.size()),
+      .own = rest.own};
+  return memory_against(unit, host, held, arriving(host, gone));
+}
+
+std::optional<Obstacle> Arrangement::obstacle_given(const Unit& unit, std::uint32_t host,
+                                                    std::size_t cells) const {
+  if (auto rule = rule_against(unit, host, {})) return rule;
+  if (auto load = load_against(unit, host, {})) return load;
+  const Place& place = hosts_[host];
+  return memory_against(unit, host, {.set = place.set, .common = cells, .own = place.own},
+                        arriving(host));
+}
+
+void Arrangement::index_hosts() {
+  if (index_) return;
+  std::vector<CellSpan> cells;
+  for (const Place& place : hosts_) cells.emplace_back(place.cells);
+  index_.emplace(scene_->words, hosts_.size());
+  index_->set_all(cells);
+}
+
+void Arrangement::common_cells(const Unit& unit, std::vector<std::uint16_t>& cells) const {
+  const std::vector<std::uint64_t>& asked = unit.demand.cells;
+  if (index_) return index_->count_common(asked, cells);
+  cells.clear();
+  for (const Place& place : hosts_) {
+    cells.push_back(
+        static_cast<std::uint16_t>(count_both(asked.data(), place.cells.data(), asked.size())));
+  }
+}
+
+double Arrangement::common(const Unit& unit, std::uint32_t host, std::size_t cells) const {
+  const std::vector<double>& table = scene_->pages_of_cells;
+  const std::size_t set = hosts_[host].set;
+  return std::max(0.0, table[unit.set] + table[set] - table[unit.set + set - cells]);
 }
 
 std::string Arrangement::describe(const Obstacle& obstacle, std::uint32_t host) const {
@@ -237,7 +295,7 @@ void Arrangement::put(std::uint32_t vm, std::uint32_t host, bool arrives) {
   place.own += demand.own;
   const Loads loads = costs_.on(vm, host);
   for (std::size_t i = 0; i < kLoads; ++i) place.loads.at(i) += loads.at(i);
-  place.merged = scene_->pages_of_cells[count(place.cells)] + place.own;
+  recount_merged(host);
   if (arrives) {
     place.arrived_full += scene_->vms[vm].full_pages;
   } else {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "placer/class_costs.h"
+#include "placer/packing/sharing_index.h"
 #include "placer/scene.h"
 
 namespace samepage::placer {
@@ -18,6 +19,7 @@ struct Unit {
   std::vector<std::uint32_t> vms;
   PackItem demand;        ///< Of all of them, merged.
   double full_pages = 0;  ///< Before merging.
+  std::size_t set = 0;    ///< Cells of `demand`.
 };
 
 /// Why something cannot go to a host.
@@ -69,6 +71,16 @@ class Arrangement {
   double common(const PackItem& demand, std::uint32_t host,
                 std::span<const std::uint32_t> gone = {}) const;
 
+  /// From now on common_cells() looks hosts up instead of comparing with each; for large fleets.
+  void index_hosts();
+
+  /// Of the unit's cells, how many each host has: what the two methods below that take `cells` ask
+  /// for. One call for all hosts costs tens of microseconds for 10,000 of them, once indexed.
+  void common_cells(const Unit& unit, std::vector<std::uint16_t>& cells) const;
+  double common(const Unit& unit, std::uint32_t host, std::size_t cells) const;  ///< Pages.
+  std::optional<Obstacle> obstacle_given(const Unit& unit, std::uint32_t host,
+                                         std::size_t cells) const;
+
   /// What keeps the unit from a host once the VMs `gone` have left it; none when it may go.
   std::optional<Obstacle> obstacle(const Unit& unit, std::uint32_t host,
                                    std::span<const std::uint32_t> gone = {}) const;
@@ -91,6 +103,7 @@ class Arrangement {
  private:
   struct Place {
     std::vector<std::uint64_t> cells;  // Of all VMs.
+    std::size_t set = 0;               // In `cells`.
     double own = 0;
     Loads loads{};
     double merged = 0;
@@ -110,9 +123,17 @@ class Arrangement {
     double own = 0;
   };
 
+  /// What a host holds, and what of a unit's cells is among it.
+  struct Held {
+    std::size_t set = 0;
+    std::size_t common = 0;
+    double own = 0;
+  };
+
   void put(std::uint32_t vm, std::uint32_t host, bool arrives);
   bool take(std::uint32_t vm, std::uint32_t host);
   void recount(std::uint32_t host);
+  void recount_merged(std::uint32_t host);
   void recount_stayed(Place& place) const;
   Union union_without(const Place& place, std::span<const std::uint32_t> gone,
                       bool stayed_only) const;
@@ -120,6 +141,10 @@ class Arrangement {
   double arriving(std::uint32_t host, std::span<const std::uint32_t> gone) const;
   std::optional<Obstacle> rule_against(const Unit& unit, std::uint32_t host,
                                        std::span<const std::uint32_t> gone) const;
+  std::optional<Obstacle> load_against(const Unit& unit, std::uint32_t host,
+                                       std::span<const std::uint32_t> gone) const;
+  std::optional<Obstacle> memory_against(const Unit& unit, std::uint32_t host, const Held& held,
+                                         double arriving) const;
 
   const Scene* scene_;
   Options options_;
@@ -127,6 +152,7 @@ class Arrangement {
   std::vector<Place> hosts_;
   std::vector<std::uint32_t> host_of_;
   std::vector<std::vector<std::uint32_t>> together_;  // By group.
+  std::optional<SharingIndex> index_;                 // Of the hosts' cells.
   std::vector<Logged> log_;
 };
 

@@ -13,12 +13,6 @@ std::string amount(Resource resource, double load) {
   return fmt::format("{:.1f} MB/s of {}", load / kMb, to_string(resource));
 }
 
-double predict(const ClassModel& model, const Loads& measured) {
-  double load = model.constant;
-  for (std::size_t i = 0; i < kLoads; ++i) load += model.factors.at(i) * measured.at(i);
-  return std::max(0.0, load);
-}
-
 }  // namespace
 
 ClassCosts::ClassCosts(const Scene& scene) : scene_(&scene) {

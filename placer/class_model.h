@@ -26,4 +26,12 @@ struct ClassModel {
   double p90_error_pct = 0;
 };
 
+/// What the VM uses on the target's class when it was measured with these loads on the source's;
+/// never below 0.
+inline double predict(const ClassModel& model, const Loads& measured) {
+  double load = model.constant;
+  for (std::size_t i = 0; i < kLoads; ++i) load += model.factors.at(i) * measured.at(i);
+  return load > 0 ? load : 0;
+}
+
 }  // namespace samepage::placer

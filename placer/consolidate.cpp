@@ -1,6 +1,7 @@
 #include "placer/consolidate.h"
 
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <optional>
 #include <utility>
@@ -35,6 +36,41 @@ double cost(const Decision& decision, std::size_t from) {
   return pages;
 }
 
+// Whether a VM came to the host because it made room elsewhere: it cannot be sent on without moving
+// twice.
+bool made_room_there(const Arrangement& arrangement, std::uint32_t host, const Decision& decision) {
+  const Scene& scene = arrangement.scene();
+  const std::vector<std::uint32_t>& vms = arrangement.on(host);
+  return std::any_of(vms.begin(), vms.end(), [&](std::uint32_t vm) {
+    const std::uint32_t before = scene.vms[vm].host;
+    return before != host && std::find(decision.freed_hosts.begin(), decision.freed_hosts.end(),
+                                       before) == decision.freed_hosts.end();
+  });
+}
+
+// A VM whose new host was freed as well goes to the last one at once, when its turn comes for that:
+// nobody waits for the host where it began, and nobody misses it on the one between.
+void go_straight(Decision& decision) {
+  std::map<std::uint32_t, std::size_t> last;
+  std::vector<bool> is_left_out(decision.steps.size());
+  for (std::size_t i = 0; i < decision.steps.size(); ++i) {
+    Step& step = decision.steps[i];
+    const auto [before, is_first] = last.try_emplace(step.vm, i);
+    if (is_first) continue;
+    const Step& earlier = decision.steps[before->second];
+    step.source = earlier.source;
+    step.reason = earlier.reason;
+    step.gain_pages += earlier.gain_pages;
+    is_left_out[before->second] = true;
+    before->second = i;
+  }
+  std::vector<Step> steps;
+  for (std::size_t i = 0; i < decision.steps.size(); ++i) {
+    if (!is_left_out[i]) steps.push_back(std::move(decision.steps[i]));
+  }
+  decision.steps = std::move(steps);
+}
+
 /// Frees one host, or takes everything back and says why not.
 class Freeing {
  public:
@@ -49,7 +85,8 @@ class Freeing {
     }
   }
 
-  void free(std::uint32_t host, Decision& decision) {
+  /// False: it was not freed.
+  bool free(std::uint32_t host, Decision& decision) {
     const Scene& scene = arrangement_.scene();
     const std::size_t mark = arrangement_.mark();
     const std::size_t steps = decision.steps.size();
@@ -68,7 +105,7 @@ class Freeing {
       const double pages = cost(decision, steps);
       if (pages <= options_.cost_per_freed_max * freed) {
         decision.freed_hosts.push_back(host);
-        return;
+        return true;
       }
       why_not = fmt::format("{:.0f} MiB would have to cross the wire to free {:.0f} MiB",
                             pages / kPagesPerMib, freed / kPagesPerMib);
@@ -80,6 +117,7 @@ class Freeing {
       decision.refusals.push_back(
           {.vm = vm, .reason = fmt::format("{} cannot be freed: {}", name, why_not)});
     }
+    return false;
   }
 
  private:
@@ -198,74 +236,101 @@ class Sequencer {
         targets_(targets),
         moves_max_(moves_max),
         homes_(arrangement,
-               {.weights = {.sharing = 0, .movement = 1, .balance = 1}, .moves_max = moves_max}) {}
+               {.weights = {.sharing = 0, .movement = 1, .balance = 1}, .moves_max = moves_max}),
+        waiting_(arrangement.scene().hosts.size()) {}
 
   Decision run() {
-    std::vector<std::uint32_t> waiting;
+    std::vector<std::uint32_t> all;
     for (std::uint32_t vm = 0; vm < targets_.size(); ++vm) {
-      if (wants_away(vm)) waiting.push_back(vm);
+      if (wants_away(vm)) all.push_back(vm);
     }
-    while (!waiting.empty() && decision_.steps.size() < moves_max_) {
-      if (!move_all_that_fit(waiting) && !park_one(waiting)) break;
+    for (const std::uint32_t vm : all) {
+      if (!move_if_it_fits(vm)) waiting_[targets_[vm]].push_back(vm);
     }
-    for (const std::uint32_t vm : waiting) {
-      const Unit unit = arrangement_.unit_of(std::span(&vm, 1));
-      const auto obstacle = arrangement_.obstacle(unit, targets_[vm]);
-      refuse(unit,
-             obstacle ? arrangement_.describe(*obstacle, targets_[vm])
-                      : "the plan has no moves left for it",
-             decision_);
+    move_all_that_fit();
+    for (const std::uint32_t vm : smallest_waiting(all)) {
+      if (wants_away(vm)) park(vm);
+    }
+    for (const std::uint32_t vm : all) {
+      if (wants_away(vm)) refuse_to_move(vm);
     }
     return std::move(decision_);
   }
 
  private:
+  static constexpr std::size_t kParkingsMax = 64;
+
   bool wants_away(std::uint32_t vm) const {
     return targets_[vm] != kNowhere && targets_[vm] != arrangement_.host_of(vm) &&
            arrangement_.scene().vms[vm].why_fixed.empty();
   }
 
-  bool move_all_that_fit(std::vector<std::uint32_t>& waiting) {
-    const std::size_t before = waiting.size();
-    std::erase_if(waiting, [&](std::uint32_t vm) {
-      if (decision_.steps.size() >= moves_max_) return false;
-      const Unit unit = arrangement_.unit_of(std::span(&vm, 1));
-      if (arrangement_.obstacle(unit, targets_[vm])) return false;
-      homes_.move(unit, targets_[vm], "its place in the plan", decision_);
-      return true;
-    });
-    return waiting.size() < before;
+  bool has_moves_left() const { return decision_.steps.size() < moves_max_; }
+
+  bool move_if_it_fits(std::uint32_t vm) {
+    const Unit unit = arrangement_.unit_of(std::span(&vm, 1));
+    if (!has_moves_left() || arrangement_.obstacle(unit, targets_[vm])) return false;
+    left_.push_back(arrangement_.host_of(vm));
+    homes_.move(unit, targets_[vm], "its place in the plan", decision_);
+    return true;
   }
 
-  // The smallest VM that can wait elsewhere; each waits once.
-  bool park_one(const std::vector<std::uint32_t>& waiting) {
-    std::vector<std::pair<double, std::uint32_t>> smallest;
-    for (const std::uint32_t vm : waiting) {
-      smallest.emplace_back(arrangement_.scene().vms[vm].full_pages, vm);
+  // Whoever waits for a host that somebody has left.
+  void move_all_that_fit() {
+    while (!left_.empty() && has_moves_left()) {
+      const std::uint32_t host = left_.front();
+      left_.pop_front();
+      std::erase_if(waiting_[host], [&](std::uint32_t vm) { return move_if_it_fits(vm); });
     }
-    std::sort(smallest.begin(), smallest.end());
-    for (const auto& [pages, vm] : smallest) {
-      if (std::find(parked_.begin(), parked_.end(), vm) != parked_.end()) continue;
-      const Unit unit = arrangement_.unit_of(std::span(&vm, 1));
-      const auto home = homes_.best(unit);
-      if (!home) continue;
-      const Scene& scene = arrangement_.scene();
-      homes_.move(unit, home->host,
-                  fmt::format("{} waits on {} until there is room on {}", scene.vms[vm].name,
-                              scene.hosts[home->host].name, scene.hosts[targets_[vm]].name),
-                  decision_);
-      parked_.push_back(vm);
-      return true;
-    }
-    return false;
+  }
+
+  // They find a place most easily.
+  std::vector<std::uint32_t> smallest_waiting(std::vector<std::uint32_t> vms) const {
+    std::erase_if(vms, [&](std::uint32_t vm) { return !wants_away(vm); });
+    std::stable_sort(vms.begin(), vms.end(), [&](std::uint32_t a, std::uint32_t b) {
+      return arrangement_.scene().vms[a].full_pages < arrangement_.scene().vms[b].full_pages;
+    });
+    if (vms.size() > kParkingsMax) vms.resize(kParkingsMax);
+    return vms;
+  }
+
+  // On a third host, so that others can move; back again when it does not get home that way.
+  void park(std::uint32_t vm) {
+    const Unit unit = arrangement_.unit_of(std::span(&vm, 1));
+    const Scene& scene = arrangement_.scene();
+    const auto home = has_moves_left() ? homes_.best(unit) : std::nullopt;
+    if (!home) return;
+    const std::size_t mark = arrangement_.mark();
+    const std::size_t steps = decision_.steps.size();
+    left_ = {arrangement_.host_of(vm)};
+    homes_.move(unit, home->host,
+                fmt::format("{} waits on {} until there is room on {}", scene.vms[vm].name,
+                            scene.hosts[home->host].name, scene.hosts[targets_[vm]].name),
+                decision_);
+    const auto waited = waiting_;
+    move_all_that_fit();
+    if (!wants_away(vm)) return;
+    arrangement_.roll_back(mark);
+    decision_.steps.resize(steps);
+    waiting_ = waited;
+  }
+
+  void refuse_to_move(std::uint32_t vm) {
+    const Unit unit = arrangement_.unit_of(std::span(&vm, 1));
+    const auto obstacle = arrangement_.obstacle(unit, targets_[vm]);
+    refuse(unit,
+           obstacle ? arrangement_.describe(*obstacle, targets_[vm])
+                    : "the plan has no moves left for it",
+           decision_);
   }
 
   Arrangement& arrangement_;
   const std::vector<std::uint32_t>& targets_;
   std::size_t moves_max_;
   Homes homes_;
+  std::vector<std::vector<std::uint32_t>> waiting_;  // VMs, by the host that they want to go to.
+  std::deque<std::uint32_t> left_;                   // Hosts that somebody left since.
   Decision decision_;
-  std::vector<std::uint32_t> parked_;
 };
 
 }  // namespace
@@ -284,13 +349,18 @@ Decision consolidate(Arrangement& arrangement, const std::vector<double>& mean_m
 
   Decision decision;
   Freeing freeing(arrangement, options);
+  std::size_t failures = 0;
   for (const auto& [mean, host] : little_used) {
-    if (decision.freed_hosts.size() >= options.hosts_max) break;
-    freeing.free(host, decision);
+    const bool enough = decision.freed_hosts.size() >= options.hosts_max ||
+                        decision.steps.size() >= options.moves_max;
+    if (enough || failures >= options.failures_max) break;
+    if (made_room_there(arrangement, host, decision)) continue;
+    failures = freeing.free(host, decision) ? 0 : failures + 1;
   }
   std::erase_if(decision.refusals, [&](const Refusal& refusal) {
     return arrangement.host_of(refusal.vm) != scene.vms[refusal.vm].host;
   });
+  go_straight(decision);
   return decision;
 }
 

@@ -16,6 +16,9 @@ struct ConsolidationOptions {
   std::size_t moves_max = 100;
   std::size_t hosts_max = 1'000;  ///< Hosts that one plan may free.
 
+  /// So many hosts in a row that cannot be freed, and the fuller ones are not tried.
+  std::size_t failures_max = 50;
+
   /// Pages that may cross the wire, after dedup, for each page of memory that a freed host frees.
   double cost_per_freed_max = 1.0;
 };

@@ -148,4 +148,21 @@ std::string why_not_there(const Arrangement& arrangement, const Unit& unit, std:
                      mib_text(there.is_sure() ? there.pages : 0));
 }
 
+std::string cause_not_there(const Arrangement& arrangement, const Unit& unit, std::uint32_t target,
+                            const Gain& gain, const ImproveOptions& options) {
+  switch (judge(gain, options)) {
+    case Worth::kNothing:
+      break;
+    case Worth::kTooSmall:
+      return "too_small";
+    case Worth::kDoubtful:
+      return "doubtful";
+    case Worth::kTooDear:
+      return "too_dear";
+    case Worth::kYes:
+      return arrangement.obstacle(unit, target) ? "no_room" : "too_many_moves";
+  }
+  return "no_better";
+}
+
 }  // namespace samepage::placer

@@ -22,4 +22,8 @@ std::string why_swapped(const Arrangement& arrangement, const Unit& unit, const 
 std::string why_not_there(const Arrangement& arrangement, const Unit& unit, std::uint32_t target,
                           const Gain& gain, const ImproveOptions& options);
 
+/// The same in one of the words that Stay lists.
+std::string cause_not_there(const Arrangement& arrangement, const Unit& unit, std::uint32_t target,
+                            const Gain& gain, const ImproveOptions& options);
+
 }  // namespace samepage::placer

@@ -15,11 +15,19 @@ constexpr double kPagesPerMib = 256;
 Homes::Homes(Arrangement& arrangement, const Options& options)
     : arrangement_(arrangement), options_(options), excluded_(arrangement.scene().hosts.size()) {}
 
-Terms Homes::terms(const Unit& unit, std::uint32_t host) const {
+// With all hosts; in a large fleet out of an index, which pays off at once.
+std::vector<std::uint16_t> Homes::common_cells(const Unit& unit) const {
+  constexpr std::size_t kManyHosts = 128;
+  if (excluded_.size() > kManyHosts) arrangement_.index_hosts();
+  std::vector<std::uint16_t> cells;
+  arrangement_.common_cells(unit, cells);
+  return cells;
+}
+
+Terms Homes::terms(const Unit& unit, std::uint32_t host, double common) const {
   const Scene& scene = arrangement_.scene();
   const PackBin& bin = scene.hosts[host].bin;
-  const double common = arrangement_.common(unit.demand, host);
-  const double size = std::max(1.0, scene.pages(unit.demand));
+  const double size = std::max(1.0, scene.pages_of_cells[unit.set] + unit.demand.own);
   const double capacity = std::max(1.0, bin.capacity);
   const double filled = (arrangement_.merged(host) + size - common) / capacity;
   double scarcest = filled;
@@ -44,10 +52,12 @@ bool Homes::is_movable(const Unit& unit) const {
 
 std::optional<Homes::Home> Homes::best(const Unit& unit) const {
   const std::uint32_t source = arrangement_.host_of(unit.vms.front());
+  const std::vector<std::uint16_t> cells = common_cells(unit);
   std::optional<Home> best;
   for (std::uint32_t host = 0; host < excluded_.size(); ++host) {
-    if (host == source || excluded_[host] || arrangement_.obstacle(unit, host)) continue;
-    const Terms found = terms(unit, host);
+    if (host == source || excluded_[host]) continue;
+    if (arrangement_.obstacle_given(unit, host, cells[host])) continue;
+    const Terms found = terms(unit, host, arrangement_.common(unit, host, cells[host]));
     const double score = options_.weights.score(found);
     if (!best || score > best->score) best = Home{.host = host, .terms = found, .score = score};
   }
@@ -57,7 +67,7 @@ std::optional<Homes::Home> Homes::best(const Unit& unit) const {
 void Homes::move(const Unit& unit, std::uint32_t target, const std::string& why,
                  Decision& decision) {
   const std::uint32_t source = arrangement_.host_of(unit.vms.front());
-  const Terms found = terms(unit, target);
+  const Terms found = terms(unit, target, arrangement_.common(unit.demand, target));
   for (const std::uint32_t vm : unit.vms) {
     const PackItem& demand = arrangement_.scene().vms[vm].demand;
     const double there = arrangement_.common(demand, target);
@@ -88,10 +98,11 @@ bool Homes::settle_in(const Unit& unit, const std::string& why, Decision& decisi
 
 // On the hosts that lack least: crowded, but not closed to the unit.
 bool Homes::make_room(const Unit& unit, const std::string& why, Decision& decision) {
+  const std::vector<std::uint16_t> cells = common_cells(unit);
   std::vector<std::pair<double, std::uint32_t>> crowded;
   for (std::uint32_t host = 0; host < excluded_.size(); ++host) {
     if (host == arrangement_.host_of(unit.vms.front()) || excluded_[host]) continue;
-    const auto obstacle = arrangement_.obstacle(unit, host);
+    const auto obstacle = arrangement_.obstacle_given(unit, host, cells[host]);
     if (!obstacle) continue;
     const bool lacks = obstacle->kind == Obstacle::Kind::kMemory ||
                        obstacle->kind == Obstacle::Kind::kLoad ||
@@ -100,8 +111,10 @@ bool Homes::make_room(const Unit& unit, const std::string& why, Decision& decisi
     const double part = obstacle->free / std::max(obstacle->needed, 1e-9);
     crowded.emplace_back(-part, host);
   }
-  std::sort(crowded.begin(), crowded.end());
-  if (crowded.size() > options_.crowded_hosts_max) crowded.resize(options_.crowded_hosts_max);
+  const std::size_t looked_at = std::min(crowded.size(), options_.crowded_hosts_max);
+  std::partial_sort(crowded.begin(), crowded.begin() + static_cast<std::ptrdiff_t>(looked_at),
+                    crowded.end());
+  crowded.resize(looked_at);
   return std::any_of(crowded.begin(), crowded.end(), [&](const auto& candidate) {
     return make_room_on(candidate.second, unit, why, decision);
   });
@@ -146,9 +159,10 @@ std::string Homes::why_not(const Unit& unit) const {
   const auto part = [](const Obstacle& obstacle) {
     return obstacle.needed > 0 ? obstacle.free / obstacle.needed : -1;
   };
+  const std::vector<std::uint16_t> cells = common_cells(unit);
   for (std::uint32_t host = 0; host < excluded_.size(); ++host) {
     if (host == arrangement_.host_of(unit.vms.front()) || excluded_[host]) continue;
-    const auto obstacle = arrangement_.obstacle(unit, host);
+    const auto obstacle = arrangement_.obstacle_given(unit, host, cells[host]);
     if (!obstacle) return fmt::format("the plan has no moves left for {}", name);
     if (closest && part(*obstacle) <= part(*closest)) continue;
     closest = obstacle;

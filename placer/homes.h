@@ -39,7 +39,6 @@ class Homes {
 
   /// The best host that takes the unit and that it is not on.
   std::optional<Home> best(const Unit& unit) const;
-  Terms terms(const Unit& unit, std::uint32_t host) const;
 
   /// Moves the unit and writes the steps down. Counts against moves_max, as settle_in() does.
   void move(const Unit& unit, std::uint32_t target, const std::string& why, Decision& decision);
@@ -55,6 +54,8 @@ class Homes {
   Arrangement& arrangement() { return arrangement_; }
 
  private:
+  std::vector<std::uint16_t> common_cells(const Unit& unit) const;
+  Terms terms(const Unit& unit, std::uint32_t host, double common) const;
   bool make_room(const Unit& unit, const std::string& why, Decision& decision);
   bool make_room_on(std::uint32_t host, const Unit& unit, const std::string& why,
                     Decision& decision);

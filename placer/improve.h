@@ -7,6 +7,7 @@
 
 #include "placer/arrangement.h"
 #include "placer/decision.h"
+#include "placer/prospects.h"
 
 namespace samepage::placer {
 
@@ -22,20 +23,24 @@ struct ImproveOptions {
   double cost_per_gain_max = 16;
   std::size_t moves_max = 100;
   std::size_t group_max = 8;  ///< VMs that may move together where none gains by moving alone.
+  unsigned threads = 1;
 };
 
 /// Moves that make the arrangement better by the weights: one by one, changing places where there
 /// is no room for both, together where VMs hold each other back. A gain counts only when it is
 /// above its estimate's error. VMs for which `has_moved` says so are left alone, and each VM moves
-/// once.
+/// once. In a fleet of more than Prospects::kAll hosts it looks at the most promising only.
 Decision improve(Arrangement& arrangement, std::vector<bool> has_moved,
                  const ImproveOptions& options);
 
 /// Why improve() leaves a VM where it is, in one sentence. `may_move`: it was not moved already.
 struct Stayed {
   std::string reason;
-  double gain_pages = 0;  ///< Of the best other place, if it is above 0.
+  std::string cause;              ///< As Stay's.
+  std::uint32_t best = kNowhere;  ///< The best other place.
+  double gain_pages = 0;          ///< Of going there.
 };
-Stayed why_stays(const Arrangement& arrangement, std::uint32_t vm, const ImproveOptions& options);
+Stayed why_stays(const Arrangement& arrangement, const Prospects& prospects, std::uint32_t vm,
+                 const ImproveOptions& options);
 
 }  // namespace samepage::placer

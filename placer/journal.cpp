@@ -95,14 +95,14 @@ Result<PlanId> Journal::propose(const Plan& plan) {
   Statement insert = TRY(database_.prepare(
       "INSERT INTO plans (state, created_at, summary, shared_before, shared_after, kind, goal,"
       " weight_sharing, weight_hosts, weight_movement, weight_balance, hosts_before, hosts_after,"
-      " hosts_bound, freed_hosts, notes)"
-      " VALUES ('proposed', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
+      " hosts_bound, freed_hosts, notes, hosts_packed)"
+      " VALUES ('proposed', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
   const Weights& weights = plan.weights;
   TRY(insert.bind({today(), plan.summary, stored(plan.shared_before_pages),
                    stored(plan.shared_after_pages), to_string(plan.kind), to_string(plan.goal),
                    weights.sharing, weights.hosts, weights.movement, weights.balance,
                    stored(plan.hosts_before), stored(plan.hosts_after), stored(plan.hosts_bound),
-                   joined(plan.freed_hosts), joined(plan.notes)}));
+                   joined(plan.freed_hosts), joined(plan.notes), stored(plan.hosts_packed)}));
   TRY(insert.run());
   const PlanId id{database_.last_insert_id()};
   TRY(insert_moves(id, plan));
@@ -116,15 +116,16 @@ Result<void> Journal::insert_moves(PlanId id, const Plan& plan) {
   Statement insert = TRY(database_.prepare(
       "INSERT INTO moves (plan, position, vm, name, sharing_domain, source, target, paused, reason,"
       " gain, cost, term_sharing, term_hosts, term_movement, term_balance, streams, postcopy,"
-      " time_max, state)"
-      " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'planned')"));
+      " time_max, cause, state)"
+      " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'planned')"));
   std::int64_t position = 0;
   for (const PlannedMove& move : plan.moves) {
     TRY(insert.bind({id.value, position++, move.vm.uuid, move.name, move.sharing_domain,
                      move.source, move.target, std::int64_t{move.paused}, move.reason,
                      move.gain_pages, stored(move.cost_pages), move.terms.sharing, move.terms.hosts,
                      move.terms.movement, move.terms.balance, std::int64_t{move.mode.streams},
-                     std::int64_t{move.mode.postcopy}, std::int64_t{move.mode.time_max.count()}}));
+                     std::int64_t{move.mode.postcopy}, std::int64_t{move.mode.time_max.count()},
+                     move.cause}));
     TRY(insert.run());
   }
   return {};
@@ -132,10 +133,12 @@ Result<void> Journal::insert_moves(PlanId id, const Plan& plan) {
 
 Result<void> Journal::insert_stays(PlanId id, const Plan& plan) {
   Statement insert = TRY(database_.prepare(
-      "INSERT INTO stays (plan, position, vm, name, host, reason) VALUES (?, ?, ?, ?, ?, ?)"));
+      "INSERT INTO stays (plan, position, vm, name, host, reason, cause, best_host, gain)"
+      " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"));
   std::int64_t position = 0;
   for (const Stay& stay : plan.stays) {
-    TRY(insert.bind({id.value, position++, stay.vm.uuid, stay.name, stay.host, stay.reason}));
+    TRY(insert.bind({id.value, position++, stay.vm.uuid, stay.name, stay.host, stay.reason,
+                     stay.cause, stay.best_host, stay.gain_pages}));
     TRY(insert.run());
   }
   return {};
@@ -153,7 +156,9 @@ Result<PlanRecord> Journal::plan(PlanId id) {
   Statement row = TRY(database_.prepare(
       "SELECT state, cancel_requested, created_at, ended_at, summary, shared_before, shared_after,"
       " achieved_before, achieved_after, kind, goal, weight_sharing, weight_hosts,"
-      " weight_movement, weight_balance, hosts_before, hosts_after, hosts_bound, freed_hosts, notes"
+      " weight_movement, weight_balance, hosts_before, hosts_after, hosts_bound, freed_hosts, "
+      "notes,"
+      " hosts_packed"
       " FROM plans WHERE id = ?"));
   TRY(row.bind({id.value}));
   if (!TRY(row.step())) {
@@ -177,6 +182,7 @@ Result<PlanRecord> Journal::plan(PlanId id) {
                     .hosts_before = figure(row, 15),
                     .hosts_after = figure(row, 16),
                     .hosts_bound = figure(row, 17),
+                    .hosts_packed = figure(row, 20),
                     .freed_hosts = lines(row.text(18)),
                     .notes = lines(row.text(19)),
                     .moves = {},
@@ -197,7 +203,7 @@ Result<std::vector<MoveRecord>> Journal::moves(PlanId id) {
       " m.state, m.error, s.session, s.attempt, s.stream_bytes, s.wire_bytes, s.page_refs,"
       " s.page_literals, s.zero_pages, s.pages_resent, s.downtime_us, s.total_us, m.paused,"
       " m.term_sharing, m.term_hosts, m.term_movement, m.term_balance, m.streams, m.postcopy,"
-      " m.time_max"
+      " m.time_max, m.cause"
       " FROM moves m LEFT JOIN sessions s ON s.plan = m.plan AND s.position = m.position"
       " AND s.attempt = (SELECT max(attempt) FROM sessions t WHERE t.plan = m.plan"
       " AND t.position = m.position) WHERE m.plan = ? ORDER BY m.position"));
@@ -214,6 +220,7 @@ Result<std::vector<MoveRecord>> Journal::moves(PlanId id) {
                                         .postcopy = row.integer(26) != 0,
                                         .time_max = std::chrono::seconds(row.integer(27))},
                                .reason = row.text(5),
+                               .cause = row.text(28),
                                .gain_pages = row.integer(6),
                                .cost_pages = figure(row, 7),
                                .terms = {.sharing = row.real(21),
@@ -233,12 +240,18 @@ Result<std::vector<MoveRecord>> Journal::moves(PlanId id) {
 
 Result<std::vector<Stay>> Journal::stays(PlanId id) {
   Statement row = TRY(database_.prepare(
-      "SELECT vm, name, host, reason FROM stays WHERE plan = ? ORDER BY position"));
+      "SELECT vm, name, host, reason, cause, best_host, gain FROM stays WHERE plan = ?"
+      " ORDER BY position"));
   TRY(row.bind({id.value}));
   std::vector<Stay> records;
   while (TRY(row.step())) {
-    records.push_back(
-        {.vm = VmId{row.text(0)}, .name = row.text(1), .host = row.text(2), .reason = row.text(3)});
+    records.push_back({.vm = VmId{row.text(0)},
+                       .name = row.text(1),
+                       .host = row.text(2),
+                       .reason = row.text(3),
+                       .cause = row.text(4),
+                       .best_host = row.text(5),
+                       .gain_pages = row.integer(6)});
   }
   return records;
 }

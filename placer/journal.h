@@ -60,6 +60,7 @@ struct PlanRecord {
   std::uint64_t hosts_before = 0;  ///< These as in Plan.
   std::uint64_t hosts_after = 0;
   std::uint64_t hosts_bound = 0;
+  std::uint64_t hosts_packed = 0;
   std::vector<std::string> freed_hosts;
   std::vector<std::string> notes;
   std::vector<MoveRecord> moves;

@@ -1,6 +1,7 @@
 #include "placer/live_scene.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <functional>
 #include <optional>
@@ -10,6 +11,7 @@
 
 #include "fingerprinter/fingerprint.h"
 #include "placer/explain.h"
+#include "placer/prospects.h"
 #include "placer/sharing.h"
 
 namespace samepage::placer {
@@ -22,11 +24,15 @@ constexpr double kFillMax = 1.5;     // Hashes a cell, of the fullest host.
 constexpr std::size_t kCellsMin = 64;
 constexpr std::size_t kWordsStep = 8;  // packing/wide_cells.h
 
+// A large fleet has coarser bitmaps, so that comparing a VM with all its hosts stays cheap.
+constexpr std::size_t kWordsOfLargeFleet = 128;
+
 /// How the sketches of a fleet are laid out in one bitmap: a part for each band, the first whole,
 /// each further one folded once more, so that all are equally dense.
 class Layout {
  public:
-  Layout(const std::vector<const Vm*>& vms, double fullest) : shape_(smallest_shape(vms)) {
+  Layout(const std::vector<const Vm*>& vms, double fullest, std::size_t hosts)
+      : shape_(smallest_shape(vms, hosts)) {
     while (first_ + 1 < Sketch::kBands - 1 && load(first_, fullest) > kFillMax) ++first_;
     std::size_t cells = shape_.cells;
     for (std::size_t band = first_; band < Sketch::kBands - 1 && cells >= kCellsMin; ++band) {
@@ -53,17 +59,21 @@ class Layout {
 
   // Each domain turns its cells by an offset of its own: whatever their seeds, VMs of two domains
   // meet by chance only.
-  std::vector<std::uint64_t> bitmap(const Sketch& whole, const std::string& domain) const {
+  std::vector<std::uint64_t> bitmap(const Sketch& sketch, const std::string& domain) const {
     const std::size_t turn = std::hash<std::string>()(domain);
-    const Sketch sketch = whole.shape() == shape_ ? whole : whole.reduced(shape_);
+    const unsigned finer = sketch.shape().resolution - shape_.resolution;
     std::vector<std::uint64_t> bits(words());
     std::size_t begin = 0;
     for (std::size_t part = 0; part < parts_.size(); ++part) {
       const std::span<const std::uint64_t> band = sketch.band(first_ + part);
-      for (std::size_t cell = 0; cell < shape_.cells; ++cell) {
-        if ((band[cell / 64] >> (cell % 64) & 1U) == 0) continue;
-        const std::size_t bit = begin + ((cell >> part) + turn) % parts_[part];
-        bits[bit / 64] |= std::uint64_t{1} << (bit % 64);
+      for (std::size_t w = 0; w < band.size(); ++w) {
+        for (std::uint64_t rest = band[w]; rest != 0; rest &= rest - 1) {
+          const std::size_t fine = w * 64 + static_cast<std::size_t>(std::countr_zero(rest));
+          const std::size_t cell = fine >> finer;
+          if (cell >= shape_.cells) break;
+          const std::size_t bit = begin + ((cell >> part) + turn) % parts_[part];
+          bits[bit / 64] |= std::uint64_t{1} << (bit % 64);
+        }
       }
       begin += parts_[part];
     }
@@ -71,9 +81,11 @@ class Layout {
   }
 
  private:
-  static Sketch::Shape smallest_shape(const std::vector<const Vm*>& vms) {
-    // Two bitmaps of the widest kind that a packing takes.
-    Sketch::Shape shape{.resolution = 14, .cells = kPackWordsMax * 32};
+  // All bands together have twice the cells of one.
+  static Sketch::Shape smallest_shape(const std::vector<const Vm*>& vms, std::size_t hosts) {
+    const std::size_t cells = 32 * (hosts > Prospects::kAll ? kWordsOfLargeFleet : kPackWordsMax);
+    Sketch::Shape shape{.resolution = static_cast<unsigned>(std::countr_zero(cells)),
+                        .cells = cells};
     for (const Vm* vm : vms) shape = Sketch::common(shape, vm->fingerprint->sketch().shape());
     return shape;
   }
@@ -93,9 +105,8 @@ bool is_fresh(const Vm& vm, const LiveSceneOptions& options) {
   return vm.fingerprint != nullptr && vm.fingerprint_age <= options.fingerprint_age_max;
 }
 
-std::string why_fixed(const Fleet& fleet, const Vm& vm, const LiveSceneOptions& options) {
-  const Host* const host = fleet.find_host(vm.host);
-  if (host->state != HostState::kUp) return vm.host + " is down";
+std::string why_fixed(const Host& host, const Vm& vm, const LiveSceneOptions& options) {
+  if (host.state != HostState::kUp) return vm.host + " is down";
   if (vm.runs_twice) return vm.name + " runs on " + vm.host + " and on " + vm.copy_on + " at once";
   if (!vm.copy_on.empty()) {
     return vm.name + " has a copy on " + vm.copy_on + ": a migration goes on, or left it there";
@@ -122,12 +133,12 @@ SceneHost host_of(const Host& host) {
   return made;
 }
 
-SceneVm vm_of(const Fleet& fleet, const Vm& vm, const LiveSceneOptions& options) {
+SceneVm vm_of(const Host& host, const Vm& vm, const LiveSceneOptions& options) {
   SceneVm made;
   made.id = vm.id.uuid;
   made.name = vm.name;
   made.domain = vm.sharing_domain;
-  made.why_fixed = why_fixed(fleet, vm, options);
+  made.why_fixed = why_fixed(host, vm, options);
   made.full_pages = static_cast<double>(own_pages(vm));
   for (std::size_t i = 0; i < kLoads && vm.usage != nullptr; ++i) {
     const double share_max = i == 0 ? static_cast<double>(vm.vcpus) : 0;
@@ -149,7 +160,7 @@ std::optional<Layout> layout_of(const Fleet& fleet, const LiveSceneOptions& opti
   for (const Host& host : fleet.hosts) {
     largest = std::max(largest, static_cast<double>(host.capacity_pages));
   }
-  return Layout(scanned, std::min(all, largest));
+  return Layout(scanned, std::min(all, largest), fleet.hosts.size());
 }
 
 void put_memory(const Vm& vm, const std::optional<Layout>& layout, const LiveSceneOptions& options,
@@ -163,14 +174,10 @@ void put_memory(const Vm& vm, const std::optional<Layout>& layout, const LiveSce
   made.demand.cells = layout->bitmap(vm.fingerprint->sketch(), vm.sharing_domain);
 }
 
-/// Frames that the agent counted beyond what its VMs can account for.
-double overhead_of(const Fleet& fleet, const Host& host, const Scene& scene) {
+/// Frames that the agent counted beyond what its VMs, of `full` pages, can account for.
+double overhead_of(const Host& host, double full) {
   constexpr double kPartMax = 0.5;
   if (!host.memory || !host.memory_is_of_now) return 0;
-  double full = 0;
-  for (std::size_t vm = 0; vm < fleet.vms.size(); ++vm) {
-    if (fleet.vms[vm].host == host.name) full += scene.vms[vm].full_pages;
-  }
   const double beyond = static_cast<double>(host.memory->distinct_frames) - full;
   return std::clamp(beyond, 0.0, kPartMax * static_cast<double>(host.capacity_pages));
 }
@@ -215,8 +222,9 @@ Result<LiveScene> make_live_scene(const Fleet& fleet, const LiveSceneOptions& op
     scene.hosts.push_back(host_of(host));
   }
   for (const Vm& vm : fleet.vms) {
-    SceneVm made = vm_of(fleet, vm, options);
-    made.host = host_numbers.at(vm.host);
+    const std::uint32_t number = host_numbers.at(vm.host);
+    SceneVm made = vm_of(fleet.hosts[number], vm, options);
+    made.host = number;
     put_memory(vm, layout, options, made);
     made.demand.cells.resize(scene.words);
     scene.vms.push_back(std::move(made));
@@ -224,8 +232,10 @@ Result<LiveScene> make_live_scene(const Fleet& fleet, const LiveSceneOptions& op
   scene.class_models = options.class_models;
   live.rules = look_up_labels(fleet, options.rules);
   live.notes = TRY(apply_rules(live.rules, scene));
+  std::vector<double> full(scene.hosts.size());
+  for (const SceneVm& vm : scene.vms) full[vm.host] += vm.full_pages;
   for (std::size_t host = 0; host < fleet.hosts.size(); ++host) {
-    scene.hosts[host].bin.capacity -= overhead_of(fleet, fleet.hosts[host], scene);
+    scene.hosts[host].bin.capacity -= overhead_of(fleet.hosts[host], full[host]);
   }
   const std::string fault = find_scene_fault(scene);
   if (!fault.empty()) return fail(Errc::kInvalid, fault);

@@ -18,7 +18,8 @@ struct PlannedMove {
   std::string target;
   bool paused = false;  ///< Its owner had paused it: it moves as it is and stays paused.
   MigrateMode mode{};
-  std::string reason;  ///< One sentence with figures, for people.
+  std::string reason;           ///< One sentence with figures, for people.
+  std::string cause = "asked";  ///< The same for programs: "asked", "rule", "hotspot", "goal".
   std::int64_t gain_pages =
       0;  ///< Predicted change of the fleet's shared pages by this move, in order.
   std::uint64_t cost_pages =
@@ -31,7 +32,14 @@ struct Stay {
   VmId vm;
   std::string name;
   std::string host;
-  std::string reason;
+  std::string reason;  ///< One sentence, for people.
+
+  /// The same for programs: "fixed" (it must not be moved), "refused" (what asks for its move finds
+  /// no place), "unasked" (nothing asks for it), "no_host" (there is no other), or of the host that
+  /// would be best: "no_better", "too_small", "doubtful", "too_dear", "no_room", "too_many_moves".
+  std::string cause = "unasked";
+  std::string best_host = {};   ///< The best other place; empty where none was looked for.
+  std::int64_t gain_pages = 0;  ///< What going there would gain by the weights.
 };
 
 /// Who wanted a plan.
@@ -57,7 +65,11 @@ struct Plan {
   Weights weights;
   std::uint64_t hosts_before = 0;  ///< That hold a VM.
   std::uint64_t hosts_after = 0;
-  std::uint64_t hosts_bound = 0;         ///< No placement needs fewer; 0: was not asked for.
+  std::uint64_t hosts_bound = 0;  ///< No placement needs fewer; 0: was not asked for.
+
+  /// That the whole fleet needs when it is packed anew, once all is merged; 0: was not searched
+  /// for. One plan may not get there, for what arrives is merged later: plan again then.
+  std::uint64_t hosts_packed = 0;
   std::vector<std::string> freed_hosts;  ///< That hold none any more.
   std::vector<std::string> notes;        ///< What was left out of account, and why.
 };

@@ -7,13 +7,16 @@
 
 #include <fmt/format.h>
 
+#include "fingerprinter/fingerprint.h"
 #include "placer/consolidate.h"
 #include "placer/explain.h"
 #include "placer/improve.h"
+#include "placer/in_parallel.h"
 #include "placer/live_scene.h"
 #include "placer/packing/bound.h"
 #include "placer/packing/fleet_packer.h"
 #include "placer/packing/least_movement.h"
+#include "placer/prospects.h"
 #include "placer/relieve.h"
 #include "placer/sharing.h"
 
@@ -24,14 +27,23 @@ std::uint64_t rounded(double pages) {
   return static_cast<std::uint64_t>(std::llround(std::max(pages, 0.0)));
 }
 
-std::uint64_t shared_pages(const Fleet& fleet, const std::vector<std::uint32_t>& host_of) {
+/// Pages that the fleet shares, predicted. In a large fleet out of the bitmaps from which decisions
+/// are made: VMs and hosts by the same sample, so that most of its error cancels out.
+std::uint64_t shared_pages(const Fleet& fleet, const Arrangement& arrangement) {
+  const bool is_large = fleet.hosts.size() > Prospects::kAll;
   double pages = 0;
   for (std::uint32_t host = 0; host < fleet.hosts.size(); ++host) {
     std::vector<const Vm*> residents;
-    for (std::size_t vm = 0; vm < fleet.vms.size(); ++vm) {
-      if (host_of[vm] == host) residents.push_back(&fleet.vms[vm]);
+    double full = 0;
+    for (const std::uint32_t number : arrangement.on(host)) {
+      const Vm& vm = fleet.vms[number];
+      residents.push_back(&vm);
+      full += arrangement.scene().pages(arrangement.scene().vms[number].demand);
+      if (vm.fingerprint == nullptr) continue;
+      const fingerprinter::PageCounts& counts = vm.fingerprint->counts();
+      full += static_cast<double>(counts.zero + counts.duplicate);
     }
-    pages += predict_sharing(residents).total().pages;
+    pages += is_large ? full - arrangement.merged(host) : predict_sharing(residents).total().pages;
   }
   return rounded(pages);
 }
@@ -51,27 +63,21 @@ class Planner {
   }
 
   Plan run() {
-    plan_.shared_before_pages = shared_pages(fleet_, arrangement_.hosts_of());
-    plan_.hosts_before = hosts_used();
-    const std::size_t by_rules = take(repair(arrangement_, live_.rules, moves_left()));
-    const std::size_t by_heat = take(relieve(arrangement_, hot_hosts(),
-                                             {.load_threshold = options_.hotspot.threshold.front(),
-                                              .memory_threshold = options_.hotspot.threshold.back(),
-                                              .moves_max = moves_left()}));
+    plan_.shared_before_pages = shared_pages(fleet_, arrangement_);
+    plan_.hosts_before = used(arrangement_);
+    const std::size_t by_rules = take(repair(arrangement_, live_.rules, moves_left()), "rule");
+    const ReliefOptions relief{.load_threshold = options_.hotspot.threshold.front(),
+                               .memory_threshold = options_.hotspot.threshold.back(),
+                               .moves_max = moves_left()};
+    const std::size_t by_heat = take(relieve(arrangement_, hot_hosts(), relief), "hotspot");
     if (weights_.hosts > 0) shrink();
     const bool improves = weights_.sharing >= weights_.hosts && weights_.sharing > 0;
     if (improves || weights_.balance > 0) {
-      take(improve(arrangement_, has_moved(), improvement(moves_left())));
+      take(improve(arrangement_, has_moved(), improvement(moves_left())), "goal");
     }
-    plan_.shared_after_pages = shared_pages(fleet_, arrangement_.hosts_of());
-    plan_.hosts_after = hosts_used();
-    for (std::uint32_t host = 0; host < fleet_.hosts.size(); ++host) {
-      const bool held = std::any_of(live_.scene.vms.begin(), live_.scene.vms.end(),
-                                    [&](const SceneVm& vm) { return vm.host == host; });
-      if (held && arrangement_.on(host).empty()) {
-        plan_.freed_hosts.push_back(fleet_.hosts[host].name);
-      }
-    }
+    plan_.shared_after_pages = shared_pages(fleet_, arrangement_);
+    plan_.hosts_after = used(arrangement_);
+    name_freed_hosts();
     explain_stays();
     note_what_is_left_out();
     note_classes_without_model();
@@ -80,13 +86,13 @@ class Planner {
   }
 
   void move_one(std::uint32_t vm, std::uint32_t target) {
-    plan_.shared_before_pages = shared_pages(fleet_, arrangement_.hosts_of());
+    plan_.shared_before_pages = shared_pages(fleet_, arrangement_);
     Decision decision;
     const Unit unit = arrangement_.unit_of(std::span(&vm, 1));
     Homes homes(arrangement_, {.weights = weights_, .moves_max = 1});
     homes.move(unit, target, "asked for; " + reason_to_move(vm, target), decision);
-    take(std::move(decision));
-    plan_.shared_after_pages = shared_pages(fleet_, arrangement_.hosts_of());
+    take(std::move(decision), "asked");
+    plan_.shared_after_pages = shared_pages(fleet_, arrangement_);
   }
 
   const Arrangement& arrangement() const { return arrangement_; }
@@ -97,12 +103,14 @@ class Planner {
     return options_.moves_max - std::min(options_.moves_max, plan_.moves.size());
   }
 
-  std::uint64_t hosts_used() const {
-    std::uint64_t used = 0;
+  void name_freed_hosts() {
+    std::vector<bool> held(fleet_.hosts.size());
+    for (const SceneVm& vm : live_.scene.vms) held[vm.host] = true;
     for (std::uint32_t host = 0; host < fleet_.hosts.size(); ++host) {
-      if (!arrangement_.on(host).empty()) ++used;
+      if (held[host] && arrangement_.on(host).empty()) {
+        plan_.freed_hosts.push_back(fleet_.hosts[host].name);
+      }
     }
-    return used;
   }
 
   std::string reason_to_move(std::uint32_t vm, std::uint32_t target) const {
@@ -118,7 +126,8 @@ class Planner {
             .gain_pages_min = static_cast<double>(options_.gain_pages_min),
             .cost_per_gain_max = options_.cost_per_gain_max,
             .moves_max = moves_max,
-            .group_max = options_.group_max};
+            .group_max = options_.group_max,
+            .threads = options_.threads};
   }
 
   std::vector<bool> has_moved() const {
@@ -144,7 +153,8 @@ class Planner {
     return hot;
   }
 
-  // Host by host; or, when there is time to search and it finds better, the whole fleet anew.
+  // Host by host; or, when there is time to search and it finds better, the whole fleet anew. What
+  // of that has no room before what arrives is merged waits for a later plan.
   void shrink() {
     plan_.hosts_bound = bins_bound(live_.scene.problem(options_.headroom, Scene::Counted::kLeast));
     Arrangement one_by_one = arrangement_;
@@ -153,14 +163,14 @@ class Planner {
     if (options_.search.count() > 0) {
       Arrangement anew = arrangement_;
       Decision packed = sequence(anew, pack_anew(), moves_left());
-      if (packed.refusals.empty() && used(anew) < used(one_by_one)) {
+      if (used(anew) < used(one_by_one)) {
         arrangement_ = std::move(anew);
-        take(std::move(packed));
+        take(std::move(packed), "goal");
         return;
       }
     }
     arrangement_ = std::move(one_by_one);
-    take(freed);
+    take(freed, "goal");
   }
 
   static std::size_t used(const Arrangement& arrangement) {
@@ -171,18 +181,26 @@ class Planner {
     return used;
   }
 
-  std::vector<std::uint32_t> pack_anew() const {
+  std::vector<std::uint32_t> pack_anew() {
     const PackProblem problem = live_.scene.problem(options_.headroom);
     Packing packing = pack_fleet(problem, {.budget = options_.search,
                                            .seed = options_.seed,
-                                           .threads = 2,
+                                           .threads = options_.threads,
                                            .bins_enough = plan_.hosts_bound});
+    if (packing.left_out == 0) plan_.hosts_packed = packing.bins_used;
     match_bins(problem, arrangement_.hosts_of(), packing);
     return packing.bin_of;
   }
 
-  std::size_t take(Decision decision) {
-    for (Step& step : decision.steps) plan_.moves.push_back(planned(std::move(step)));
+  std::size_t take(Decision decision, const char* cause) {
+    for (Step& step : decision.steps) {
+      moved_.insert(step.vm);
+      const std::string& from = fleet_.hosts[step.source].hardware;
+      const std::string& to = fleet_.hosts[step.target].hardware;
+      if (from != to && !from.empty() && !to.empty()) ++crossings_[{from, to}];
+      plan_.moves.push_back(planned(std::move(step)));
+      plan_.moves.back().cause = cause;
+    }
     for (Refusal& refusal : decision.refusals) {
       refused_.try_emplace(refusal.vm, std::move(refusal.reason));
     }
@@ -204,37 +222,54 @@ class Planner {
   }
 
   void explain_stays() {
-    std::set<VmId> moved;
-    for (const PlannedMove& move : plan_.moves) moved.insert(move.vm);
+    if (fleet_.hosts.size() > Prospects::kAll) arrangement_.index_hosts();
+    const Prospects prospects(arrangement_);
+    std::vector<Stayed> stayed(fleet_.vms.size());
+    in_parallel(options_.threads, stayed.size(), [&](std::size_t number) {
+      const auto vm = static_cast<std::uint32_t>(number);
+      if (!moved_.contains(vm)) stayed[vm] = stays(vm, prospects);
+    });
     for (std::uint32_t vm = 0; vm < fleet_.vms.size(); ++vm) {
-      const Vm& info = fleet_.vms[vm];
-      if (moved.contains(info.id)) continue;
+      if (moved_.contains(vm)) continue;
       const auto refused = refused_.find(vm);
-      Stayed stayed = stays(vm);
-      if (refused != refused_.end()) stayed.reason = refused->second;
-      if (stayed.gain_pages > closest_gain_) {
-        closest_gain_ = stayed.gain_pages;
-        closest_ = stayed.reason;
+      if (refused != refused_.end()) {
+        stayed[vm].reason = refused->second;
+        stayed[vm].cause = "refused";
       }
-      plan_.stays.push_back(
-          {.vm = info.id, .name = info.name, .host = info.host, .reason = stayed.reason});
+      if (stayed[vm].gain_pages > closest_gain_) {
+        closest_gain_ = stayed[vm].gain_pages;
+        closest_ = stayed[vm].reason;
+      }
+      plan_.stays.push_back(stay(fleet_.vms[vm], std::move(stayed[vm])));
     }
   }
 
-  Stayed stays(std::uint32_t vm) const {
+  Stay stay(const Vm& vm, Stayed stayed) const {
+    const bool has_best = stayed.best != kNowhere;
+    return {.vm = vm.id,
+            .name = vm.name,
+            .host = vm.host,
+            .reason = std::move(stayed.reason),
+            .cause = std::move(stayed.cause),
+            .best_host = has_best ? fleet_.hosts[stayed.best].name : std::string(),
+            .gain_pages = std::llround(stayed.gain_pages)};
+  }
+
+  Stayed stays(std::uint32_t vm, const Prospects& prospects) const {
     const bool goes_on = weights_.sharing > 0 || weights_.balance > 0;
     if (goes_on || !live_.scene.vms[vm].why_fixed.empty()) {
-      return why_stays(arrangement_, vm, improvement(options_.moves_max));
+      return why_stays(arrangement_, prospects, vm, improvement(options_.moves_max));
     }
-    return {.reason =
-                fmt::format("no rule, drain or hotspot asks {} to move", fleet_.vms[vm].name)};
+    return {.reason = fmt::format("no rule, drain or hotspot asks {} to move", fleet_.vms[vm].name),
+            .cause = "unasked"};
   }
 
+  // Nothing ever leaves a host that is not up.
   void note_what_is_left_out() {
-    for (const Host& host : fleet_.hosts) {
-      if (host.state == HostState::kUp) continue;
-      const std::size_t vms = fleet_.vms_on(host.name).size();
-      if (vms == 0) continue;
+    for (std::uint32_t number = 0; number < fleet_.hosts.size(); ++number) {
+      const Host& host = fleet_.hosts[number];
+      const std::size_t vms = arrangement_.on(number).size();
+      if (host.state == HostState::kUp || vms == 0) continue;
       plan_.notes.push_back(fmt::format("{} is {}; its {} VMs are left out of account", host.name,
                                         host.state == HostState::kDown ? "down" : "not seen yet",
                                         vms));
@@ -242,17 +277,12 @@ class Planner {
   }
 
   void note_classes_without_model() {
-    std::map<std::pair<std::string, std::string>, std::size_t> moves;
-    for (const PlannedMove& move : plan_.moves) {
-      const std::string& from = fleet_.find_host(move.source)->hardware;
-      const std::string& to = fleet_.find_host(move.target)->hardware;
-      if (from == to || from.empty() || to.empty()) continue;
+    for (const auto& [classes, count] : crossings_) {
       const bool has_model = std::any_of(
-          options_.class_models.begin(), options_.class_models.end(),
-          [&](const ClassModel& model) { return model.source == from && model.target == to; });
-      if (!has_model) ++moves[{from, to}];
-    }
-    for (const auto& [classes, count] : moves) {
+          options_.class_models.begin(), options_.class_models.end(), [&](const ClassModel& model) {
+            return model.source == classes.first && model.target == classes.second;
+          });
+      if (has_model) continue;
       plan_.notes.push_back(fmt::format(
           "there is no overhead model from {} to {}: what {} VMs use there is taken to be what "
           "they use here; `samepage model fit` makes one",
@@ -305,6 +335,8 @@ class Planner {
   Weights weights_;
   Arrangement arrangement_;
   Plan plan_;
+  std::set<std::uint32_t> moved_;
+  std::map<std::pair<std::string, std::string>, std::size_t> crossings_;  // Moves between classes.
   std::map<std::uint32_t, std::string> refused_;
   double closest_gain_ = 0;  // Of the VM that comes closest to a move, and why it stays.
   std::string closest_;

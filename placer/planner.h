@@ -41,6 +41,7 @@ struct PlanOptions {
   /// used are emptied one by one.
   std::chrono::milliseconds search{0};
   std::uint64_t seed = 1;
+  unsigned threads = 2;
 };
 
 /// Proposes moves, each with its reason, and says of every other VM why it stays. In this order:

@@ -79,6 +79,14 @@ Result<void> Roster::hello(std::string_view host, const HostFacts& facts) {
     return fail(Errc::kInvalid, "the agent of " + std::string(host) + " offers " +
                                     std::to_string(facts.memory_bytes) + " bytes of memory");
   }
+  if (facts.cpus > options_.host_cpus_max) {
+    return fail(Errc::kInvalid, "the agent of " + std::string(host) + " offers " +
+                                    std::to_string(facts.cpus) + " processors");
+  }
+  if (static_cast<double>(facts.link_bytes_s) > options_.link_bytes_s_max) {
+    return fail(Errc::kInvalid, "the agent of " + std::string(host) + " has a link of " +
+                                    std::to_string(facts.link_bytes_s) + " bytes a second");
+  }
   TRY(check_text("hardware", facts.hardware));
   speaker->facts = facts;
   speaker->is_connected = true;
@@ -197,6 +205,7 @@ Result<std::vector<std::string>> Roster::report(std::string_view host, const Hos
   }
   for (auto& [id, entry] : entries) remember(entry);
   observe(host, *speaker, report, notes);
+  list(host, speaker->vms, entries);
   speaker->vms = std::move(entries);
   speaker->memory = report.memory;
   if (report.clock.count() > 0) {
@@ -207,21 +216,28 @@ Result<std::vector<std::string>> Roster::report(std::string_view host, const Hos
   speaker->has_reported = true;
   speaker->wants_whole = wants_whole;
   speaker->is_connected = true;
-  std::erase_if(scanned_, [&](const auto& known) {
-    return clock_.now() - known.second.seen_at > options_.departed_age_max;
-  });
   forget_departed();
   note_copies(host, notes);
   return notes;
 }
 
+void Roster::list(std::string_view host, const std::map<VmId, Entry>& before,
+                  const std::map<VmId, Entry>& now) {
+  for (const auto& [id, entry] : before) {
+    const auto found = hosts_of_.find(id);
+    std::erase(found->second, host);
+    if (found->second.empty()) hosts_of_.erase(found);
+  }
+  for (const auto& [id, entry] : now) hosts_of_[id].emplace_back(host);
+}
+
 void Roster::note_copies(std::string_view host, std::vector<std::string>& notes) const {
   const Member& speaker = members_.find(host)->second;
-  for (const auto& [name, other] : members_) {
-    if (name == host) continue;
-    for (const auto& [id, entry] : speaker.vms) {
+  for (const auto& [id, entry] : speaker.vms) {
+    for (const std::string& name : hosts_of_.at(id)) {
+      if (name == host) continue;
+      const Member& other = members_.find(name)->second;
       const auto twin = other.vms.find(id);
-      if (twin == other.vms.end()) continue;
       const bool twice = entry.vm.state == VmState::kRunning && is_up(other) &&
                          twin->second.vm.state == VmState::kRunning;
       notes.push_back(entry.vm.name + " is on " + std::string(host) + " (" +

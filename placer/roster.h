@@ -89,16 +89,17 @@ class Roster {
  public:
   struct Options {
     std::chrono::seconds report_age_max{30};  ///< A host silent for longer counts as down.
-    std::size_t hosts_max = 1'000;
+    std::size_t hosts_max = 10'000;
     std::size_t vms_per_host_max = 2'000;
     std::uint64_t vm_memory_bytes_max = 64ULL << 40;
     std::uint64_t host_memory_bytes_max = 1'024ULL << 40;
+    std::uint32_t host_cpus_max = 65'536;
     std::size_t text_bytes_max = 255;  ///< Of every name, version and address.
     std::uint32_t boots_at_once_max = 64;
 
     /// The fingerprint of a VM that no host reports is kept for so long: it may be on its way.
     std::chrono::seconds departed_age_max{600};
-    std::size_t fingerprints_max = 100'000;
+    std::size_t fingerprints_max = 200'000;
 
     /// Rates are taken over at least so long: reports that were asked for come in between.
     std::chrono::milliseconds usage_gap_min{500};
@@ -204,6 +205,8 @@ class Roster {
                                    std::chrono::milliseconds clock) const;
   void add_to(const UsageSample& sample, const std::string& hardware);
   void forget_departed();
+  void list(std::string_view host, const std::map<VmId, Entry>& before,
+            const std::map<VmId, Entry>& now);
   Pressure pressure(Member& speaker, const HostReport& report) const;
   std::string violation_on(const Member& member) const;
   void note_copies(std::string_view host, std::vector<std::string>& notes) const;
@@ -217,6 +220,8 @@ class Roster {
   std::map<std::string, std::map<std::string, std::string>> labels_;  ///< By host.
   std::vector<UsageSample> fresh_samples_;
   std::map<VmId, Scanned> scanned_;  ///< Each VM's last fingerprint, wherever it was made.
+  std::map<VmId, std::vector<std::string>> hosts_of_;  ///< That report a VM, one nearly always.
+  TimePoint forgot_at_{};                              ///< When it last looked for the departed.
 };
 
 }  // namespace samepage::placer

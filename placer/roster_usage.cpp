@@ -120,8 +120,14 @@ void Roster::add_to(const UsageSample& sample, const std::string& hardware) {
   usage = std::move(grown);
 }
 
-// Of VMs that nobody has reported for long.
+// Of VMs that nobody has reported for long. Looking for them costs as much as the fleet is large,
+// so it is done ten times in the time that they are kept.
 void Roster::forget_departed() {
+  if (clock_.now() - forgot_at_ < options_.departed_age_max / 10) return;
+  forgot_at_ = clock_.now();
+  std::erase_if(scanned_, [&](const auto& known) {
+    return clock_.now() - known.second.seen_at > options_.departed_age_max;
+  });
   std::erase_if(figures_, [&](const auto& told) {
     return clock_.now() - told.second.at > options_.figure_age_max;
   });

@@ -4,6 +4,8 @@
 #include <array>
 #include <map>
 #include <set>
+#include <string_view>
+#include <unordered_set>
 #include <utility>
 
 #include <fmt/format.h>
@@ -29,14 +31,24 @@ struct Known {
   std::vector<std::uint32_t> hosts;
 };
 
+/// The VMs and hosts that rules name.
 class Names {
  public:
-  explicit Names(const Scene& scene) {
-    for (std::uint32_t i = 0; i < scene.vms.size(); ++i) {
-      vms_.emplace(scene.vms[i].name, i);
-      vms_.emplace(scene.vms[i].id, i);
+  Names(const std::vector<Rule>& rules, const Scene& scene) {
+    std::unordered_set<std::string_view> vms;
+    std::unordered_set<std::string_view> hosts;
+    for (const Rule& rule : rules) {
+      vms.insert(rule.vms.begin(), rule.vms.end());
+      hosts.insert(rule.hosts.begin(), rule.hosts.end());
     }
-    for (std::uint32_t i = 0; i < scene.hosts.size(); ++i) hosts_.emplace(scene.hosts[i].name, i);
+    for (std::uint32_t i = 0; i < scene.vms.size() && !vms.empty(); ++i) {
+      for (const std::string* name : {&scene.vms[i].name, &scene.vms[i].id}) {
+        if (vms.contains(*name)) vms_.emplace(*name, i);
+      }
+    }
+    for (std::uint32_t i = 0; i < scene.hosts.size() && !hosts.empty(); ++i) {
+      if (hosts.contains(scene.hosts[i].name)) hosts_.emplace(scene.hosts[i].name, i);
+    }
   }
 
   Known look_up(const Rule& rule, std::vector<std::string>& notes) const {
@@ -67,7 +79,7 @@ class Names {
 
 std::vector<Known> look_up(const std::vector<Rule>& rules, const Scene& scene,
                            std::vector<std::string>& notes) {
-  const Names names(scene);
+  const Names names(rules, scene);
   std::vector<Known> known;
   for (const Rule& rule : rules) known.push_back(names.look_up(rule, notes));
   return known;

@@ -83,6 +83,10 @@ struct Scenario {
   std::vector<SceneHost> hosts;
   std::vector<ScenarioVm> vms;
   std::vector<Rule> rules;
+
+  /// What VMs use on hosts of another class than where they began. The simulated VMs do, and
+  /// decisions count with it.
+  std::vector<ClassModel> class_models;
   std::vector<ScenarioEvent> events;
   ScenarioPolicy policy;
 };

@@ -30,6 +30,30 @@ std::string fault_of(const SceneVm& vm, const Scene& scene) {
   return {};
 }
 
+// A host that is closed is no larger than those that must stay on it: nobody else fits.
+void close_bins(const Scene& scene, PackProblem& problem) {
+  constexpr double kRounding = 1 + 1e-6;
+  std::vector<std::vector<std::uint64_t>> cells(scene.hosts.size());
+  for (std::size_t host = 0; host < scene.hosts.size(); ++host) {
+    if (scene.hosts[host].is_up && scene.hosts[host].why_closed.empty()) continue;
+    problem.bins[host] = {};
+    cells[host].resize(scene.words);
+  }
+  for (std::size_t vm = 0; vm < scene.vms.size(); ++vm) {
+    const std::uint32_t host = scene.vms[vm].host;
+    if (scene.vms[vm].why_fixed.empty() || host == kNowhere || cells[host].empty()) continue;
+    const PackItem& item = problem.items[vm];
+    for (std::size_t w = 0; w < scene.words; ++w) cells[host][w] |= item.cells[w];
+    problem.bins[host].capacity += item.own * kRounding;
+    for (std::size_t i = 0; i < kLoads; ++i) {
+      problem.bins[host].loads.at(i) += item.loads.at(i) * kRounding;
+    }
+  }
+  for (std::size_t host = 0; host < scene.hosts.size(); ++host) {
+    if (!cells[host].empty()) problem.bins[host].capacity += scene.pages(cells[host]) * kRounding;
+  }
+}
+
 }  // namespace
 
 std::string_view to_string(Resource resource) {
@@ -86,35 +110,27 @@ std::uint32_t Scene::find_vm(std::string_view name_or_id) const {
   return kNowhere;
 }
 
-// A VM that is fixed is tied to its host; a host that is closed takes only those.
+// A VM that is fixed is tied to its host.
 PackProblem Scene::problem(double headroom, Counted counted) const {
   const ClassCosts costs(*this);
   PackProblem problem;
   problem.words = words;
   problem.pages_of_cells = pages_of_cells;
-  std::vector<bool> open;
-  bool all_open = true;
-  for (const SceneHost& host : hosts) {
-    problem.bins.push_back(host.bin);
-    problem.bins.back().capacity *= 1 - headroom;
-    open.push_back(host.why_closed.empty());
-    all_open = all_open && open.back();
-  }
-  for (std::uint32_t number = 0; number < vms.size(); ++number) {
-    const SceneVm& vm = vms[number];
+  for (const SceneVm& vm : vms) {
+    const auto number = static_cast<std::uint32_t>(problem.items.size());
     PackItem item = vm.demand;
     item.loads = counted == Counted::kMost ? costs.most(number) : costs.least(number);
     if (!vm.why_fixed.empty() && vm.host != kNowhere) {
       item.allowed.assign(hosts.size(), false);
       item.allowed[vm.host] = true;
-    } else if (!all_open) {
-      if (item.allowed.empty()) item.allowed.assign(hosts.size(), true);
-      for (std::size_t host = 0; host < hosts.size(); ++host) {
-        if (!open[host]) item.allowed[host] = false;
-      }
     }
     problem.items.push_back(std::move(item));
   }
+  for (const SceneHost& host : hosts) {
+    problem.bins.push_back(host.bin);
+    problem.bins.back().capacity *= 1 - headroom;
+  }
+  close_bins(*this, problem);
   return problem;
 }
 

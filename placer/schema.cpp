@@ -200,8 +200,16 @@ constexpr std::string_view kMoveTimes = R"sql(
 ALTER TABLE moves ADD COLUMN time_max INTEGER NOT NULL DEFAULT 0;
 )sql";
 
-constexpr std::array kSchema{kFirst,     kPlansOfAllKinds, kSharingHistory,
-                             kMoveModes, kClassModels,     kMoveTimes};
+constexpr std::string_view kCauses = R"sql(
+ALTER TABLE plans ADD COLUMN hosts_packed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE moves ADD COLUMN cause TEXT NOT NULL DEFAULT 'asked';
+ALTER TABLE stays ADD COLUMN cause TEXT NOT NULL DEFAULT 'unasked';
+ALTER TABLE stays ADD COLUMN best_host TEXT NOT NULL DEFAULT '';
+ALTER TABLE stays ADD COLUMN gain INTEGER NOT NULL DEFAULT 0;
+)sql";
+
+constexpr std::array kSchema{kFirst,       kPlansOfAllKinds, kSharingHistory, kMoveModes,
+                             kClassModels, kMoveTimes,       kCauses};
 
 }  // namespace
 

@@ -30,7 +30,8 @@ struct VmLife {
   enum class State : std::uint8_t { kComing, kHere, kGone };
   State state = State::kComing;
   std::size_t mix = 0;
-  double arrived_s = -1e18;  ///< On its host.
+  double arrived_s = -1e18;        ///< On its host.
+  std::uint32_t first = kNowhere;  ///< Host where it began: its loads are those of that class.
   std::array<UsageSeries, kLoads> usage{UsageSeries(kVmWindow), UsageSeries(kVmWindow),
                                         UsageSeries(kVmWindow)};
   Loads now{};
@@ -76,6 +77,7 @@ class Simulator {
     scene_.words = scenario_.words;
     scene_.pages_of_cells = pools_.pages_of_cells();
     scene_.hosts = scenario_.hosts;
+    scene_.class_models = scenario_.class_models;
     std::map<std::string, std::uint32_t, std::less<>> host_numbers;
     for (std::uint32_t i = 0; i < scene_.hosts.size(); ++i) {
       if (!host_numbers.emplace(scene_.hosts[i].name, i).second) {
@@ -193,11 +195,20 @@ class Simulator {
       std::erase(members_[moved.host], vm);
       is_dirty_[moved.host] = true;
     }
+    forget_usage_elsewhere(vm, moved.host, host);
     moved.host = host;
     lives_[vm].arrived_s = now_s_;
     if (host == kNowhere) return;
+    if (lives_[vm].first == kNowhere) lives_[vm].first = host;
     members_[host].push_back(vm);
     is_dirty_[host] = true;
+  }
+
+  // What a VM used on another class of hosts says nothing of what it uses on this one.
+  void forget_usage_elsewhere(std::uint32_t vm, std::uint32_t from, std::uint32_t to) {
+    if (from == kNowhere || to == kNowhere) return;
+    if (scene_.hosts[from].hardware == scene_.hosts[to].hardware) return;
+    lives_[vm].usage.fill(UsageSeries(kVmWindow));
   }
 
   void arrive(const std::vector<std::uint32_t>& coming) {
@@ -273,7 +284,19 @@ class Simulator {
     for (std::size_t i = 0; i < kLoads; ++i) {
       loads.at(i) = scenario_.vms[vm].loads.at(i).at(now_s_, random_);
     }
-    return loads;
+    return converted(loads, lives_[vm].first, scene_.vms[vm].host);
+  }
+
+  /// Loads that were measured on one host, as they are on another.
+  Loads converted(const Loads& loads, std::uint32_t from, std::uint32_t to) const {
+    if (from == kNowhere || to == kNowhere) return loads;
+    Loads there = loads;
+    for (const ClassModel& model : scenario_.class_models) {
+      const bool fits = model.source == scene_.hosts[from].hardware &&
+                        model.target == scene_.hosts[to].hardware && from != to;
+      if (fits) there.at(static_cast<std::size_t>(model.of)) = predict(model, loads);
+    }
+    return there;
   }
 
   /// The scene as decisions see it: VMs with what they should be counted with, those that must not
@@ -283,8 +306,8 @@ class Simulator {
     for (const Flight& flight : flights_) on_its_way(flight.step);
     for (const Step& step : waiting_) on_its_way(step);
     seen_ = scene_;
-    for (const Flight& flight : flights_) seen_.vms[flight.step.vm].host = flight.step.target;
-    for (const Step& step : waiting_) seen_.vms[step.vm].host = step.target;
+    for (const Flight& flight : flights_) see_at_target(flight.step);
+    for (const Step& step : waiting_) see_at_target(step);
     Arrangement arrangement(seen_, {.headroom = policy_.headroom, .load_max = policy_.load_max});
     for (std::uint32_t vm = 0; vm < scene_.vms.size(); ++vm) {
       const bool unmerged = now_s_ - lives_[vm].arrived_s < policy_.merge_s;
@@ -293,6 +316,12 @@ class Simulator {
     for (const Flight& flight : flights_) arrangement.unsettle(flight.step.vm);
     for (const Step& step : waiting_) arrangement.unsettle(step.vm);
     return arrangement;
+  }
+
+  void see_at_target(const Step& step) {
+    SceneVm& vm = seen_.vms[step.vm];
+    vm.demand.loads = converted(vm.demand.loads, step.source, step.target);
+    vm.host = step.target;
   }
 
   void on_its_way(const Step& step) {

@@ -119,6 +119,20 @@ void count(std::span<const std::uint64_t* const> rows, std::size_t row_words,
   count_plain(rows, row_words, counts);
 }
 
+using Square = std::array<std::uint64_t, 64>;
+
+/// Turns 64 rows of 64 bits into columns, by halves of halves (Hacker's Delight, 7-3).
+void transpose(Square& rows) {
+  std::uint64_t mask = 0x00000000FFFFFFFF;
+  for (std::size_t half = 32; half != 0; half /= 2, mask ^= mask << half) {
+    for (std::size_t i = 0; i < 64; i = (i + half + 1) & ~half) {
+      const std::uint64_t swapped = ((rows[i] >> half) ^ rows[i + half]) & mask;
+      rows[i] ^= swapped << half;
+      rows[i + half] ^= swapped;
+    }
+  }
+}
+
 }  // namespace
 
 SharingIndex::SharingIndex(std::size_t words, std::size_t bins)
@@ -127,6 +141,25 @@ SharingIndex::SharingIndex(std::size_t words, std::size_t bins)
       row_words_((bins + 64 * kVectorWords - 1) / (64 * kVectorWords) * kVectorWords),
       rows_(words * 64 * row_words_),
       cells_of_bin_(words * bins) {}
+
+void SharingIndex::set_all(std::span<const std::span<const std::uint64_t>> bitmaps) {
+  CHECK(bitmaps.size() == bins_);
+  for (std::size_t bin = 0; bin < bins_; ++bin) {
+    CHECK(bitmaps[bin].size() == words_);
+    std::ranges::copy(bitmaps[bin], &cells_of_bin_[bin * words_]);
+  }
+  Square square{};
+  for (std::size_t begin = 0; begin < bins_; begin += 64) {
+    const std::size_t bins = std::min<std::size_t>(64, bins_ - begin);
+    for (std::size_t w = 0; w < words_; ++w) {
+      square = {};
+      for (std::size_t i = 0; i < bins; ++i) square[i] = bitmaps[begin + i][w];
+      transpose(square);
+      for (std::size_t i = 0; i < 64; ++i)
+        rows_[(w * 64 + i) * row_words_ + begin / 64] = square[i];
+    }
+  }
+}
 
 void SharingIndex::set(std::size_t bin, std::span<const std::uint64_t> cells) {
   CHECK(bin < bins_);

@@ -20,6 +20,9 @@ class SharingIndex {
  public:
   SharingIndex(std::size_t words, std::size_t bins);
 
+  /// Gives bin `i` the cells `bitmaps[i]`, all bins at once: far cheaper than one by one.
+  void set_all(std::span<const std::span<const std::uint64_t>> bitmaps);
+
   /// Replaces a bin's cells, given as a bitmap; costs what changed.
   void set(std::size_t bin, std::span<const std::uint64_t> cells);
 

@@ -27,10 +27,18 @@ Plan two_moves() {
                           .source = "host1",
                           .target = "host2",
                           .reason = "shares",
+                          .cause = "goal",
                           .gain_pages = -5,
                           .cost_pages = 7});
   }
-  plan.stays.push_back({.vm = VmId{"uuid-db"}, .name = "db", .host = "host1", .reason = "paused"});
+  plan.stays.push_back({.vm = VmId{"uuid-db"},
+                        .name = "db",
+                        .host = "host1",
+                        .reason = "costs too much",
+                        .cause = "too_dear",
+                        .best_host = "host2",
+                        .gain_pages = 9});
+  plan.hosts_packed = 2;
   plan.shared_before_pages = 100;
   plan.shared_after_pages = 200;
   plan.summary = "2 moves";
@@ -81,9 +89,14 @@ TEST_F(JournalTest, KeepsAPlanAsItWasProposed) {
   ASSERT_EQ(plan->moves.size(), 2U);
   EXPECT_EQ(plan->moves[1].move.name, "web2");
   EXPECT_EQ(plan->moves[1].move.gain_pages, -5);
+  EXPECT_EQ(plan->moves[1].move.cause, "goal");
   EXPECT_EQ(plan->moves[1].state, MoveState::kPlanned);
   ASSERT_EQ(plan->stays.size(), 1U);
-  EXPECT_EQ(plan->stays[0].reason, "paused");
+  EXPECT_EQ(plan->stays[0].reason, "costs too much");
+  EXPECT_EQ(plan->stays[0].cause, "too_dear");
+  EXPECT_EQ(plan->stays[0].best_host, "host2");
+  EXPECT_EQ(plan->stays[0].gain_pages, 9);
+  EXPECT_EQ(plan->hosts_packed, 2U);
   EXPECT_EQ(refusal(journal_.plan(PlanId{99}), Errc::kNotFound),
             "no plan 99; `samepage plan` makes one");
 }

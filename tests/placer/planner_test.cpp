@@ -125,7 +125,8 @@ TEST(Planner, MovesNothingWhereNothingFits) {
   const Plan made = planned(mixed_fleet(310).fleet(), {});
 
   EXPECT_THAT(made.moves, IsEmpty());
-  EXPECT_THAT(reason_of(made, "web6"), ::testing::ContainsRegex("has no room: it brings (29|30|31) MiB"));
+  EXPECT_THAT(reason_of(made, "web6"),
+              ::testing::ContainsRegex("has no room: it brings (29|30|31) MiB"));
   EXPECT_THAT(made.summary, HasSubstr("no room"));
 }
 
@@ -216,6 +217,24 @@ TEST(Planner, LeavesAMoveThatCostsMoreThanItGains) {
 
   EXPECT_THAT(reason_of(planned(fleet.fleet(), {}), "big1"), HasSubstr("more than 16 to one"));
   EXPECT_EQ(planned(fleet.fleet(), {.cost_per_gain_max = 30}).moves.size(), 1U);
+}
+
+// Memory Buddies' counter-case: where next to nothing is shared, moving is not worth it.
+TEST(Planner, IsEmptyWhereNextToNothingIsShared) {
+  SyntheticFleet fleet;
+  for (int host = 0; host < 4; ++host) fleet.host("host" + std::to_string(host), 1000);
+  for (int i = 0; i < 16; ++i) {
+    const std::string name = "vm" + std::to_string(i);
+    fleet.vm(name, "host" + std::to_string(i % 4),
+             {{.pool = "jbb" + std::to_string(i / 4), .mib = 3},
+              {.pool = "more of " + name, .mib = 80}});
+  }
+
+  const Plan made = planned(fleet.fleet(), {});
+
+  EXPECT_THAT(made.moves, IsEmpty());
+  EXPECT_THAT(made.summary, HasSubstr("nothing is worth moving"));
+  EXPECT_EQ(made.stays.size(), 16U);
 }
 
 TEST(Planner, StopsAtTheMostMovesOfAPlan) {

@@ -179,6 +179,28 @@ TEST_F(RosterTest, KeepsTheFingerprintOfAVmThatMoved) {
   EXPECT_EQ(web1()->fingerprint_age, std::chrono::seconds(17));
 }
 
+// Whatever a report costs, it must not cost as much as the fleet is large: ten thousand come a
+// minute.
+TEST(LargeRoster, TakesTheReportsOfTenThousandHosts) {
+  constexpr int kHosts = 10'000;
+  constexpr int kVms = 10;
+  const fakes::FakeClock clock;
+  Roster roster({}, clock);
+  for (int host = 0; host < kHosts; ++host) {
+    const std::string name = "host" + std::to_string(host);
+    ASSERT_TRUE(roster.enroll(name));
+    HostReport report;
+    for (int i = 0; i < kVms; ++i) {
+      report.vms.push_back(reported(std::to_string(host) + "-" + std::to_string(i)));
+    }
+    ASSERT_TRUE(roster.report(name, report));
+  }
+  const Fleet fleet = roster.fleet();
+  EXPECT_EQ(fleet.hosts.size(), kHosts);
+  EXPECT_EQ(fleet.vms.size(), kHosts * kVms);
+  EXPECT_THAT(roster.enroll("one-more").error().message(), HasSubstr("10000 hosts"));
+}
+
 TEST_F(RosterTest, ForgetsTheFingerprintOfAVmThatStaysAway) {
   notes("host1", {scanned("web1")});
   notes("host1", {});
@@ -233,7 +255,27 @@ TEST_F(RosterTest, RefusesAbsurdReportsAndKeepsTheEarlierOne) {
                 vm.cpu_seconds = std::numeric_limits<double>::quiet_NaN();
               })),
               HasSubstr("impossible CPU time"));
+  EXPECT_THAT(refusal(with([](ReportedVm& vm) { vm.cpu_seconds = -1; })),
+              HasSubstr("impossible CPU time"));
   EXPECT_NE(web1(), nullptr);
+}
+
+TEST_F(RosterTest, RefusesFactsThatCannotBe) {
+  const auto fault = [&](auto change) {
+    HostFacts facts;
+    facts.memory_bytes = 4ULL << 30U;
+    facts.cpus = 4;
+    change(facts);
+    const auto taken = roster_.hello("host1", facts);
+    return taken ? "taken" : taken.error().message();
+  };
+  EXPECT_THAT(fault([](HostFacts& facts) { facts.cpus = UINT32_MAX; }),
+              HasSubstr("offers 4294967295 processors"));
+  EXPECT_THAT(fault([](HostFacts& facts) { facts.link_bytes_s = UINT64_MAX; }),
+              HasSubstr("a link of 18446744073709551615 bytes a second"));
+  EXPECT_THAT(fault([](HostFacts& facts) { facts.memory_bytes = UINT64_MAX; }),
+              HasSubstr("bytes of memory"));
+  EXPECT_EQ(roster_.fleet().find_host("host1")->cpus, 4U);
 }
 
 TEST_F(RosterTest, SurvivesAnAbsurdAge) {

@@ -54,6 +54,38 @@ TEST(Simulator, ClearsACpuHotspotWithOneMove) {
   EXPECT_EQ(report.ping_pongs, 0U);
 }
 
+// host2 is emptier than host3, but of a class where the VM would use three times as much.
+TEST(Simulator, CountsWithWhatAVmUsesOnAnotherClassOfHosts) {
+  Scenario scenario = fleet_of(3, 4'096, 4);
+  scenario.hosts[1].hardware = "slow";
+  scenario.class_models = {{.source = "", .target = "slow", .factors = {3, 0, 0}}};
+  scenario.duration_s = 600;
+  for (int i = 0; i < 3; ++i) add_vm(scenario, "host1", 512, 1.2);
+  add_vm(scenario, "host3", 512, 0.4);
+
+  const SimulationReport aware = *simulate(scenario);
+  ASSERT_EQ(aware.moves.size(), 1U);
+  EXPECT_EQ(aware.moves[0].target, "host3");
+  EXPECT_EQ(aware.overloaded_last, 0U);
+}
+
+TEST(Simulator, AVmUsesOnAnotherClassOfHostsWhatTheModelSays) {
+  Scenario scenario = fleet_of(2, 4'096, 4);
+  scenario.hosts[0].hardware = "fast";
+  scenario.hosts[1].hardware = "slow";
+  scenario.class_models = {{.source = "fast", .target = "slow", .factors = {3, 0, 0}}};
+  scenario.policy.hotspots = false;
+  scenario.duration_s = 600;
+  add_vm(scenario, "host1", 512, 1.2);
+  scenario.events = {{.kind = ScenarioEvent::Kind::kDrain, .at_s = 100, .host = "host1"}};
+  scenario.policy.load_max = 0.95;
+
+  const SimulationReport report = *simulate(scenario);
+
+  ASSERT_EQ(report.moves.size(), 1U);
+  EXPECT_EQ(report.overloaded_last, 1U) << "3.6 of 4 cores are more than three quarters";
+}
+
 TEST(Simulator, LossOfSharingIsAHotspot) {
   Scenario scenario = fleet_of(2, 1'000, 8);
   scenario.duration_s = 900;

@@ -19,6 +19,7 @@ constexpr const char* kScenario = R"({
   "vms": [{"name": "web", "count": 3, "host": "host1", "arrives_every_s": 1,
            "memory": [{"own_mib": 20, "pools": {"debian": 40}}, {"at_s": 30, "own_mib": 60}],
            "cpu": {"base": 0.5, "noise": 0.1, "steps": [[30, 1]]}}],
+  "models": [{"source": "fast", "target": "slow", "of": "disk", "constant": -1, "factors": {"cpu": 2}}],
   "rules": [{"name": "split", "kind": "apart", "vms": ["web1", "web2"]}],
   "events": [{"at_s": 40, "kind": "drain", "host": "host2"}],
   "policy": {"placement": "size", "hotspot": {"k": 2, "n": 3, "memory": 0.8}, "cooldown_s": 60}
@@ -41,6 +42,10 @@ TEST(ScenarioReader, ReadsWhatTheFormatSays) {
   EXPECT_EQ(scenario->vms[2].arrives_s, 2);
   EXPECT_EQ(scenario->vms[2].memory[1].own_pages, 60 * 256.0);
   EXPECT_EQ(scenario->policy.hotspot.k, 2U);
+  ASSERT_EQ(scenario->class_models.size(), 1U);
+  EXPECT_EQ(scenario->class_models[0].of, placer::Resource::kDisk);
+  EXPECT_EQ(scenario->class_models[0].constant, -1);
+  EXPECT_EQ(scenario->class_models[0].factors, (placer::Loads{2, 0, 0}));
   EXPECT_EQ(scenario->policy.cooldown.first, std::chrono::seconds(60));
   EXPECT_TRUE(placer::simulate(*scenario));
 }
@@ -57,6 +62,10 @@ TEST(ScenarioReader, SaysWhereItIsWrong) {
   EXPECT_THAT(fault(R"({"vms": [{"name": "v", "memory": [{"own_mib": "x"}]}]})"),
               HasSubstr("vms[0].memory[0].own_mib must be a number"));
   EXPECT_THAT(fault(R"({"rules": [{"name": "r", "kind": "near"}]})"), HasSubstr("rules[0].kind:"));
+  EXPECT_EQ(fault(R"({"models": [{"source": "a", "target": "b", "of": "memory"}]})"),
+            "models[0].of must be cpu, network or disk");
+  EXPECT_EQ(fault(R"({"models": [{"source": "a", "target": "a"}]})"),
+            "models[0] must name two classes of hardware, source and target");
   EXPECT_EQ(fault(R"({"cells": 100})"), "cells must be a number from 512.0 to 32768.0");
 }
 

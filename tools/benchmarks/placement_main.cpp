@@ -6,6 +6,7 @@
 
 #include "tools/benchmarks/placement_fleet.h"
 #include "tools/benchmarks/placement_pagination.h"
+#include "tools/benchmarks/placement_plan.h"
 
 int main(int argc, char** argv) {
   using namespace samepage;  // NOLINT(google-build-using-namespace)
@@ -37,6 +38,24 @@ int main(int argc, char** argv) {
   CLI::App* const index = add_fleet("index", "Asks for the best host of a VM");
   index->add_option("--queries", queries)->check(CLI::Range(1, 1'000'000));
   index->callback([&] { done = bench::run_index(fleet, queries, std::cout); });
+
+  bench::PlanRun plan;
+  std::string goal = "hosts";
+  CLI::App* const whole = app.add_subcommand("plan", "Has placer::plan() plan a made-up fleet");
+  whole->add_option("--hosts", plan.hosts)->check(CLI::Range(1, 20'000));
+  whole->add_option("--vms", plan.vms)->check(CLI::Range(1, 400'000));
+  whole->add_option("--goal", goal);
+  whole->add_option("--search-ms", plan.search_ms);
+  whole->add_option("--moves-max", plan.moves_max);
+  whole->add_option("--threads", plan.threads)->check(CLI::Range(1, 64));
+  whole->add_option("--seed", plan.seed);
+  whole->add_option("--shared", plan.shared, "Instead of what is published")
+      ->check(CLI::Range(0.0, 0.9));
+  whole->callback([&] {
+    auto parsed = placer::parse_goal(goal);
+    if (parsed) plan.goal = *parsed;
+    done = parsed ? bench::run_plan(plan, std::cout) : tl::unexpected(parsed.error());
+  });
 
   CLI11_PARSE(app, argc, argv);
   if (done) return 0;

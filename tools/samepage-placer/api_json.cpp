@@ -79,6 +79,7 @@ json move_json(std::size_t index, const placer::PlannedMove& planned) {
           {"source", planned.source},
           {"target", planned.target},
           {"reason", planned.reason},
+          {"cause", planned.cause},
           {"gain_mib", mib(planned.gain_pages)},
           {"cost_mib", mib(planned.cost_pages)},
           {"terms", terms_json(terms.sharing, terms.hosts, terms.movement, terms.balance)},
@@ -98,7 +99,12 @@ json move_json(std::size_t index, const placer::MoveRecord& record) {
 json stays_json(const std::vector<placer::Stay>& stays) {
   json list = json::array();
   for (const placer::Stay& stay : stays) {
-    list.push_back({{"vm", stay.name}, {"host", stay.host}, {"reason", stay.reason}});
+    list.push_back({{"vm", stay.name},
+                    {"host", stay.host},
+                    {"reason", stay.reason},
+                    {"cause", stay.cause},
+                    {"best_host", text_or_null(stay.best_host)},
+                    {"gain_mib", mib(stay.gain_pages)}});
   }
   return list;
 }
@@ -120,6 +126,7 @@ json common_json(const Plan& plan) {
       {"hosts_before", plan.hosts_before},
       {"hosts_after", plan.hosts_after},
       {"hosts_bound", null_or(plan.hosts_bound > 0, plan.hosts_bound)},
+      {"hosts_packed", null_or(plan.hosts_packed > 0, plan.hosts_packed)},
       {"freed_hosts", plan.freed_hosts},
       {"notes", plan.notes},
       {"stays", stays_json(plan.stays)}};

@@ -166,6 +166,7 @@ Plan read_plan(const json& plan) {
               .hosts_before = number(plan, "hosts_before"),
               .hosts_after = number(plan, "hosts_after"),
               .hosts_bound = number(plan, "hosts_bound"),
+              .hosts_packed = number(plan, "hosts_packed"),
               .shared_before_mib = number(plan, "predicted_shared_before_mib"),
               .shared_after_mib = number(plan, "predicted_shared_after_mib"),
               .gain_mib = number(plan, "gain_mib"),

@@ -132,7 +132,7 @@ struct Plan {
   std::string id, state, kind, goal, created_at, ended_at, summary;
   std::map<std::string, double> weights;  ///< By the names of terms.
   std::vector<std::string> freed_hosts, notes;
-  std::optional<double> hosts_before, hosts_after, hosts_bound;
+  std::optional<double> hosts_before, hosts_after, hosts_bound, hosts_packed;
   std::optional<double> shared_before_mib, shared_after_mib, gain_mib;
   std::optional<double> achieved_before_mib, achieved_after_mib;  ///< Of a plan that was applied.
   std::vector<Move> moves;

@@ -25,6 +25,7 @@ struct PlanOptions {
   std::string goal;
   std::vector<std::string> weights;  ///< NAME=VALUE
   std::optional<double> search_s;
+  std::optional<unsigned> moves_max;
   bool explain = false;
   bool watch = false;
   double every_s = 10;
@@ -58,6 +59,7 @@ Result<std::string> request_of(const PlanOptions& options, bool keep) {
   if (!options.goal.empty()) request["goal"] = options.goal;
   if (!options.weights.empty()) request["weights"] = TRY(read_weights(options.weights));
   if (options.search_s) request["search_s"] = *options.search_s;
+  if (options.moves_max) request["moves_max"] = *options.moves_max;
   if (!keep) request["keep"] = false;
   return request.dump();
 }
@@ -186,6 +188,9 @@ void add_plan(CLI::App& root, Subcommands& subcommands) {
   plan.add_option("--search", options->search_s,
                   "For fewest hosts: seconds to look for a packing of the whole fleet")
       ->type_name("SECONDS");
+  plan.add_option("--moves", options->moves_max, "The most moves of a plan; 100 otherwise")
+      ->type_name("COUNT")
+      ->check(CLI::Range(1, 10'000).description(""));
   plan.add_flag("--explain", options->explain, "Show the terms of each move too");
   plan.add_flag("--watch", options->watch,
                 "Go on computing, store nothing, and show the plan whenever it changes");

@@ -57,9 +57,13 @@ void print_terms(const Plan& plan, Session& session) {
 }
 
 void print_hosts(const Plan& plan, Session& session) {
-  if (!plan.hosts_before || !plan.hosts_after || plan.hosts_before == plan.hosts_after) return;
+  if (!plan.hosts_before || !plan.hosts_after) return;
+  if (plan.hosts_before == plan.hosts_after && !plan.hosts_packed) return;
   session.out << "Hosts in use " << show_count(plan.hosts_before) << " now, "
               << show_count(plan.hosts_after) << " afterwards";
+  if (plan.hosts_packed) {
+    session.out << "; packed anew, once all is merged: " << show_count(plan.hosts_packed);
+  }
   if (plan.hosts_bound) {
     session.out << "; no placement needs fewer than " << show_count(plan.hosts_bound);
   }

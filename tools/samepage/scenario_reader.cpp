@@ -1,5 +1,7 @@
 #include "tools/samepage/scenario_reader.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <set>
 #include <string>
@@ -243,6 +245,35 @@ Result<void> read_rule(const json& value, const std::string& where, Scenario& sc
   return {};
 }
 
+Result<void> read_model(const json& value, const std::string& where, Scenario& scenario) {
+  constexpr std::array kModelled{"cpu", "network", "disk"};
+  Object object(value, where);
+  TRY(object.check());
+  placer::ClassModel model;
+  std::string of = "cpu";
+  TRY(object.text("source", model.source));
+  TRY(object.text("target", model.target));
+  TRY(object.text("of", of));
+  TRY(object.number("constant", model.constant, -kUnlimited));
+  if (const json* const factors = object.find("factors")) {
+    Object each(*factors, object.at("factors"));
+    TRY(each.check());
+    for (std::size_t i = 0; i < kModelled.size(); ++i) {
+      TRY(each.number(kModelled.at(i), model.factors.at(i), -kUnlimited));
+    }
+    TRY(each.finish());
+  }
+  TRY(object.finish());
+  const auto* const found = std::find(kModelled.begin(), kModelled.end(), of);
+  if (found == kModelled.end()) return wrong(where + ".of", "must be cpu, network or disk");
+  if (model.source.empty() || model.target.empty() || model.source == model.target) {
+    return wrong(where, "must name two classes of hardware, source and target");
+  }
+  model.of = static_cast<placer::Resource>(found - kModelled.begin());
+  scenario.class_models.push_back(std::move(model));
+  return {};
+}
+
 Result<void> read_event(const json& value, const std::string& where, Scenario& scenario) {
   Object object(value, where);
   TRY(object.check());
@@ -327,6 +358,9 @@ Result<void> read_lists(Object& object, Scenario& scenario) {
   }));
   TRY(object.each("rules", [&](const json& rule, const std::string& where) {
     return read_rule(rule, where, scenario);
+  }));
+  TRY(object.each("models", [&](const json& model, const std::string& where) {
+    return read_model(model, where, scenario);
   }));
   TRY(object.each("events", [&](const json& event, const std::string& where) {
     return read_event(event, where, scenario);

@@ -78,6 +78,9 @@ void print(const SimulationReport& report, Session& session) {
       report.overloaded_first, report.overloaded_last, report.overloaded_intervals,
       report.cleared_at_s < 0 ? "; never cleared"
                               : fmt::format("; none after {:.0f} s", report.cleared_at_s));
+  if (report.lies_left_out > 0) {
+    session.talk << report.lies_left_out << " impossible numbers in reports were left out\n";
+  }
   for (const std::string& note : report.notes) session.talk << printable(note) << '\n';
 }
 
