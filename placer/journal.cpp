@@ -156,9 +156,8 @@ Result<PlanRecord> Journal::plan(PlanId id) {
   Statement row = TRY(database_.prepare(
       "SELECT state, cancel_requested, created_at, ended_at, summary, shared_before, shared_after,"
       " achieved_before, achieved_after, kind, goal, weight_sharing, weight_hosts,"
-      " weight_movement, weight_balance, hosts_before, hosts_after, hosts_bound, freed_hosts, "
-      "notes,"
-      " hosts_packed"
+      " weight_movement, weight_balance, hosts_before, hosts_after, hosts_bound, freed_hosts,"
+      " notes, hosts_packed"
       " FROM plans WHERE id = ?"));
   TRY(row.bind({id.value}));
   if (!TRY(row.step())) {
