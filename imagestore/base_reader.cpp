@@ -189,6 +189,7 @@ void BaseReader::Lane::run(const std::stop_token& stop) {
       pause(stop);
       continue;
     }
+    source_->tend();
     if (!failed_.empty() && std::chrono::steady_clock::now() >= retry_at_) {
       for (const Want& want : std::exchange(failed_, {})) begin(want);
     }

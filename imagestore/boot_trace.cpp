@@ -124,6 +124,14 @@ Result<BootTrace> follow_trace(Origin& origin, const DomainKeys& keys, const Boo
   return followed;
 }
 
+Result<BootTrace> newest_trace(Catalog& catalog, const DomainKeys& keys, const std::string& image) {
+  const auto versions = TRY(catalog.versions(image));
+  for (auto version = versions.rbegin(); version != versions.rend(); ++version) {
+    if (const auto body = TRY(catalog.trace(version->id, 0))) return decode_trace(*body, keys);
+  }
+  return fail(Errc::kNotFound, "no boot from image " + image + " was recorded");
+}
+
 void TraceRecorder::touch(std::uint64_t first, std::uint64_t count) {
   if (is_over_.load(std::memory_order_relaxed)) return;
   for (std::uint64_t page = first; page < first + count; ++page) {

@@ -5,10 +5,12 @@
 #include <cstdint>
 #include <mutex>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "core/page_digest.h"
 #include "core/result.h"
+#include "imagestore/catalog.h"
 #include "imagestore/manifest_node.h"
 #include "imagestore/object_format.h"
 #include "imagestore/origin.h"
@@ -45,6 +47,10 @@ Result<BootTrace> decode_trace(std::span<const std::byte> bytes, const DomainKey
 /// Costs what differs between the versions. Errors: Manifest's.
 Result<BootTrace> follow_trace(Origin& origin, const DomainKeys& keys, const BootTrace& trace,
                                const VersionId& version);
+
+/// The trace of the newest version of an image that has one. kNotFound: no such image, or no boot
+/// from it was recorded.
+Result<BootTrace> newest_trace(Catalog& catalog, const DomainKeys& keys, const std::string& image);
 
 /// Takes down which pages a guest reads first. Threads: any.
 class TraceRecorder {

@@ -140,7 +140,8 @@ Disk::Status Disk::status() const {
 }
 
 void Disk::tend_trace(const std::stop_token& stop) {
-  TraceKeeper keeper({.source = options_.source,
+  // Traces and manifests come from the origin: no node is needed.
+  TraceKeeper keeper({.source = {.store = options_.source.store},
                       .version = overlay_->root().base,
                       .image = options_.image,
                       .boot_max = options_.boot_max,

@@ -1,6 +1,7 @@
 #include "imagestore/extent_source.h"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -81,6 +82,16 @@ Result<void> ExtentBuffer::verify_raw(const ObjectName& name, const DomainKeys& 
             std::as_writable_bytes(std::span(digests_)).begin());
   count_ = view.count;
   return verify(name, keys);
+}
+
+Result<void> ExtentBuffer::load_shared(const ObjectName& name, std::span<const std::byte> bytes,
+                                       std::size_t pages, const DomainKeys& keys) {
+  const auto object = TRY(raw(pages));
+  if (object.size() != bytes.size()) {
+    return fail(Errc::kCorrupt, "an extent is not as long as the index says");
+  }
+  std::memcpy(object.data(), bytes.data(), bytes.size());
+  return verify_raw(name, keys);
 }
 
 std::vector<std::byte> ExtentBuffer::encode_plain(const DomainKeys& keys) const {

@@ -53,6 +53,11 @@ class ExtentBuffer {
   /// Verifies what was put into the last raw(), as load().
   Result<void> verify_raw(const ObjectName& name, const DomainKeys& keys);
 
+  /// Copies the bytes of the object `name` here, of `pages` pages and not compressed, and verifies
+  /// the copy, as load(); others may write to them meanwhile.
+  Result<void> load_shared(const ObjectName& name, std::span<const std::byte> bytes,
+                           std::size_t pages, const DomainKeys& keys);
+
   /// The object of what is here, not compressed, for a store node.
   std::vector<std::byte> encode_plain(const DomainKeys& keys) const;
 

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -87,6 +88,12 @@ class RemoteMemory {
   /// would be under way. kInvalid: out of the ticket's range, or the ticket is for writing only.
   virtual Result<void> read_batch(std::span<const RemoteRead> reads) = 0;
   virtual Result<void> write_batch(std::span<const RemoteWrite> writes) = 0;
+
+  /// Of memory that is_local(): a range where it lies, to be copied from at once; others write to
+  /// it. None when there is no such view, for whatever reason: read_batch() says why.
+  virtual std::optional<std::span<const std::byte>> view(std::uint64_t, std::size_t) const {
+    return std::nullopt;
+  }
 
   /// Appends what is done; waits for the first until `deadline`.
   virtual void poll(std::vector<RemoteDone>& done, Deadline deadline) = 0;

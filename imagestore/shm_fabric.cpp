@@ -78,6 +78,12 @@ class ShmMemory final : public RemoteMemory {
     return {};
   }
 
+  std::optional<std::span<const std::byte>> view(std::uint64_t offset,
+                                                 std::size_t size) const override {
+    if (!check(0, FabricAccess::kRead) || !check_range(offset, size)) return std::nullopt;
+    return mapping_.memory().subspan(offset, size);
+  }
+
   Result<void> write_batch(std::span<const RemoteWrite> writes) override {
     TRY(check(writes.size(), FabricAccess::kWrite));
     for (const RemoteWrite& write : writes) TRY(check_range(write.offset, write.from.size()));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <thread>
 #include <utility>
 
@@ -63,6 +64,7 @@ StoreClient::StoreClient(Options options, StoreControl& control, ExtentSource* o
                     FabricTicket ticket, FabricAccess access,
                     Deadline
                         expires) { return open_remote(std::move(ticket), access, expires, clock); }),
+      own_name_(options_.own_node),
       random_(std::random_device()()),
       keeper_(options_.keeper, control, clock, open_) {
   for (std::size_t slot = 0; slot < options_.fetches_max; ++slot) {
@@ -89,7 +91,7 @@ void StoreClient::set_ring(const Ring& ring) {
   ring_ = ring;
   members_.clear();
   for (const RingMember& member : ring.members()) {
-    const bool is_own = own_ != nullptr && member.node == options_.own_node;
+    const bool is_own = own_ != nullptr && member.node == own_name_;
     members_.push_back(is_own ? own_ : &node_of(member.node, "ofi"));
   }
   prune_nodes();
@@ -98,7 +100,7 @@ void StoreClient::set_ring(const Ring& ring) {
 void StoreClient::set_neighbours(const std::vector<std::string>& nodes) {
   neighbours_.clear();
   for (const std::string& name : nodes) {
-    if (name != options_.own_node) neighbours_.push_back(&node_of(name, "ofi"));
+    if (name != own_name_) neighbours_.push_back(&node_of(name, "ofi"));
   }
   prune_nodes();
 }
@@ -200,6 +202,13 @@ void StoreClient::look_up(Fetch& fetch, Node& node) {
   fetch.parts_waiting = 2;
   const auto offsets = bucket_offsets(fetch.ask.name, *node.geometry);
   const std::span<std::byte> buckets(fetch.buckets);
+  const auto first = node.memory->view(offsets[0], kBucketBytes);
+  const auto second = node.memory->view(offsets[1], kBucketBytes);
+  if (first && second) {
+    std::memcpy(buckets.data(), first->data(), kBucketBytes);
+    std::memcpy(&buckets[kBucketBytes], second->data(), kBucketBytes);
+    return take_buckets(fetch);
+  }
   for (std::size_t i = 0; i < 2; ++i) {
     node.outbox.push_back({.tag = fetch.slot * kParts + i,
                            .offset = offsets.at(i),
@@ -226,6 +235,11 @@ void StoreClient::read_object(Fetch& fetch, const IndexEntry& entry) {
   fetch.parts_waiting = 1;
   fetch.entry = entry;
   ++fetch.reads;
+  const auto seen = fetch.node->memory->view(entry.offset, entry.bytes);
+  if (seen && !entry.is_compressed) {
+    ExtentBuffer& buffer = *fetch.ask.into;
+    return end_object(fetch, buffer.load_shared(fetch.ask.name, *seen, entry.pages, options_.keys));
+  }
   std::span<std::byte> into;
   if (entry.is_compressed) {
     fetch.packed.resize(entry.bytes);
@@ -241,9 +255,12 @@ void StoreClient::read_object(Fetch& fetch, const IndexEntry& entry) {
 
 void StoreClient::take_object(Fetch& fetch) {
   ExtentBuffer& buffer = *fetch.ask.into;
-  const auto verified = fetch.entry.is_compressed
-                            ? buffer.load(fetch.ask.name, fetch.packed, options_.keys)
-                            : buffer.verify_raw(fetch.ask.name, options_.keys);
+  end_object(fetch, fetch.entry.is_compressed
+                        ? buffer.load(fetch.ask.name, fetch.packed, options_.keys)
+                        : buffer.verify_raw(fetch.ask.name, options_.keys));
+}
+
+void StoreClient::end_object(Fetch& fetch, const Result<void>& verified) {
   if (!verified) return distrust(fetch);
   counts_.bytes += fetch.entry.bytes;
   if (fetch.role == Role::kOwn) ++counts_.own;

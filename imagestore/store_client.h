@@ -61,6 +61,9 @@ class StoreClient final : public ExtentSource {
   StoreClient(const StoreClient&) = delete;
   StoreClient& operator=(const StoreClient&) = delete;
 
+  /// What this host's node is called on the ring. Before set_ring().
+  void set_own_node(const std::string& name) { own_name_ = name; }
+
   /// From now on. Fetches under way end with the nodes that they have.
   void set_ring(const Ring& ring);
   void set_hot(std::unordered_set<ObjectName> hot) { hot_ = std::move(hot); }
@@ -95,6 +98,7 @@ class StoreClient final : public ExtentSource {
   void take_buckets(Fetch& fetch);
   void read_object(Fetch& fetch, const IndexEntry& entry);
   void take_object(Fetch& fetch);
+  void end_object(Fetch& fetch, const Result<void>& verified);
   void distrust(Fetch& fetch);
   void give_up_node(Fetch& fetch);
   void ask_origin(Fetch& fetch);
@@ -115,6 +119,7 @@ class StoreClient final : public ExtentSource {
   ExtentSource* const origin_;
   OpenRemote open_;
   std::map<std::string, std::unique_ptr<Node>> nodes_;
+  std::string own_name_;
   Node* own_ = nullptr;
   Ring ring_;
   std::vector<Node*> members_;  ///< By position in the ring; null: this host's own.

@@ -3,6 +3,12 @@
 #include <utility>
 
 namespace samepage::imagestore {
+namespace {
+
+constexpr std::chrono::seconds kTellInterval{5};
+constexpr std::size_t kHotTold = 64;
+
+}  // namespace
 
 VersionSource::VersionSource(std::unique_ptr<ImageStore> store)
     : store_(std::move(store)),
@@ -20,7 +26,24 @@ Result<std::unique_ptr<VersionSource>> VersionSource::open(const Options& option
   StoreClient::Options client{.keys = source->store_->keys()};
   source->client_ = std::make_unique<StoreClient>(std::move(client), *source->control_,
                                                   &source->origin_extents_, source->clock_);
+  source->scout_ =
+      std::make_unique<StoreScout>(StoreScout::Options{.version = version},
+                                   std::make_unique<SocketControl>(options.agent_socket));
   return source;
+}
+
+void VersionSource::tend() {
+  if (!scout_) return;
+  if (const auto news = scout_->take_news()) {
+    client_->set_own_node(news->own_node);
+    client_->set_ring(news->ring);
+    client_->set_hot(news->hot);
+    client_->set_neighbours(news->neighbours);
+  }
+  const auto now = clock_.now();
+  if (now < next_tell_) return;
+  next_tell_ = now + kTellInterval;
+  if (const auto reads = client_->take_hottest(kHotTold); !reads.empty()) scout_->tell(reads);
 }
 
 ExtentSource& VersionSource::extents() {

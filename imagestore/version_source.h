@@ -12,18 +12,20 @@
 #include "imagestore/node_cache.h"
 #include "imagestore/store_client.h"
 #include "imagestore/store_control.h"
+#include "imagestore/store_scout.h"
 
 namespace samepage::imagestore {
 
 /// Everything that one thread reads a version with: its manifest, and where its extents come from
-/// (this host's store node and its neighbours where there are any, else the origin).
+/// (this host's store node, their homes on the ring, hosts that have read the version, and last the
+/// origin).
 ///
 /// Threads: one at a time. Members in order of construction dependence.
 class VersionSource final {
  public:
   struct Options {
     ImageStore::Options store;
-    std::string agent_socket = {};  ///< Of this host's store node; empty: the origin alone.
+    std::string agent_socket = {};  ///< Of this host's agent; empty: the origin alone.
   };
 
   /// What was read from elsewhere: not from this host's own store node.
@@ -42,6 +44,10 @@ class VersionSource final {
 
   Manifest& manifest() { return *manifest_; }
   ExtentSource& extents();
+
+  /// Takes in what has become of the store's nodes. Cheap; call it again and again while reading.
+  void tend();
+
   ImageStore& store() { return *store_; }
   Counts counts() const;
 
@@ -54,6 +60,8 @@ class VersionSource final {
   OriginExtents origin_extents_;
   std::unique_ptr<StoreControl> control_;
   std::unique_ptr<StoreClient> client_;
+  std::unique_ptr<StoreScout> scout_;
+  Deadline next_tell_{};
   std::unique_ptr<Manifest> manifest_;
 };
 

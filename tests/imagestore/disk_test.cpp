@@ -3,6 +3,7 @@
 #include "imagestore/disk.h"
 
 #include <filesystem>
+#include <set>
 #include <thread>
 
 #include <gtest/gtest.h>
@@ -426,6 +427,38 @@ TEST_F(BootTest, ATraceServesTheNextVersionByContent) {
   create("second", imported->version.id, moved.size());
   const auto second = open(booting("second"));
   EXPECT_TRUE(eventually(*second, [](const auto& now) { return now.followed_pages > 0; }));
+}
+
+TEST_F(BootTest, ATraceOrdersTheExtentsOfTheNextBuild) {
+  EXPECT_EQ(newest_trace(store_->catalog(), store_->keys(), "base").error().code(),
+            Errc::kNotFound);
+  EXPECT_EQ(newest_trace(store_->catalog(), store_->keys(), "none").error().code(),
+            Errc::kNotFound);
+  BootTrace trace{.version = base_, .pages = {}};
+  auto manifest = Manifest::open(store_->origin(), store_->keys(), base_).value();
+  for (const std::uint64_t page : boot_pages()) {
+    trace.pages.push_back({.page = page, .digest = manifest.find(page).value()->digest});
+  }
+  ASSERT_TRUE(
+      store_->catalog().put_trace(base_, trace.pages.size(), encode_trace(trace, store_->keys())));
+  const auto newest = newest_trace(store_->catalog(), store_->keys(), "base");
+  ASSERT_TRUE(newest) << newest.error().message();
+  EXPECT_EQ(newest->pages, trace.pages);
+
+  // The same pages in another store, of the same key: 60 of a thousand, in two extents.
+  std::filesystem::create_directories(scratch_ / "next");
+  std::filesystem::copy(scratch_ / "store/domain.key", scratch_ / "next/domain.key");
+  const auto next = open_store(scratch_ / "next");
+  const SystemClock clock;
+  const auto imported = import_image(
+      *next, {.path = scratch_ / "image", .name = "next", .order = newest->digests()}, clock);
+  ASSERT_TRUE(imported);
+  auto packed = Manifest::open(next->origin(), next->keys(), imported->version.id).value();
+  std::set<ObjectName> extents;
+  for (const std::uint64_t page : boot_pages()) {
+    extents.insert(packed.find(page).value()->place.extent);
+  }
+  EXPECT_LE(extents.size(), 3U);
 }
 
 TEST(BootTraceTest, RefusesWhatWasTamperedWith) {

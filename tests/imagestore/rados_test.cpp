@@ -5,13 +5,18 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <thread>
 
 #include <unistd.h>
 
+#include "imagestore/disk.h"
 #include "imagestore/pack_file.h"
 #include "imagestore/rados_origin.h"
 #include "imagestore/rados_pool.h"
+#include "imagestore/store_listener.h"
+#include "imagestore/version_source.h"
 #include "tests/imagestore/origin_conformance.h"
+#include "tests/imagestore/store_harness.h"
 
 namespace samepage::imagestore {
 namespace {
@@ -108,6 +113,65 @@ TEST(RadosOutage, EndsInAnErrorAndGoesOnAfterwards) {
   ASSERT_TRUE(origin->put(numbered_name(2), bytes));
   ASSERT_TRUE(origin->sync());
   EXPECT_EQ(origin->get(numbered_name(2)).value(), bytes);
+}
+
+TEST(RadosOutage, ADiskReadsFromItsNodeAndWaitsForWhatThatLacks) {
+  constexpr std::size_t kPages = 600;
+  const auto osd = static_cast<pid_t>(std::stol(from_environment("SAMEPAGE_CEPH_OSD")));
+  Scratch scratch;
+  const auto bytes = disk_bytes(kPages, 4);
+  write_file(scratch / "image", bytes);
+  ImageStore::Options options{.folder = scratch / "store",
+                              .access = DirOrigin::Access::kWrite,
+                              .origin = "rados:chunks/away",
+                              .ceph_conf = from_environment("SAMEPAGE_CEPH_CONF")};
+  const auto store = ImageStore::open(options).value();
+  const auto version = import_file(*store, scratch / "image", "base").value().version.id;
+  options.access = DirOrigin::Access::kRead;
+  const SystemClock clock;
+  const auto node = StoreNode::create(small_node(), {store->keys()}, clock).value();
+  const auto listener = StoreListener::create({.path = scratch / "sock"}, *node).value();
+  const VersionSource::Options source{.store = options, .agent_socket = scratch / "sock"};
+  // The node gets what the first leaf's pages need.
+  const auto filler = VersionSource::open(source, version).value();
+  const auto buffer = ExtentBuffer::create();
+  const auto give_up = soon();
+  while (filler->counts().own_extents < kFanOut && std::chrono::steady_clock::now() < give_up) {
+    for (std::uint64_t page = 0; page < kFanOut; ++page) {
+      const auto ref = filler->manifest().find(page).value();
+      if (!ref) continue;
+      ASSERT_TRUE(fetch_extent(filler->extents(), ref->place.extent, *buffer, soon()));
+    }
+  }
+  ASSERT_TRUE(Overlay::create(scratch / "disk", {.base = version, .size_bytes = bytes.size()}));
+  Disk::Options serving{
+      .folder = scratch / "disk", .mirrors = scratch / "mirrors", .source = source};
+  serving.threads = 1;
+  serving.traces = false;
+  const auto disk = Disk::open(serving).value();
+  const auto read = [&](std::uint64_t page) {
+    std::vector<std::byte> got(kPageSize);
+    EXPECT_TRUE(disk->read(page * kPageSize, got));
+    return std::ranges::equal(got, std::span(bytes).subspan(page * kPageSize, kPageSize));
+  };
+  EXPECT_TRUE(read(kPages - 1)) << "so the manifest's nodes are known";
+  std::uint64_t next = 0;
+  while (disk->status().fetched.source.own_extents == 0 && next < kFanOut / 2) {
+    EXPECT_TRUE(read(next++));
+  }
+
+  ASSERT_EQ(::kill(osd, SIGSTOP), 0);
+  for (; next < kFanOut; ++next) EXPECT_TRUE(read(next)) << next;
+  std::atomic<bool> is_read = false;
+  std::jthread reader([&] {
+    for (std::uint64_t page = 2 * kFanOut; page < kPages; ++page) EXPECT_TRUE(read(page)) << page;
+    is_read = true;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));  // Time to fail, if it were to.
+  EXPECT_FALSE(is_read);
+  ASSERT_EQ(::kill(osd, SIGCONT), 0);
+  reader.join();
+  EXPECT_TRUE(is_read);
 }
 
 }  // namespace

@@ -33,7 +33,7 @@ class StoreClientTest : public testing::Test {
     options.own_node = "a";
     options.has_own_node = has_own;
     options.keeper.pause_min = std::chrono::milliseconds(20);
-    options.keeper.call_max = std::chrono::milliseconds(500);
+    options.keeper.call_max = std::chrono::seconds(5);
     reader.client =
         std::make_unique<StoreClient>(options, *reader.control, reader.origin.get(), clock_);
     return reader;

@@ -60,7 +60,9 @@ class Nodes final : public StoreService {
 /// Extents in an origin, with their true pages.
 class Extents {
  public:
-  Extents(std::size_t count, std::uint64_t seed, std::size_t pages = 8) {
+  Extents(std::size_t count, std::uint64_t seed, std::size_t pages = 8,
+          const DomainKeys& named_by = DomainKeys(DigestKey{}))
+      : keys(named_by) {
     for (std::size_t i = 0; i < count; ++i) {
       Extent extent;
       extent.pages = random_bytes(pages * kPageSize, seed + i);
@@ -73,7 +75,7 @@ class Extents {
     }
   }
 
-  const DomainKeys keys{DigestKey{}};
+  const DomainKeys keys;
   fakes::FakeOrigin origin;
   std::vector<ObjectName> names;
   std::vector<std::vector<std::byte>> truth;

@@ -13,10 +13,13 @@
 
 #include "core/handle.h"
 #include "imagestore/image_reader.h"
+#include "imagestore/store_listener.h"
 #include "imagestore/store_socket.h"
 #include "imagestore/verifier.h"
 #include "tests/fakes/fake_hypervisor.h"
-#include "tests/imagestore/scratch.h"
+#include "tests/imagestore/killing.h"
+#include "tests/imagestore/small_disk.h"
+#include "tests/imagestore/store_harness.h"
 
 namespace samepage::agent {
 namespace {
@@ -131,6 +134,56 @@ TEST_F(DisksTest, ServesAnImageAndTakesWrites) {
   EXPECT_EQ(disks_->list().disks_size(), 1);
 }
 
+TEST_F(DisksTest, ReadsThroughTheHostsStoreNode) {
+  const auto node =
+      imagestore::StoreNode::create(imagestore::small_node(), {store_->keys()}, clock_).value();
+  options_.store_socket = scratch_ / "store.sock";
+  const auto listener =
+      imagestore::StoreListener::create({.path = options_.store_socket}, *node).value();
+  // Pages that are read before the process has its lease come from the origin alone: each try is
+  // the first read of a host.
+  int tries = 0;
+  EXPECT_TRUE(eventually([&] {
+    const std::string name = "web" + std::to_string(++tries);
+    options_.mirrors = scratch_ / ("mirrors-" + name);
+    start_agent();
+    create(name);
+    EXPECT_EQ(read_all(*connect(name)), bytes_);
+    EXPECT_EQ(read_all(*connect(name)), bytes_);
+    return node->report().extents() > 0;
+  }));
+}
+
+TEST_F(DisksTest, SaysThatItsFileSystemIsFullAndGoesOn) {
+  const imagestore::SmallDisk small(scratch_ / "small", 1U << 20U);
+  options_.folder = scratch_ / "small/disks";
+  start_agent();
+  create("web1");
+  {
+    const auto nbd = connect("web1");
+    const auto fresh = imagestore::random_bytes(100'000, 3);
+    std::uint64_t offset = 0;
+    int failed = 0;
+    while (failed == 0 && offset + fresh.size() < bytes_.size()) {
+      failed = nbd_pwrite(nbd.get(), fresh.data(), fresh.size(), offset, 0);
+      offset += failed == 0 ? fresh.size() : 0;
+    }
+    ASSERT_EQ(failed, -1);
+    EXPECT_EQ(nbd_get_errno(), ENOSPC) << "so QEMU stops the guest and repeats it later";
+    std::vector<std::byte> page(fresh.size());
+    EXPECT_EQ(nbd_pread(nbd.get(), page.data(), page.size(), 0, 0), 0);
+    EXPECT_EQ(page, fresh);
+
+    ASSERT_TRUE(small.resize(16U << 20U));
+    EXPECT_EQ(nbd_pwrite(nbd.get(), fresh.data(), fresh.size(), offset, 0), 0);
+    EXPECT_EQ(nbd_pread(nbd.get(), page.data(), page.size(), offset, 0), 0);
+    EXPECT_EQ(page, fresh);
+  }
+  EXPECT_TRUE(disks_->remove("web1"));
+  disks_.reset();
+  options_.folder = scratch_ / "disks";
+}
+
 TEST_F(DisksTest, RefusesWhatCannotBe) {
   create("web1");
   EXPECT_EQ(disks_->create({.name = "web1", .image = "base"}).error().code(), Errc::kInvalid);
@@ -207,10 +260,14 @@ TEST_F(DisksTest, CommitsAndClones) {
   EXPECT_TRUE(imagestore::verify_store(*store_, {})->clean());
 }
 
-// SAMEPAGE_COMMIT_KILLS: how often; 1,000 is the full campaign.
+// SAMEPAGE_FAULTS: how often; 1,000 is the full campaign.
+unsigned long rounds(unsigned long few) {
+  const char* const given = std::getenv("SAMEPAGE_FAULTS");  // NOLINT(concurrency-mt-unsafe)
+  return given != nullptr ? std::strtoul(given, nullptr, 10) : few;
+}
+
 TEST_F(DisksTest, LosesNothingWhenThePluginIsKilledInMidCommit) {
-  const char* count = std::getenv("SAMEPAGE_COMMIT_KILLS");  // NOLINT(concurrency-mt-unsafe)
-  const unsigned long kills = count != nullptr ? std::strtoul(count, nullptr, 10) : 8;
+  const unsigned long kills = rounds(8);
   std::mt19937_64 random(imagestore::test_seed());
   create("web1");
   std::uint64_t acknowledged = 0;
@@ -250,6 +307,52 @@ TEST_F(DisksTest, LosesNothingWhenThePluginIsKilledInMidCommit) {
   EXPECT_EQ(version, bytes_);
   EXPECT_TRUE(imagestore::verify_store(*store_, {})->clean());
   std::cout << cut_off << " of " << kills << " commits were cut off\n";
+}
+
+TEST_F(DisksTest, LosesNothingWhenTheAgentIsKilledInMidCommit) {
+  const unsigned long kills = rounds(8);
+  std::mt19937_64 random(imagestore::test_seed());
+  create("web1");
+  const auto nbd = connect("web1");
+  disks_.reset();
+  const imagestore::Shared told;
+  unsigned acknowledged = 0;
+  for (unsigned long i = 0; i < kills; ++i) {
+    for (int write = 0; write < 10; ++write) {
+      const std::uint64_t offset = random() % (bytes_.size() - 30'000);
+      const auto fresh = imagestore::random_bytes(1 + random() % 30'000, random());
+      ASSERT_EQ(nbd_pwrite(nbd.get(), fresh.data(), fresh.size(), offset, 0), 0);
+      std::copy(fresh.begin(), fresh.end(), bytes_.begin() + static_cast<long>(offset));
+    }
+    const std::uint64_t before = told->done;
+    const auto moment = std::chrono::microseconds(random() % 300'000);
+    const int status = imagestore::kill_in(told, moment, [&] {
+      const auto agent = Disks::create(options_, hypervisor_, clock_);
+      if (!agent) ::_exit(1);
+      told->ready = true;
+      while (true) {
+        if (const auto committed = (*agent)->commit("web1", "", false)) {
+          told->done = committed->number();
+        }
+      }
+    });
+    ASSERT_TRUE(WIFSIGNALED(status)) << "exit " << WEXITSTATUS(status);
+    acknowledged += told->done > before ? 1 : 0;
+    if (told->done > 0) {
+      ASSERT_GE(store_->catalog().find("web1")->head.number, told->done);
+    }
+    ASSERT_EQ(read_all(*nbd), bytes_) << "the disk's process outlives the agent";
+  }
+  start_agent();
+  // The disk's process may still be busy with what the last agent asked for.
+  ASSERT_TRUE(eventually([&] { return disks_->commit("web1", "", false).has_value(); }));
+  auto reader = ImageReader::open(*store_, "web1", 0);
+  ASSERT_TRUE(reader);
+  std::vector<std::byte> version(bytes_.size());
+  ASSERT_TRUE((*reader)->read(0, version));
+  EXPECT_EQ(version, bytes_);
+  EXPECT_TRUE(imagestore::verify_store(*store_, {})->clean());
+  std::cout << acknowledged << " commits acknowledged before one of " << kills << " kills\n";
 }
 
 TEST_F(DisksTest, HoldsWhatDisksStandOn) {

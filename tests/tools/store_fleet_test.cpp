@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <map>
+#include <set>
 
 #include <sched.h>
 #include <sys/mman.h>
@@ -15,6 +16,8 @@
 #include "imagestore/extent_source.h"
 #include "imagestore/store_client.h"
 #include "imagestore/store_control.h"
+#include "imagestore/version_source.h"
+#include "tests/imagestore/killing.h"
 #include "tests/imagestore/store_harness.h"
 #include "tests/tools/services_harness.h"
 
@@ -27,9 +30,10 @@ using imagestore::StoreClient;
 
 class StoreFleetTest : public ServicesTest {
  protected:
-  std::unique_ptr<HostUnderTest> lender(const std::string& name) {
+  std::unique_ptr<HostUnderTest> lender(const std::string& name, const std::string& pool = "") {
     auto host = enrolled_host(name);
     host->options().store_mib = 64;
+    if (!pool.empty()) host->options().store_dir = pool;
     host->join();
     wait_until([&] { return node(name).has_value(); }, name + " lends memory");
     return host;
@@ -111,21 +115,10 @@ TEST_F(StoreFleetTest, DisksOfAnyHostReadAndFillEveryNode) {
   ASSERT_TRUE(join("host1", ""));
   ASSERT_TRUE(join("host2", ""));
   wait_until([&] { return ring_at(*reader).members().size() == 2; }, "the ring");
-  imagestore::Extents extents(40, 7);
   const imagestore::DomainKeys fleet_keys = keys();
-  std::vector<imagestore::ObjectName> names;
-  imagestore::fakes::FakeOrigin origin;
-  for (auto& pages : extents.truth) {
-    imagestore::Extent extent;
-    extent.pages = pages;
-    extent.digests.resize(pages.size() / kPageSize);
-    digest_pages(extent.pages, fleet_keys.pages, extent.digests);
-    const auto encoded = encode_extent(extent, fleet_keys);
-    ASSERT_TRUE(origin.put(encoded.name, encoded.bytes));
-    names.push_back(encoded.name);
-  }
-  extents.names = names;
-  imagestore::OriginExtents from_origin(origin, fleet_keys);
+  imagestore::Extents extents(40, 7, 8, fleet_keys);
+  const auto& names = extents.names;
+  imagestore::OriginExtents from_origin(extents.origin, fleet_keys);
   SocketControl control(socket_of(*reader));
   StoreClient client({.keys = fleet_keys, .has_own_node = false}, control, &from_origin, clock_);
   client.set_ring(ring_at(*reader));
@@ -156,6 +149,63 @@ TEST_F(StoreFleetTest, DisksOfAnyHostReadAndFillEveryNode) {
   const auto homes = client.counts().homes;
   EXPECT_EQ(fetch_all(client, extents, 0, names.size()).right, names.size()) << "by the origin";
   EXPECT_EQ(client.counts().homes, homes);
+}
+
+TEST_F(StoreFleetTest, DisksReadTheirVersionFromEveryNodeThatHasIt) {
+  // A folder that both hosts share, as they would a pool, with the key of its images.
+  const std::string pool = folder_.file("pool");
+  imagestore::write_file(folder_.file("image"), imagestore::disk_bytes(1'000, 3));
+  const auto version =
+      imagestore::import_file(*imagestore::open_store(pool), folder_.file("image"), "base")
+          ->version.id;
+  auto host1 = lender("host1", pool);
+  const auto host2 = lender("host2", pool);
+  ASSERT_TRUE(join("host1", ""));
+  ASSERT_TRUE(join("host2", ""));
+  const auto open = [&](HostUnderTest& host) {
+    return imagestore::VersionSource::open(
+               {.store = {.folder = pool}, .agent_socket = socket_of(host)}, version)
+        .value();
+  };
+  const auto read_all = [](imagestore::VersionSource& source) {
+    std::set<imagestore::ObjectName> names;
+    const auto buffer = imagestore::ExtentBuffer::create();
+    const auto read = source.manifest().walk(
+        [](const auto&) { return true; },
+        [&](std::uint64_t, const imagestore::PageRef& ref) -> Result<void> {
+          if (!names.insert(ref.place.extent).second) return {};
+          source.tend();
+          return fetch_extent(source.extents(), ref.place.extent, *buffer, imagestore::soon());
+        });
+    EXPECT_TRUE(read) << read.error().message();
+  };
+  // A host that lends no memory: what it reads goes to the homes, and comes from there.
+  const auto reader = enrolled_host("reader");
+  reader->options().store_dir = pool;
+  reader->join();
+  const auto first = open(*reader);
+  wait_until(
+      [&] {
+        read_all(*first);
+        return first->counts().remote_extents > 0;
+      },
+      "extents of the homes");
+
+  const auto second = open(*host1);
+  wait_until(
+      [&] {
+        read_all(*second);
+        return second->counts().own_extents > 0;
+      },
+      "extents of its own node");
+  bus::StoreRequest warm;
+  warm.mutable_ask_warm()->set_version(to_hex(version));
+  wait_until([&] { return ask(*reader, warm).warm().hosts_size() == 1; }, "who is warm");
+  EXPECT_EQ(ask(*reader, warm).warm().hosts(0), "host1");
+
+  host1.reset();  // Lost: its extents come from elsewhere.
+  for (int round = 0; round < 3; ++round) read_all(*first);
+  EXPECT_EQ(first->counts().failed_checks, 0U);
 }
 
 /// A placer that is killed in mid-change has told nobody of a ring that it does not remember.
@@ -195,6 +245,87 @@ TEST(StoreDirectoryTest, TheLastAcknowledgedRingSurvivesKills) {
     *told = ring.version();
   }
   ::munmap(told, sizeof(std::atomic<std::uint64_t>));
+}
+
+/// The placer and a lender's agent are killed again and again, while a client of another host reads
+/// and fills the ring through them.
+TEST_F(StoreFleetTest, APlacerOrAgentThatIsKilledInMidUploadCostsNoRead) {
+  const char* const given = std::getenv("SAMEPAGE_FAULTS");  // NOLINT(concurrency-mt-unsafe)
+  const int kills = given == nullptr ? 6 : std::atoi(given);
+  std::mt19937_64 random(imagestore::test_seed());
+  const auto lost = enrolled_host("lost");
+  lost->options().store_mib = 64;
+  placer_.reset();
+  // Forked while there are no threads.
+  const imagestore::Shared told_placer;
+  const imagestore::Shared told_agent;
+  const imagestore::Killer placers(told_placer, [&] {
+    start_placer();
+    told_placer->ready = true;
+    while (true) ::pause();
+  });
+  const imagestore::Killer agents(told_agent, [&] {
+    lost->join();
+    told_agent->ready = true;
+    while (true) ::pause();
+  });
+  start_placer();
+  const auto kept = lender("kept");
+  const auto reader = enrolled_host("reader");
+  reader->join();
+  ASSERT_TRUE(join("kept", ""));
+  lost->join();
+  wait_until([&] { return node("lost").has_value(); }, "lost lends memory");
+  ASSERT_TRUE(join("lost", ""));
+  wait_until([&] { return ring_at(*reader).members().size() == 2; }, "the ring");
+  const imagestore::Ring ring = ring_at(*reader);
+  const imagestore::DomainKeys fleet_keys = keys();
+  lost->leave();
+  placer_.reset();
+
+  imagestore::Extents extents(40, 7, 8, fleet_keys);
+  imagestore::OriginExtents from_origin(extents.origin, fleet_keys);
+  SocketControl control(socket_of(*reader));
+  StoreClient client({.keys = fleet_keys,
+                      .has_own_node = false,
+                      .keeper = {.pause_min = std::chrono::milliseconds(5),
+                                 .pause_max = std::chrono::milliseconds(50)}},
+                     control, &from_origin, clock_);
+  client.set_ring(ring);
+  std::atomic<int> killed = 0;
+  std::atomic<int> running = 2;
+  const auto kill = [&](const imagestore::Killer& whom, std::uint64_t seed) {
+    std::mt19937_64 moments(seed);
+    for (int i = 0; i < kills; ++i) {
+      const auto moment = std::chrono::microseconds(moments() % 400'000);
+      killed += WIFSIGNALED(whom.kill_after(moment)) ? 1 : 0;
+    }
+    --running;
+  };
+  const std::jthread first([&, seed = random()] { kill(placers, seed); });
+  const std::jthread second([&, seed = random()] { kill(agents, seed); });
+  std::uint64_t reads = 0;
+  while (running > 0) {
+    const auto fetched = fetch_all(client, extents, 0, extents.names.size());
+    ASSERT_EQ(fetched.wrong + fetched.failed, 0U);
+    reads += fetched.right;
+  }
+  std::cout << killed << " kills, " << reads << " reads, " << client.counts().homes
+            << " from homes\n";
+  EXPECT_EQ(killed, 2 * kills);
+
+  start_placer();
+  lost->join();
+  seen("kept", placer::HostState::kUp);
+  seen("lost", placer::HostState::kUp);
+  EXPECT_EQ(placer_->stores().ring().members().size(), 2U);
+  const auto before = client.counts().homes;
+  wait_until(
+      [&] {
+        EXPECT_EQ(fetch_all(client, extents, 0, 40).right, 40U);
+        return client.counts().homes >= before + 40;
+      },
+      "reading from the homes again");
 }
 
 TEST_F(StoreFleetTest, NeighboursAreNamedByWhatTheyRead) {

@@ -62,6 +62,8 @@ int config(const char* key, const char* value) {
     store.folder = value;
   } else if (name == "origin") {
     store.origin = value;
+  } else if (name == "ceph-conf") {
+    store.ceph_conf = value;
   } else if (name == "image") {
     options.image = value;
   } else if (name == "agent") {
@@ -211,8 +213,9 @@ constexpr const char* kHelp =
     "mirrors=FOLDER     (required) What this host has read of image versions.\n"
     "store=FOLDER       The image store.\n"
     "origin=ORIGIN      Where its objects are: dir: or rados:POOL.\n"
+    "ceph-conf=FILE     The Ceph cluster's configuration.\n"
     "image=NAME         The image that the disk was made from.\n"
-    "agent=SOCKET       This host's store node.\n"
+    "agent=SOCKET       This host's agent, which leads to the store's nodes.\n"
     "control=SOCKET     Where the agent asks for commits.\n"
     "key=FILE           The sharing domain's key; the store's own without it.\n"
     "domain=NAME        The sharing domain of that key.\n"

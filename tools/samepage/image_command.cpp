@@ -68,6 +68,11 @@ void add_files(ImageSubcommands& image) {
   image.add_source(imported, "The image; its format is told by its content");
   imported.add_option("--name", options.name, "The image's name; the file's when not given")
       ->type_name("NAME");
+  imported
+      .add_option("--like", options.like,
+                  "Pack pages in the order in which a guest read them when it booted from this "
+                  "image")
+      ->type_name(kImageName);
 
   CLI::App& exported = image.add("export", "Write an image as a sparse raw file", export_file);
   exported.add_option("name", options.name, "The image, or IMAGE@VERSION")

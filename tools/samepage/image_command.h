@@ -25,6 +25,7 @@ struct ImageOptions {
   std::string name;
   std::string other;
   std::string format;
+  std::string like;
   bool follow_backing = false;
   bool dry_run = false;
   bool names = false;

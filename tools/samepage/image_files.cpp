@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/clock.h"
+#include "imagestore/boot_trace.h"
 #include "imagestore/exporter.h"
 #include "imagestore/file_commit.h"
 #include "tools/samepage/image_command.h"
@@ -17,6 +18,10 @@ Result<void> import_file(Session& session, const ImageOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   const auto store = TRY(open_store(options, Access::kWrite));
   const SystemClock clock;
+  std::vector<PageDigest> order;
+  if (!options.like.empty()) {
+    order = TRY(imagestore::newest_trace(store->catalog(), store->keys(), options.like)).digests();
+  }
   Result<imagestore::ImportReport> imported = fail(Errc::kInvalid, "not run");
   {
     ProgressReport progress(session, "import");
@@ -25,6 +30,7 @@ Result<void> import_file(Session& session, const ImageOptions& options) {
                              .name = options.name,
                              .format = options.format,
                              .follow_backing = options.follow_backing,
+                             .order = std::move(order),
                              .on_progress = std::ref(progress)},
                             clock);
   }

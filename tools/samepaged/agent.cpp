@@ -118,10 +118,20 @@ void Agent::make_migrations() {
       std::make_unique<Migrations>(std::move(migrations), hypervisor_, std::move(notices));
 }
 
+imagestore::ImageStore::Options Agent::image_store() const {
+  return {.folder = options_.store_dir,
+          .origin = options_.store_origin,
+          .ceph_conf = options_.ceph_conf};
+}
+
+std::string Agent::store_socket() const {
+  return options_.store_socket.empty() ? options_.run_dir + "/store.sock" : options_.store_socket;
+}
+
 Result<void> Agent::make_store() {
   HostStore::Options store;
-  store.socket_path =
-      options_.store_socket.empty() ? options_.run_dir + "/store.sock" : options_.store_socket;
+  store.socket_path = store_socket();
+  store.key_file = options_.store_dir + "/domain.key";
   store.node_mib = options_.store_mib;
   store.use_huge_pages = options_.store_huge_pages;
   store.provider = options_.store_provider;
@@ -141,7 +151,8 @@ Result<void> Agent::make_disks() {
   disks.folder = options_.disks_dir;
   disks.mirrors = options_.mirrors_dir;
   disks.run_dir = options_.run_dir + "/disks";
-  disks.store.folder = options_.store_dir;
+  disks.store = image_store();
+  disks.store_socket = store_socket();
   disks.plugin = options_.nbdkit_plugin.empty() ? own_plugin() : options_.nbdkit_plugin;
   disks.host = options_.data_address;
   disks.mirror_bytes_max = options_.mirrors_mib << 20U;
@@ -153,7 +164,7 @@ void Agent::make_boots() {
   Boots::Options boots;
   boots.shelf_folder = migrator::shelf_folder(options_.qemu_conf);
   boots.template_bytes_max = options_.template_mib << 20U;
-  boots.store = {.folder = options_.store_dir, .origin = options_.store_origin};
+  boots.store = {.images = image_store(), .agent_socket = store_socket()};
   auto made = Boots::create(
       boots, {.vms = vms_, .hypervisor = hypervisor_, .disks = *disks_, .clock = clock_});
   if (made) {

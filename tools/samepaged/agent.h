@@ -59,6 +59,8 @@ class Agent {
   void add_store_requests();
   void make_migrations();
   void make_boots();
+  imagestore::ImageStore::Options image_store() const;
+  std::string store_socket() const;
   Result<void> make_disks();
   Result<void> make_store();
   Result<Boots*> boots();

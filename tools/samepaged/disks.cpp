@@ -258,6 +258,7 @@ Result<pid_t> Disks::spawn(const Entry& entry) {
                                  "mirrors=" + options_.mirrors.string(),
                                  "store=" + options_.store.folder.string(),
                                  "origin=" + options_.store.origin,
+                                 "ceph-conf=" + options_.store.ceph_conf.string(),
                                  "image=" + entry.record.image,
                                  "control=" + control_of(name)};
   if (!options_.store_socket.empty()) words.push_back("agent=" + options_.store_socket);

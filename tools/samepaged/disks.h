@@ -38,7 +38,7 @@ class Disks {
     std::filesystem::path mirrors = "/var/lib/samepage/mirrors";
     std::filesystem::path run_dir = "/run/samepage/disks";
     imagestore::ImageStore::Options store;  ///< Its access does not matter.
-    std::string store_socket;               ///< Of this host's store node; empty: none.
+    std::string store_socket;               ///< Of the agent's store; empty: the origin alone.
     std::string key_file;                   ///< Of `store.domain`, for the processes.
     std::string nbdkit = "nbdkit";
     std::string plugin;         ///< nbdkit's name of it, or a path.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/log.h"
+#include "imagestore/domain_key.h"
 
 namespace samepage::agent {
 namespace {
@@ -63,6 +64,9 @@ Result<StoreAnswer> HostStore::serve(const StoreCaller& caller, const bus::Store
       StoreAnswer answer;
       const MutexLock lock(mutex_);
       *answer.reply.mutable_ring() = ring_;
+      answer.reply.mutable_ring()->clear_hosts();
+      answer.reply.mutable_ring()->add_hosts(host_);
+      if (!has_local_key_) give_keys();  // The first import made one since.
       return answer;
     }
     case bus::StoreRequest::kAskWarm:
@@ -159,13 +163,19 @@ void HostStore::note_reads(const bus::StoreRequest::TellReads& request) {
 
 void HostStore::set_welcome(const std::string& host,
                             const std::map<std::string, SharingDomain>& domains) {
-  {
-    const MutexLock lock(mutex_);
-    host_ = host;
-  }
+  const MutexLock lock(mutex_);
+  host_ = host;
+  fleet_keys_.clear();
+  for (const auto& [name, domain] : domains) fleet_keys_.emplace_back(domain.key);
+  give_keys();
+}
+
+void HostStore::give_keys() {
   if (!node_) return;
-  std::vector<imagestore::DomainKeys> keys;
-  for (const auto& [name, domain] : domains) keys.emplace_back(domain.key);
+  auto keys = fleet_keys_;
+  const auto local = imagestore::read_key_file(options_.key_file);
+  has_local_key_ = local.has_value();
+  if (local) keys.emplace_back(*local);
   node_->set_keys(std::move(keys));
 }
 

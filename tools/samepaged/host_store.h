@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/bus.h"
 #include "core/clock.h"
@@ -33,7 +34,8 @@ class HostStore final : public imagestore::StoreService {
     std::uint64_t node_mib = 0;   ///< Memory lent to the store; 0: no node here.
     bool use_huge_pages = false;  ///< For that memory, when enough are free.
     std::string provider = "tcp;ofi_rxm";
-    std::string address;  ///< At which other hosts reach this one.
+    std::string address;   ///< At which other hosts reach this one.
+    std::string key_file;  ///< Of images that were imported without the placer; may come later.
     std::chrono::milliseconds ask_max{1'500};
   };
 
@@ -71,6 +73,7 @@ class HostStore final : public imagestore::StoreService {
   Result<imagestore::StoreAnswer> ask_warm(const bus::StoreRequest::AskWarm& request);
   void note_reads(const bus::StoreRequest::TellReads& request);
   void note_warm(const std::string& version) REQUIRES(mutex_);
+  void give_keys() REQUIRES(mutex_);
   bool is_for_own_node(const bus::StoreRequest& request);
 
   const Options options_;
@@ -79,6 +82,8 @@ class HostStore final : public imagestore::StoreService {
   std::unique_ptr<imagestore::StoreNode> node_;  ///< None: this host lends no memory.
   Mutex mutex_;
   std::string host_ GUARDED_BY(mutex_);
+  std::vector<imagestore::DomainKeys> fleet_keys_ GUARDED_BY(mutex_);
+  bool has_local_key_ GUARDED_BY(mutex_) = false;
   bus::StoreRing ring_ GUARDED_BY(mutex_);
   std::map<std::string, std::chrono::steady_clock::time_point> warm_ GUARDED_BY(mutex_);
   std::map<std::string, std::uint64_t> reads_ GUARDED_BY(mutex_);  ///< By the extent's name.

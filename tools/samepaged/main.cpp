@@ -79,6 +79,7 @@ void add_flags(CLI::App& flags, Options& options) {
                    "or nbdkit's own");
   flags.add_option("--store-origin", options.store_origin,
                    "Where the image store is durable: dir: or rados:POOL");
+  flags.add_option("--ceph-conf", options.ceph_conf, "The Ceph cluster's configuration");
   flags.add_option("--qemu-conf", options.qemu_conf,
                    "libvirt's qemu.conf, whose memory_backing_dir holds templates' RAM files");
   flags.add_option("--template-mib", options.template_mib,

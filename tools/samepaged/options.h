@@ -23,6 +23,7 @@ struct Options {
   std::string store_socket;
   std::string store_provider = "tcp;ofi_rxm";
   std::string store_origin = "dir:";
+  std::string ceph_conf = "/etc/ceph/ceph.conf";
   std::string qemu_conf = "/etc/libvirt/qemu.conf";
   std::uint64_t template_mib = 4096;
   unsigned boots_at_once = 4;

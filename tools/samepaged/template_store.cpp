@@ -13,11 +13,10 @@
 #include "core/fd.h"
 #include "core/log.h"
 #include "imagestore/commit.h"
-#include "imagestore/extent_source.h"
 #include "imagestore/image_reader.h"
 #include "imagestore/image_store.h"
 #include "imagestore/importer.h"
-#include "imagestore/manifest.h"
+#include "imagestore/version_source.h"
 #include "migrator/boot_disks.h"
 
 namespace samepage::agent {
@@ -91,7 +90,8 @@ Result<void> write_at(const Fd& file, std::uint64_t offset, std::span<const std:
 /// Writes the RAM pages of a manifest to a file, many extents under way at once.
 class RamWriter {
  public:
-  RamWriter(imagestore::ExtentSource& source, const Fd& file) : source_(source), file_(file) {}
+  RamWriter(imagestore::VersionSource& version, const Fd& file)
+      : version_(version), source_(version.extents()), file_(file) {}
 
   Result<void> want(std::uint64_t page, const imagestore::PageRef& ref) {
     auto [found, is_new] = wanted_.try_emplace(ref.place.extent);
@@ -111,6 +111,7 @@ class RamWriter {
     std::vector<imagestore::ObjectName> under_way(buffers.size());
     std::size_t next = 0;
     while (next < order_.size() || source_.under_way() > 0) {
+      version_.tend();
       while (next < order_.size() && !idle.empty()) {
         const std::size_t slot = idle.back();
         idle.pop_back();
@@ -148,6 +149,7 @@ class RamWriter {
     return {};
   }
 
+  imagestore::VersionSource& version_;
   imagestore::ExtentSource& source_;
   const Fd& file_;
   std::unordered_map<imagestore::ObjectName, std::vector<Want>> wanted_;
@@ -163,9 +165,7 @@ bool differs(std::span<const std::byte> a, std::span<const std::byte> b) {
 
 Result<std::unique_ptr<ImageStore>> TemplateStore::open(
     imagestore::DirOrigin::Access access) const {
-  ImageStore::Options store;
-  store.folder = options_.folder;
-  store.origin = options_.origin;
+  ImageStore::Options store = options_.images;
   store.access = access;
   return ImageStore::open(store);
 }
@@ -222,18 +222,19 @@ Result<std::uint64_t> TemplateStore::get_ram(const TemplateState& state,
                                              const fs::path& path) const {
   const auto store = TRY(open(imagestore::DirOrigin::Access::kRead));
   const auto version = TRY(store->catalog().version(image_of(state.name), 0));
-  auto manifest = TRY(imagestore::Manifest::open(store->origin(), store->keys(), version.id));
+  const auto source = TRY(imagestore::VersionSource::open(
+      {.store = options_.images, .agent_socket = options_.agent_socket}, version.id));
   const Fd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0660));
   if (!file || ::ftruncate(file.get(), static_cast<off_t>(state.memory_bytes)) != 0) {
     return fail(Errc::kIo, path.string() + ": " + std::strerror(errno));
   }
-  imagestore::OriginExtents source(store->origin(), store->keys());
-  RamWriter writer(source, file);
+  RamWriter writer(*source, file);
   const std::uint64_t pages = state.memory_bytes / kPageSize;
-  TRY(manifest.walk([](const imagestore::ObjectName&) { return true; },
-                    [&](std::uint64_t page, const imagestore::PageRef& ref) -> Result<void> {
-                      return page < pages ? writer.want(page, ref) : Result<void>();
-                    }));
+  TRY(source->manifest().walk(
+      [](const imagestore::ObjectName&) { return true; },
+      [&](std::uint64_t page, const imagestore::PageRef& ref) -> Result<void> {
+        return page < pages ? writer.want(page, ref) : Result<void>();
+      }));
   TRY(writer.run());
   return writer.bytes();
 }

@@ -24,8 +24,8 @@ namespace samepage::agent {
 class TemplateStore {
  public:
   struct Options {
-    std::filesystem::path folder = "/var/lib/samepage/store";
-    std::string origin = "dir:";
+    imagestore::ImageStore::Options images;  ///< Its access does not matter.
+    std::string agent_socket;                ///< Leads to store nodes; empty: the origin alone.
   };
 
   TemplateStore(Options options, const Clock& clock)

@@ -141,7 +141,8 @@ class NbdReader final : public Reader {
  public:
   using Connection = Handle<nbd_handle, nbd_close>;
 
-  explicit NbdReader(Connection connection) : connection_(std::move(connection)) {}
+  NbdReader(Connection connection, bool writes)
+      : connection_(std::move(connection)), writes_(writes) {}
 
   Result<std::uint64_t> read(std::span<const Chunk> chunks, std::size_t depth,
                              const Done& done) override {
@@ -166,21 +167,30 @@ class NbdReader final : public Reader {
         }
         if (next == chunks.size()) continue;
         const Chunk& chunk = chunks[next++];
-        slot.bytes.resize(std::max<std::size_t>(slot.bytes.size(), chunk.bytes));
+        if (slot.bytes.size() < chunk.bytes) slot.bytes.assign(chunk.bytes, std::byte{0x5a});
         slot.start = SteadyClock::now();
-        slot.cookie = nbd_aio_pread(connection_.get(), slot.bytes.data(), chunk.bytes, chunk.offset,
-                                    NBD_NULL_COMPLETION, 0);
+        slot.cookie = begin(slot.bytes.data(), chunk);
         if (slot.cookie < 0) return fail(Errc::kIo, nbd_get_error());
       }
       if (ended < chunks.size() && nbd_poll(connection_.get(), -1) < 0) {
         return fail(Errc::kIo, nbd_get_error());
       }
     }
+    if (writes_ && nbd_flush(connection_.get(), 0) < 0) return fail(Errc::kIo, nbd_get_error());
     return total_bytes(chunks);
   }
 
  private:
+  std::int64_t begin(std::byte* bytes, const Chunk& chunk) {
+    nbd_handle* const nbd = connection_.get();
+    if (writes_) {
+      return nbd_aio_pwrite(nbd, bytes, chunk.bytes, chunk.offset, NBD_NULL_COMPLETION, 0);
+    }
+    return nbd_aio_pread(nbd, bytes, chunk.bytes, chunk.offset, NBD_NULL_COMPLETION, 0);
+  }
+
   Connection connection_;
+  const bool writes_;
 };
 
 class FullCopy final : public Reader {
@@ -252,12 +262,12 @@ Result<void> fill_memcached(const std::string& socket, const std::string& image,
   return {};
 }
 
-Result<std::unique_ptr<Reader>> open_nbd(const std::string& socket) {
+Result<std::unique_ptr<Reader>> open_nbd(const std::string& socket, bool writes) {
   NbdReader::Connection connection(nbd_create());
   if (!connection || nbd_connect_unix(connection.get(), socket.c_str()) < 0) {
     return fail(Errc::kUnavailable, std::string("connect to NBD: ") + nbd_get_error());
   }
-  return std::make_unique<NbdReader>(std::move(connection));
+  return std::make_unique<NbdReader>(std::move(connection), writes);
 }
 
 Result<std::unique_ptr<Reader>> open_full_copy(const std::string& image, const std::string& folder,

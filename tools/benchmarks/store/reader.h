@@ -32,8 +32,8 @@ Result<std::unique_ptr<Reader>> open_memcached(const std::string& socket);
 Result<void> fill_memcached(const std::string& socket, const std::string& image,
                             std::span<const Chunk> chunks);
 
-/// An NBD server on a UNIX socket.
-Result<std::unique_ptr<Reader>> open_nbd(const std::string& socket);
+/// An NBD server on a UNIX socket. `writes`: chunks are written instead, and flushed at the end.
+Result<std::unique_ptr<Reader>> open_nbd(const std::string& socket, bool writes);
 
 /// A copy of the whole file, data only, into a file without a name in `folder`, however little of
 /// it is read afterwards. The chunks are ignored.

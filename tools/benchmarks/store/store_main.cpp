@@ -12,6 +12,7 @@
 
 #include "core/log.h"
 #include "imagestore/extent_source.h"
+#include "imagestore/overlay.h"
 #include "imagestore/store_listener.h"
 #include "imagestore/store_node.h"
 #include "tools/benchmarks/store/clients.h"
@@ -36,7 +37,7 @@ struct Arguments {
   std::uint32_t chunk_bytes = 32U << 10U;
   std::uint64_t node_mib = 1'024;
   double seconds = 3;
-  bool changes = false;
+  bool changes = false, writes = false;
 };
 
 Result<std::vector<Chunk>> chunks_of(const Arguments& arguments) {
@@ -105,7 +106,7 @@ Result<void> read(const Arguments& arguments) {
       return open_full_copy(arguments.image, arguments.folder, is_durable);
     };
   } else {
-    make = [&] { return open_nbd(arguments.socket); };
+    make = [&] { return open_nbd(arguments.socket, arguments.writes); };
   }
   Row row = run_clients({.clients = arguments.clients,
                          .depth = arguments.depth,
@@ -113,7 +114,7 @@ Result<void> read(const Arguments& arguments) {
                          .servers = {arguments.servers.begin(), arguments.servers.end()}},
                         make, chunks);
   row.path = arguments.path;
-  row.name = arguments.reads;
+  row.name = (arguments.writes ? "write " : "") + arguments.reads;
   auto body = to_json(row);
   body.update({{"depth", arguments.depth}, {"chunk_bytes", arguments.chunk_bytes}});
   std::cout << body << std::endl;
@@ -172,6 +173,14 @@ Result<void> import(const Arguments& arguments) {
                          arguments.extent_pages);
 }
 
+/// An empty overlay on the image, for a plugin to serve.
+Result<void> overlay(const Arguments& arguments) {
+  const auto store = TRY(ImageStore::open(arguments.store));
+  const auto version = TRY(store->catalog().version(arguments.name, 0));
+  return imagestore::Overlay::create(arguments.folder,
+                                     {.base = version.id, .size_bytes = version.size_bytes});
+}
+
 Result<void> imports(const Arguments& arguments) {
   std::cout << TRY(run_imports(arguments.store, arguments.files)) << std::endl;
   return {};
@@ -201,6 +210,7 @@ void add_options(CLI::App& app, Arguments& arguments) {
   app.add_option("--node-mib", arguments.node_mib);
   app.add_option("--seconds", arguments.seconds);
   app.add_flag("--changes", arguments.changes);
+  app.add_flag("--writes", arguments.writes);
 }
 
 Result<void> run(const std::string& command, const Arguments& arguments) {
@@ -211,6 +221,7 @@ Result<void> run(const std::string& command, const Arguments& arguments) {
   if (command == "limited") return limited(arguments);
   if (command == "import") return import(arguments);
   if (command == "imports") return imports(arguments);
+  if (command == "overlay") return overlay(arguments);
   if (command == "commits") {
     return print(run_commits(arguments.store, arguments.clients, arguments.bytes));
   }
@@ -226,7 +237,7 @@ int main(int argc, char** argv) {
   samepage::bench::Arguments arguments;
   app.require_subcommand(1);
   for (const char* command : {"serve", "fill", "read", "one-sided", "limited", "import", "imports",
-                              "commits", "clones"}) {
+                              "overlay", "commits", "clones"}) {
     samepage::bench::add_options(*app.add_subcommand(command), arguments);
   }
   CLI11_PARSE(app, argc, argv);
