@@ -293,7 +293,9 @@ TEST(GuestMemoryTest, NoRamOfThatSizeIsNotFound) {
   const HeldMemory held(Holding::kPrivate, kPages, touch_some);
   VmInfo vm = held.vm();
   vm.memory_bytes += kPageSize;
-  EXPECT_EQ(open_guest_memory(vm).error().code(), Errc::kNotFound);
+  const auto opened = open_guest_memory(vm);
+  EXPECT_EQ(opened.error().code(), Errc::kNotFound);
+  EXPECT_NE(opened.error().message().find("not one block"), std::string::npos);
 }
 
 TEST(GuestMemoryTest, PagesThatItsFileHasLostAreAnIoError) {
