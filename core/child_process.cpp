@@ -74,7 +74,8 @@ Fd open_process(pid_t pid) {
 }
 
 bool has_ended(const Fd& process) {
-  return !process || wait_end(process, Deadline::min());
+  pollfd ended{.fd = process.get(), .events = POLLIN, .revents = 0};
+  return !process || ::poll(&ended, 1, 0) != 0;
 }
 
 std::string how_ended(const Fd& process) {

@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <unistd.h>
 
 #include "tests/core/temporary_folder.h"
 
@@ -46,6 +47,7 @@ TEST(ChildProcessTest, ADaemonHasASessionAndALogOfItsOwn) {
           .value();
   const Fd process = open_process(child);
   ASSERT_TRUE(process);
+  EXPECT_FALSE(has_ended(open_process(::getpid())));
   pollfd ended{.fd = process.get(), .events = POLLIN, .revents = 0};
   ASSERT_EQ(::poll(&ended, 1, 30'000), 1);
 
