@@ -97,7 +97,9 @@ Result<void> Steward::learn_moves(const placer::Fleet& fleet, const placer::Poli
   for (const placer::PlanId id : ids) {
     const placer::PlanRecord plan = TRY(ledger_->journal().plan(id));
     for (const placer::MoveRecord& record : plan.moves) {
-      if (record.state == placer::MoveState::kPlanned) continue;
+      const bool never_began = record.state == placer::MoveState::kPlanned ||
+                               record.state == placer::MoveState::kSkipped;
+      if (never_began) continue;
       ours.emplace(record.move.vm.uuid, record.move.target);
       ours.emplace(record.move.vm.uuid, record.move.source);
       if (id <= learned_ || !plan.ended_at || record.state != placer::MoveState::kDone) continue;
