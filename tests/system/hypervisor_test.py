@@ -212,10 +212,11 @@ class HypervisorInTheLab(unittest.TestCase):
         asked = self.control.seen[(FINISH3_PARAMS, CALL)]
         answered = self.control.seen[(FINISH3_PARAMS, REPLY)]
         stopped = at["paused_for_migration"]
+        gone = at.get("stopped", at["returned"])
         print(
             f"guest stopped to Finish {1000 * (asked - stopped):.1f} ms,"
             f" Finish took {1000 * (answered - asked):.1f} ms,"
-            f" its answer to the source's copy gone {1000 * (at['stopped'] - answered):.1f} ms,"
+            f" its answer to the source's copy gone {1000 * (gone - answered):.1f} ms,"
             f" to migrate()'s return {1000 * (at['returned'] - answered):.1f} ms;"
             f" libvirt's downtime {progress['downtime_ms']} ms,"
             f" heartbeat gap {gap_ms:.0f} ms",
