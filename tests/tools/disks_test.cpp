@@ -81,6 +81,16 @@ class DisksTest : public ::testing::Test {
     return nbd;
   }
 
+  /// The store is sound, and the image's newest version holds what was written to the disk.
+  void expect_newest_version_is_whole(const std::string& image) {
+    auto reader = ImageReader::open(*store_, image, 0);
+    ASSERT_TRUE(reader);
+    std::vector<std::byte> version(bytes_.size());
+    ASSERT_TRUE((*reader)->read(0, version));
+    EXPECT_EQ(version, bytes_);
+    EXPECT_TRUE(imagestore::verify_store(*store_, {})->clean());
+  }
+
   static std::vector<std::byte> read_all(nbd_handle& nbd) {
     std::vector<std::byte> bytes(static_cast<std::size_t>(nbd_get_size(&nbd)));
     EXPECT_EQ(nbd_pread(&nbd, bytes.data(), bytes.size(), 0, 0), 0) << nbd_get_error();
@@ -309,12 +319,7 @@ TEST_F(DisksTest, LosesNothingWhenThePluginIsKilledInMidCommit) {
   }
   const auto last = disks_->commit("web1", "", false);
   ASSERT_TRUE(last) << last.error().message();
-  auto reader = ImageReader::open(*store_, "web1", 0);
-  ASSERT_TRUE(reader);
-  std::vector<std::byte> version(bytes_.size());
-  ASSERT_TRUE((*reader)->read(0, version));
-  EXPECT_EQ(version, bytes_);
-  EXPECT_TRUE(imagestore::verify_store(*store_, {})->clean());
+  expect_newest_version_is_whole("web1");
   std::cout << cut_off << " of " << kills << " commits were cut off\n";
 }
 
@@ -355,12 +360,7 @@ TEST_F(DisksTest, LosesNothingWhenTheAgentIsKilledInMidCommit) {
   start_agent();
   // The disk's process may still be busy with what the last agent asked for.
   ASSERT_TRUE(eventually([&] { return disks_->commit("web1", "", false).has_value(); }));
-  auto reader = ImageReader::open(*store_, "web1", 0);
-  ASSERT_TRUE(reader);
-  std::vector<std::byte> version(bytes_.size());
-  ASSERT_TRUE((*reader)->read(0, version));
-  EXPECT_EQ(version, bytes_);
-  EXPECT_TRUE(imagestore::verify_store(*store_, {})->clean());
+  expect_newest_version_is_whole("web1");
   std::cout << acknowledged << " commits acknowledged before one of " << kills << " kills\n";
 }
 

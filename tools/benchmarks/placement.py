@@ -4,9 +4,9 @@
 
 Pagination instances (Grange, Kacem and Martin 2018: bin packing with overlapping items) are packed
 within 1, 10 and 100 ms each, by two threads, and by the heuristics that schedulers and the
-literature use; an exact model is given to CBC for small ones. `plan` takes 14 GiB of memory. FILE is JSON lines, gzipped or not;
+literature use; an exact model is given to CBC for small ones. FILE is JSON lines, gzipped or not;
 without it a sample that lies here is used. --packings writes every packing better than the best
-known one. The scenarios of Memory Buddies and Sandpiper run through `samepage simulate`.
+known one. `plan` takes about 10 GiB of memory. The scenarios of Memory Buddies and Sandpiper run through `samepage simulate`.
 """
 
 from __future__ import annotations

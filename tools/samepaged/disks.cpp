@@ -16,7 +16,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,6 +26,7 @@
 #include "imagestore/mirror.h"
 #include "imagestore/overlay.h"
 #include "imagestore/store_socket.h"
+#include "migrator/socket_stream.h"
 #include "tools/samepaged/disk_record.h"
 #include "tools/samepaged/frozen_guest.h"
 
@@ -52,17 +52,6 @@ constexpr std::chrono::seconds kResumeMax{120};
 
 tl::unexpected<Error> io_error(const std::string& what) {
   return fail(Errc::kIo, what + ": " + std::generic_category().message(errno));
-}
-
-/// Somebody listens for NBD there.
-bool answers(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) return false;
-  path.copy(&address.sun_path[0], path.size());
-  const Fd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  return socket &&
-         ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
 }
 
 std::string escape(const std::string& text) {
@@ -287,7 +276,8 @@ Result<void> Disks::start(Entry& entry) {
   entry.started = steady_clock::now();
   const Deadline deadline = entry.started + options_.start_max;
   const std::string& name = entry.record.name;
-  while (!imagestore::connect_store(control_of(name)) || !answers(socket_of(name))) {
+  while (!imagestore::connect_store(control_of(name)) ||
+         !migrator::connect_unix(socket_of(name), deadline)) {
     if (has_ended(entry.process) || steady_clock::now() > deadline) {
       stop(entry);
       return fail(Errc::kUnavailable, "the process of disk " + name + " does not serve; see " +

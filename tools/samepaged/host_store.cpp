@@ -66,7 +66,7 @@ Result<StoreAnswer> HostStore::serve(const StoreCaller& caller, const bus::Store
       *answer.reply.mutable_ring() = ring_;
       answer.reply.mutable_ring()->clear_hosts();
       answer.reply.mutable_ring()->add_hosts(host_);
-      if (!has_local_key_) give_keys();  // The first import made one since.
+      if (!local_key_ && read_local_key()) give_keys();  // The first import made one since.
       return answer;
     }
     case bus::StoreRequest::kAskWarm:
@@ -167,15 +167,19 @@ void HostStore::set_welcome(const std::string& host,
   host_ = host;
   fleet_keys_.clear();
   for (const auto& [name, domain] : domains) fleet_keys_.emplace_back(domain.key);
+  read_local_key();
   give_keys();
+}
+
+bool HostStore::read_local_key() {
+  if (const auto key = imagestore::read_key_file(options_.key_file)) local_key_.emplace(*key);
+  return local_key_.has_value();
 }
 
 void HostStore::give_keys() {
   if (!node_) return;
   auto keys = fleet_keys_;
-  const auto local = imagestore::read_key_file(options_.key_file);
-  has_local_key_ = local.has_value();
-  if (local) keys.emplace_back(*local);
+  if (local_key_) keys.push_back(*local_key_);
   node_->set_keys(std::move(keys));
 }
 

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -73,6 +74,7 @@ class HostStore final : public imagestore::StoreService {
   Result<imagestore::StoreAnswer> ask_warm(const bus::StoreRequest::AskWarm& request);
   void note_reads(const bus::StoreRequest::TellReads& request);
   void note_warm(const std::string& version) REQUIRES(mutex_);
+  bool read_local_key() REQUIRES(mutex_);
   void give_keys() REQUIRES(mutex_);
   bool is_for_own_node(const bus::StoreRequest& request);
 
@@ -83,7 +85,7 @@ class HostStore final : public imagestore::StoreService {
   Mutex mutex_;
   std::string host_ GUARDED_BY(mutex_);
   std::vector<imagestore::DomainKeys> fleet_keys_ GUARDED_BY(mutex_);
-  bool has_local_key_ GUARDED_BY(mutex_) = false;
+  std::optional<imagestore::DomainKeys> local_key_ GUARDED_BY(mutex_);
   bus::StoreRing ring_ GUARDED_BY(mutex_);
   std::map<std::string, std::chrono::steady_clock::time_point> warm_ GUARDED_BY(mutex_);
   std::map<std::string, std::uint64_t> reads_ GUARDED_BY(mutex_);  ///< By the extent's name.
