@@ -5,6 +5,10 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
 #include <thread>
 
 #include <unistd.h>
@@ -71,6 +75,21 @@ INSTANTIATE_TEST_SUITE_P(Rados, OriginConformance,
 INSTANTIATE_TEST_SUITE_P(Rados, StoreConformance,
                          ::testing::Values(StorePlaceKind{"rados", make_pool}), kName);
 
+bool is_stopped(const std::filesystem::path& thread) {
+  std::ifstream file(thread / "stat");
+  const std::string stat{std::istreambuf_iterator<char>(file), {}};
+  return stat.substr(stat.rfind(')')).starts_with(") T");
+}
+
+/// Returns when no thread of the process runs any more, which the signal alone does not promise.
+void stop(pid_t pid) {
+  ASSERT_EQ(::kill(pid, SIGSTOP), 0);
+  const auto tasks = std::filesystem::path("/proc") / std::to_string(pid) / "task";
+  for (const auto& thread : std::filesystem::directory_iterator(tasks)) {
+    while (!is_stopped(thread)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
 TEST(RadosOriginTest, SaysWhatIsWrongWithThePlace) {
   const std::string conf = from_environment("SAMEPAGE_CEPH_CONF");
   EXPECT_EQ(RadosOrigin::open({.pool = "no-such-pool", .conf = conf}).error().code(),
@@ -98,7 +117,7 @@ TEST(RadosOutage, EndsInAnErrorAndGoesOnAfterwards) {
   const auto bytes = random_bytes(1000, 1);
   ASSERT_TRUE(origin->put(numbered_name(1), bytes));
   ASSERT_TRUE(origin->sync());
-  ASSERT_EQ(::kill(osd, SIGSTOP), 0);
+  stop(osd);
   EXPECT_EQ(origin->get(numbered_name(1)).error().code(), Errc::kUnavailable);
   ASSERT_TRUE(origin->put(numbered_name(2), bytes)) << "which is under way";
   EXPECT_EQ(origin->sync().error().code(), Errc::kUnavailable);
@@ -136,13 +155,20 @@ TEST(RadosOutage, ADiskReadsFromItsNodeAndWaitsForWhatThatLacks) {
   const auto filler = VersionSource::open(source, version).value();
   const auto buffer = ExtentBuffer::create();
   const auto give_up = soon();
-  while (filler->counts().own_extents < kFanOut && std::chrono::steady_clock::now() < give_up) {
+  std::uint64_t fetched = 0;
+  std::uint64_t fetched_from_node = 0;
+  do {
+    fetched = 0;
+    const std::uint64_t before = filler->counts().own_extents;
     for (std::uint64_t page = 0; page < kFanOut; ++page) {
       const auto ref = filler->manifest().find(page).value();
       if (!ref) continue;
       ASSERT_TRUE(fetch_extent(filler->extents(), ref->place.extent, *buffer, soon()));
+      ++fetched;
     }
-  }
+    fetched_from_node = filler->counts().own_extents - before;
+  } while (fetched_from_node < fetched && std::chrono::steady_clock::now() < give_up);
+  ASSERT_EQ(fetched_from_node, fetched);
   ASSERT_TRUE(Overlay::create(scratch / "disk", {.base = version, .size_bytes = bytes.size()}));
   Disk::Options serving{
       .folder = scratch / "disk", .mirrors = scratch / "mirrors", .source = source};
@@ -158,9 +184,11 @@ TEST(RadosOutage, ADiskReadsFromItsNodeAndWaitsForWhatThatLacks) {
   std::uint64_t next = 0;
   while (disk->status().fetched.source.own_extents == 0 && next < kFanOut / 2) {
     EXPECT_TRUE(read(next++));
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));  // The lease comes in its own time.
   }
+  ASSERT_GT(disk->status().fetched.source.own_extents, 0);
 
-  ASSERT_EQ(::kill(osd, SIGSTOP), 0);
+  stop(osd);
   for (; next < kFanOut; ++next) EXPECT_TRUE(read(next)) << next;
   std::atomic<bool> is_read = false;
   std::jthread reader([&] {
