@@ -2,6 +2,7 @@
 
 #include <array>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -12,6 +13,13 @@ namespace {
 
 constexpr auto kApiVersion = FI_VERSION(1, 15);
 constexpr char kLibrary[] = "libfabric.so.1";
+
+/// libfabric 1.17 reports a read that its peer's end cut short a second time, without what it was
+/// begun with, and its layer above TCP then follows a null pointer; in this mode that layer hands
+/// on what it is told. libfabric reads the environment, which is written to before there are
+/// threads.
+[[maybe_unused]] const int kPassThrough =
+    ::setenv("FI_OFI_RXM_ENABLE_PASSTHRU", "1", 0);  // NOLINT(concurrency-mt-unsafe)
 
 /// What libfabric exports; everything else goes through its objects' tables.
 struct Library {

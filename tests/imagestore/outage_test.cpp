@@ -7,6 +7,8 @@
 #include <atomic>
 #include <thread>
 
+#include <sys/prctl.h>
+
 #include <gtest/gtest.h>
 
 #include "imagestore/store_control.h"
@@ -26,6 +28,7 @@ class NodeProcess {
   NodeProcess(std::string name, std::string path, const DomainKeys& keys)
       : name_(std::move(name)), path_(std::move(path)), process_(::fork()) {
     if (process_ != 0) return;
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     const SystemClock clock;
     const auto node = StoreNode::create(small_node(true), {keys}, clock);
     if (!node) ::_exit(1);
