@@ -15,6 +15,7 @@ namespace samepage::migrator {
 namespace {
 
 constexpr int kVanishedPeerSeconds = 30;
+constexpr int kBulkPriority = 2;  // The kernel's TC_PRIO_BULK.
 
 void set_option(int fd, int level, int name, int value) {
   // Tuning only: a kernel that refuses it still carries the bytes.
@@ -71,6 +72,7 @@ Result<Fd> open_socket(int family) {
 void tune_tcp(int fd) {
   set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, kVanishedPeerSeconds * 1000);
+  set_option(fd, SOL_SOCKET, SO_PRIORITY, kBulkPriority);
   set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
   set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, kVanishedPeerSeconds / 3);
   set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, kVanishedPeerSeconds / 6);

@@ -31,7 +31,8 @@ Result<SocketAddress> tcp_address(const std::string& address, std::uint16_t port
 /// A non-blocking stream socket that no child process inherits.
 Result<Fd> open_socket(int family);
 
-/// Small writes leave at once, and a peer that vanished without a word is noticed.
+/// Small writes leave at once, a peer that vanished without a word is noticed, and where the host's
+/// own link is full, traffic of other kinds goes first: guests', and what agents and placer say.
 void tune_tcp(int fd);
 
 /// Waits for poll(2) events of one or several descriptors. kTimedOut at the deadline. Hang-up and

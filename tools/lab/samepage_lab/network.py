@@ -21,6 +21,7 @@ from .namespaces import Node
 CONTROL_ADDRESS = "10.99.0.254"
 GUEST_NETWORK = "10.98.0"
 GUEST_GATEWAY = f"{GUEST_NETWORK}.254"
+_PACKET_BYTES = 1514
 _BRIDGE = "lan"
 
 
@@ -72,16 +73,21 @@ def shape(control: Node, host: Node, mbit: float) -> None:
     """Limits a host's link to mbit megabit/s in each direction; 0 takes the limit away.
 
     A token bucket at both ends of the veth pair: each limits what it sends. The bucket holds
-    4 ms of traffic and at least 32 KiB; what waits longer than 50 ms is dropped, as in a switch.
+    4 ms of traffic and at least 32 KiB. Some 50 ms of traffic wait in front of it, in the kernel's
+    usual queues, where what a program marks as bulk lets the rest pass.
     """
     for node, device in ((host, "eth0"), (control, host.name)):
         if mbit <= 0:
-            command = ["tc", "qdisc", "replace", "dev", device, "root", "noqueue"]
-        else:
-            burst = max(32 * 1024, int(mbit * 1e6 / 8 * 0.004))
-            command = ["tc", "qdisc", "replace", "dev", device, "root", "tbf"]
-            command += ["rate", f"{mbit:g}mbit", "burst", str(burst), "latency", "50ms"]
-        _in_network_of(node, command)
+            _in_network_of(node, ["tc", "qdisc", "replace", "dev", device, "root", "noqueue"])
+            continue
+        bytes_per_s = mbit * 1e6 / 8
+        bucket = max(32 * 1024, int(bytes_per_s * 0.004))
+        packets = max(16, int(bytes_per_s * 0.050 / _PACKET_BYTES))
+        _in_network_of(node, ["ip", "link", "set", device, "txqueuelen", str(packets)])
+        _in_network_of(node, ["tc", "qdisc", "replace", "dev", device, "root", "handle", "1:", "tbf",
+                              "rate", f"{mbit:g}mbit", "burst", str(bucket), "latency", "50ms"])
+        _in_network_of(node, ["tc", "qdisc", "replace", "dev", device, "parent", "1:1",
+                              "pfifo_fast"])
 
 
 @dataclass(frozen=True)
