@@ -2,6 +2,7 @@
 // an error in bounded time and memory, and QEMU gets nothing of it. The test plays the peer,
 // message by message.
 
+#include <algorithm>
 #include <random>
 #include <vector>
 
@@ -198,8 +199,9 @@ TEST(RelayPeerTest, ABatchThatIsInDoubtIsMended) {
   source.join();
 
   EXPECT_TRUE(source.believed());
-  Bytes all = bytes_of("page");
-  all.insert(all.end(), other.begin(), other.end());
+  Bytes all(other.size() + 4);
+  std::ranges::copy(bytes_of("page"), all.begin());
+  std::ranges::copy(other, all.begin() + 4);
   EXPECT_EQ(source.delivered(), all);
 }
 
