@@ -130,8 +130,8 @@ std::string why_not_there(const Arrangement& arrangement, const Unit& unit, std:
       return fmt::format("{} would gain {} on {}; a move must gain {}", name, text, host,
                          mib_text(options.gain_pages_min));
     case Worth::kDoubtful:
-      return fmt::format("{} would gain {} on {}, which is within the estimate's error of {}", name,
-                         text, host, mib_text(gain.doubt));
+      return fmt::format("{} would gain {} on {}, give or take {}; a move must surely gain {}",
+                         name, text, host, mib_text(gain.doubt), mib_text(options.gain_pages_min));
     case Worth::kTooDear:
       return fmt::format("{} would gain {} on {} but send {}, more than {:.3g} to one", name, text,
                          host, mib_text(gain.cost), options.cost_per_gain_max);

@@ -68,8 +68,11 @@ Gain operator+(const Gain& a, const Gain& b) {
 Worth judge(const Gain& gain, const ImproveOptions& options) {
   if (gain.value <= 0) return Worth::kNothing;
   if (gain.each() < options.gain_pages_min) return Worth::kTooSmall;
-  if (gain.value <= options.weights.sharing * gain.doubt) return Worth::kDoubtful;
-  if (gain.cost > gain.value * options.cost_per_gain_max) return Worth::kTooDear;
+  // Of many places the best looks best by luck, too.
+  const double sure = gain.value - options.weights.sharing * gain.doubt;
+  const double sure_min = options.gain_pages_min * static_cast<double>(gain.moves);
+  if (sure < sure_min) return Worth::kDoubtful;
+  if (gain.cost > sure * options.cost_per_gain_max) return Worth::kTooDear;
   return Worth::kYes;
 }
 

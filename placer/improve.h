@@ -27,8 +27,8 @@ struct ImproveOptions {
 };
 
 /// Moves that make the arrangement better by the weights: one by one, changing places where there
-/// is no room for both, together where VMs hold each other back. A gain counts only when it is
-/// above its estimate's error. VMs for which `has_moved` says so are left alone, and each VM moves
+/// is no room for both, together where VMs hold each other back. A gain counts with what its
+/// estimate promises at least. VMs for which `has_moved` says so are left alone, and each VM moves
 /// once. In a fleet of more than Prospects::kAll hosts it looks at the most promising only.
 Decision improve(Arrangement& arrangement, std::vector<bool> has_moved,
                  const ImproveOptions& options);
