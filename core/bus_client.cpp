@@ -1,4 +1,5 @@
 #include <array>
+#include <atomic>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -67,7 +68,9 @@ class BusClient::Io {
     if (!connected()) return fail(Errc::kUnavailable, trouble());
     envelope.set_request(0);
     envelope.set_is_reply(false);
-    return outbox_->post({{}, encode(envelope)});
+    auto posted = outbox_->post({{}, encode(envelope)});
+    if (!posted) tell_full(posted.error());
+    return posted;
   }
 
   bool connected() const {
@@ -219,11 +222,10 @@ class BusClient::Io {
   void send_posted() {
     for (const BusOutgoing& message : outbox_->take()) {
       const auto sent = send_now(message.bytes);
-      if (!sent && is_up_ && !std::exchange(is_full_, true)) {
-        log_warning("bus full, messages left out endpoint={} reason=\"{}\"", options_.endpoint,
-                    sent.error().message());
+      if (!sent && is_up_) tell_full(sent.error());
+      if (sent && is_full_.exchange(false)) {
+        log_info("bus takes messages again endpoint={}", options_.endpoint);
       }
-      if (sent) is_full_ = false;
       if (message.request == 0) continue;
       if (sent) {
         requests_.mark_sent(message.request);
@@ -231,6 +233,12 @@ class BusClient::Io {
         requests_.refuse(message.request, sent.error());
       }
     }
+  }
+
+  void tell_full(const Error& why) {
+    if (is_full_.exchange(true)) return;
+    log_warning("bus full, messages left out endpoint={} why=\"{}\"", options_.endpoint,
+                why.message());
   }
 
   Result<void> send_now(const std::string& bytes) {
@@ -260,11 +268,11 @@ class BusClient::Io {
   std::optional<Connection> connection_;  // Empty while a refused handshake is waited off.
   bool is_up_ = false;
   bool is_warned_ = false;
-  bool is_full_ = false;
   TimePoint next_beat_ = now();
   TimePoint reopen_at_ = now();
   TimePoint heard_at_ = now();
 
+  std::atomic<bool> is_full_ = false;
   mutable Mutex mutex_;
   std::string trouble_ GUARDED_BY(mutex_);
   std::jthread thread_;

@@ -295,7 +295,7 @@ TEST_F(BusTest, AHostThatFallsSilentCountsAsDisconnected) {
   EXPECT_EQ(connected_.take(), "a");
 }
 
-TEST_F(BusTest, AFullQueueRefusesMore) {
+TEST_F(BusTest, AFullQueueRefusesMoreAndSaysSoOnce) {
   const auto server = serve();
   auto options = client_options(*server);
   options.limits.queue_bytes_max = 100;
@@ -303,8 +303,24 @@ TEST_F(BusTest, AFullQueueRefusesMore) {
   ASSERT_EQ(client_up_.take(), true);
   const auto large = hello(std::string(101, 'x'));
 
-  EXPECT_EQ(client->send(large).error().code(), Errc::kUnavailable);
+  ::testing::internal::CaptureStderr();
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(client->send(large).error().code(), Errc::kUnavailable);
+  }
+  const std::string full = ::testing::internal::GetCapturedStderr();
   EXPECT_EQ(client->request(large, soon()).error().code(), Errc::kUnavailable);
+
+  const std::size_t first = full.find("warning bus full, messages left out endpoint=");
+  EXPECT_NE(first, std::string::npos) << full;
+  EXPECT_EQ(full.find("bus full", first + 20), std::string::npos) << full;
+
+  ::testing::internal::CaptureStderr();
+  for (const char* version : {"small", "after it was told"}) {
+    ASSERT_TRUE(client->send(hello(version)));
+    EXPECT_EQ(at_server_.take()->envelope().hello().agent_version(), version);
+  }
+  EXPECT_NE(::testing::internal::GetCapturedStderr().find("bus takes messages again"),
+            std::string::npos);
 }
 
 TEST_F(BusTest, RefusesToEnrollNonsense) {

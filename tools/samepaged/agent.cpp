@@ -507,12 +507,7 @@ Result<SharingDomain> Agent::domain(const std::string& name) {
 
 void Agent::notify(bus::Envelope envelope) {
   // Lost notices are mended: the placer asks, and reports come again.
-  const auto sent = bus_->send(std::move(envelope));
-  if (sent) {
-    if (is_bus_full_.exchange(false)) log_info("bus takes notices again");
-  } else if (bus_->connected() && !is_bus_full_.exchange(true)) {
-    log_warning("bus full, notices left out why=\"{}\"", sent.error().message());
-  }
+  [[maybe_unused]] const auto sent = bus_->send(std::move(envelope));
 }
 
 }  // namespace samepage::agent

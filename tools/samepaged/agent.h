@@ -93,7 +93,6 @@ class Agent {
   std::array<std::atomic<bool>, 2>
       report_posted_{};  // By effort: one waits, others would repeat it.
   std::unique_ptr<BusClient> bus_;
-  std::atomic<bool> is_bus_full_ = false;
   std::unique_ptr<Migrations> migrations_;
   std::unique_ptr<HostStore> store_;
   std::unique_ptr<Disks> disks_;
