@@ -7,9 +7,8 @@
 #include <atomic>
 #include <thread>
 
-#include <sys/prctl.h>
-
 #include <gtest/gtest.h>
+#include <sys/prctl.h>
 
 #include "imagestore/store_control.h"
 #include "imagestore/store_listener.h"
