@@ -64,13 +64,13 @@ void CopyPace::further_pass() {
   if (emulated_) brake_.pause(kEmulatedPause);
 }
 
-void CopyPace::as_pipe(bool is_pipe) {
-  is_pipe_ = is_pipe;
+void CopyPace::speed_is_true(bool is_true) {
+  speed_is_true_ = is_true;
 }
 
-/// Where QEMU has measured the link itself, there is nothing that it must forget.
+/// Where QEMU has measured rightly, there is nothing that it must forget.
 void CopyPace::end_of_pass() {
-  is_pipe_ ? brake_.release() : brake_.press();
+  speed_is_true_ ? brake_.release() : brake_.press();
 }
 
 void CopyPace::out_of_sight() {
@@ -82,7 +82,7 @@ void CopyPace::allow_downtime() {
   while (!brake_.is_used()) {
     if (!wait_while(State::kCopying, kPassLook)) return;
   }
-  bool copying = is_pipe_ || wait_while(State::kCopying, IntakeBrake::kUntilForgotten);
+  bool copying = speed_is_true_ || wait_while(State::kCopying, IntakeBrake::kUntilForgotten);
   // It fails when libvirt is past that, and is tried again otherwise.
   while (copying && !hypervisor_.set_downtime_max(options_.vm, options_.downtime_max)) {
     copying = wait_while(State::kCopying, kPassLook);

@@ -66,7 +66,7 @@ class CopyPace final : public PassWatch {
 
   void first_pass(std::uint64_t bytes_left) override;
   void further_pass() override;
-  void as_pipe(bool is_pipe) override;
+  void speed_is_true(bool is_true) override;
   void out_of_sight() override;
 
   // Each the body of a thread.
@@ -82,7 +82,7 @@ class CopyPace final : public PassWatch {
   Hypervisor& hypervisor_;
   IntakeBrake brake_;
   bool emulated_ = false;  // Set before any relay begins.
-  std::atomic<bool> is_pipe_{false};
+  std::atomic<bool> speed_is_true_{false};
   Mutex mutex_;
   std::condition_variable_any changed_;
   State state_ GUARDED_BY(mutex_) = State::kCopying;

@@ -16,7 +16,7 @@ namespace samepage::migrator {
 /// the last 100 ms. While pages pass that the target has, that speed says nothing of the pages
 /// left. So the first pass over the memory has a limit that is as good as none; at its end the
 /// brake is on until QEMU has forgotten, and only then the limit is raised. It also keeps QEMU from
-/// going round and round meanwhile. Where the stream passes as through a pipe it is not needed.
+/// going round and round meanwhile. Where QEMU measures rightly it is not needed.
 ///
 /// Threads: every method may be called from any thread.
 class IntakeBrake final {

@@ -59,8 +59,9 @@ class PassWatch {
 
   virtual void further_pass() = 0;
 
-  /// Whether what is read now passes as through a pipe, so that QEMU measures the link itself.
-  virtual void as_pipe(bool is_pipe) = 0;
+  /// Whether QEMU measures rightly how fast its pages go: next to nothing of what is read now is
+  /// known to the target, and the link is not what it waits for.
+  virtual void speed_is_true(bool is_true) = 0;
 
   /// The rest of the stream is not followed: the memory is across, or QEMU speaks in a way that is
   /// not understood.

@@ -187,7 +187,8 @@ Result<void> RelaySource::Impl::cut_stream() {
 // through a pipe.
 Effort RelaySource::Impl::next_effort() {
   const bool is_off = compression_.is_off();
-  if (passes_ != nullptr) passes_->as_pipe(is_off && known_->hits.is_rare());
+  const bool is_fast = is_off || pace_.batch_bytes() == kBatchStreamBytesMax;
+  if (passes_ != nullptr) passes_->speed_is_true(is_fast && known_->hits.is_rare());
   if (known_->hits.look()) return Effort::kLookUp;
   return is_off ? Effort::kPipe : Effort::kPack;
 }

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "migrator/hit_watch.h"
 #include "tests/fakes/fake_qemu_stream.h"
 #include "tests/migrator/relay_harness.h"
 
@@ -140,12 +141,12 @@ class SeenPasses final : public PassWatch {
  public:
   void first_pass(std::uint64_t bytes_left) override { left.push_back(bytes_left); }
   void further_pass() override { ++further; }
-  void as_pipe(bool is_pipe) override { pipes += is_pipe ? 1 : 0; }
+  void speed_is_true(bool is_true) override { true_speeds += is_true ? 1 : 0; }
   void out_of_sight() override { ++lost; }
 
   std::vector<std::uint64_t> left;
   int further = 0;
-  int pipes = 0;
+  int true_speeds = 0;
   int lost = 0;
 };
 
@@ -163,7 +164,19 @@ TEST(RelayTest, TellsHowQemuGoesThroughTheMemory) {
   EXPECT_EQ(seen.left, (std::vector<std::uint64_t>{4 * kPageSize, 3 * kPageSize, kPageSize}));
   EXPECT_EQ(seen.further, 2);
   EXPECT_EQ(seen.lost, 1) << "once the devices' state follows";
-  EXPECT_EQ(seen.pipes, 0);
+  EXPECT_EQ(seen.true_speeds, 0);
+}
+
+TEST(RelayTest, TellsThatQemuMeasuresRightlyWhereNothingIsFound) {
+  constexpr std::size_t kPages = 8 * HitWatch::kPagesMin;
+  GuestStream guest(kPages);
+  for (std::size_t i = 0; i < kPages; ++i) guest.send(i);
+  const auto cache = empty_cache();
+  SeenPasses seen;
+  RelayHarness relay(*cache, patient(), std::nullopt, &seen);
+  relay.migrate(guest.finish());
+
+  EXPECT_GT(seen.true_speeds, 0);
 }
 
 TEST(RelayTest, TellsThatAStreamIsNotUnderstood) {
