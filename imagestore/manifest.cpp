@@ -199,6 +199,7 @@ Result<void> ManifestBuilder::close(unsigned level) {
   if (!closed.node.empty()) {
     const auto bytes = closed.node.encode(keys_);
     name = TRY(name_node(bytes, keys_));
+    if (level == 0 && TRY(origin_->contains(*name))) TRY(rely_on_leaf(*name));
     TRY(origin_->put(*name, bytes));
     stored_bytes_ += bytes.size();
   }
@@ -207,6 +208,14 @@ Result<void> ManifestBuilder::close(unsigned level) {
   } else {
     open_[level + 1]->node.set(closed.number % kFanOut, name);
   }
+  return {};
+}
+
+/// A leaf that is there already stays, and its pages may lie elsewhere than those of ours.
+Result<void> ManifestBuilder::rely_on_leaf(const ObjectName& name) {
+  const auto bytes = TRY(origin_->get(name));
+  const auto leaf = TRY(ManifestNode::decode(bytes, keys_, 0));
+  for (const ObjectName& extent : leaf.extents()) TRY(origin_->keep(extent));
   return {};
 }
 

@@ -114,6 +114,7 @@ class ManifestBuilder {
 
   Result<void> enter(std::uint64_t page);
   Result<void> close(unsigned level);
+  Result<void> rely_on_leaf(const ObjectName& name);
 
   Origin* origin_;
   DomainKeys keys_;
