@@ -167,13 +167,15 @@ class Fleet:
             return None
 
     def last_progress(self, vm: str) -> dict[str, Any] | None:
-        """How far the newest move of a VM is, as its newest progress event says."""
+        """How far the move of a VM is that goes on, as its newest progress event says."""
         done = self.run_cli("events", json_output=True)
         told = [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
-        mine = [event for event in told if event.get("vm") == vm]
-        if not mine or "progress" not in mine[-1]:
-            return None
-        return mine[-1]["progress"]
+        for event in reversed([event for event in told if event.get("vm") == vm]):
+            if "progress" in event:
+                return event["progress"]
+            if event["kind"].startswith("move_"):
+                return None
+        return None
 
     def _program(self, name: str) -> str:
         return str(self.programs / name)
