@@ -141,9 +141,10 @@ Result<ImportReport> Import::run() {
   TRY(packer_.finish());
   TRY(set_placed());
   report_.version.id = TRY(builder_->finish());
+  // The last word on whether it is cancelled, while all can be taken back.
+  TRY(tell_progress(size_bytes_, true));
   TRY(store_.commit());
   if (clock_.now() - began_at > kSweepsAreFar) TRY(keep_version(store_, report_.version.id));
-  TRY(tell_progress(size_bytes_, true));
   report_.version.source_format = opened.format;
   report_.version.size_bytes = size_bytes_;
   report_.pages = pages_in(size_bytes_);
