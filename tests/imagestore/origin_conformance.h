@@ -14,6 +14,7 @@
 #include "imagestore/commit.h"
 #include "imagestore/garbage_collector.h"
 #include "imagestore/image_reader.h"
+#include "imagestore/manifest.h"
 #include "imagestore/verifier.h"
 #include "tests/fakes/fake_clock.h"
 #include "tests/imagestore/store_place.h"
@@ -218,6 +219,26 @@ TEST_P(OriginConformance, SaysWhenAKeptObjectWasSwept) {
   put(*writer, 1, 1);
   ASSERT_TRUE(writer->sync());
   expect_holds(*origin, 1, 2);
+}
+
+/// Equal pages make equal leaves, wherever they lie: the leaf that is there decides.
+TEST_P(OriginConformance, NobodyReliesOnALeafThatLacksItsExtents) {
+  const DomainKeys keys{DigestKey{}};
+  auto origin = open();
+  put(*origin, 1, 1);
+  const auto build = [&](std::uint64_t extent) {
+    ManifestBuilder builder(*origin, keys, kPageSize);
+    const PageRef ref{.digest = numbered_name(9),
+                      .place = {.extent = numbered_name(extent), .slot = 0}};
+    ASSERT_TRUE(builder.set(0, ref));
+    ASSERT_TRUE(builder.finish());
+  };
+  constexpr std::uint64_t kStored = 1;
+  constexpr std::uint64_t kLost = 2;
+  build(kLost);
+  ASSERT_TRUE(origin->sync());
+  build(kStored);
+  EXPECT_EQ(origin->sync().error().code(), Errc::kUnavailable);
 }
 
 TEST_P(OriginConformance, EveryFlippedBitIsNoticedAndItsPlaceNamed) {
