@@ -69,7 +69,8 @@ class BusClient::Io {
     envelope.set_request(0);
     envelope.set_is_reply(false);
     auto posted = outbox_->post({{}, encode(envelope)});
-    if (!posted) tell_full(posted.error());
+    const bool is_full = !posted && posted.error().code() == Errc::kUnavailable;
+    if (is_full && !outbox_->closed()) tell_full(posted.error());
     return posted;
   }
 
