@@ -7,6 +7,7 @@
 #include <cinttypes>
 #include <cstdio>
 #include <cstring>
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -52,6 +53,9 @@ bool parse_mapping(std::string_view line, Mapping& mapping) {
   return number(cut(line, ' '), 10, mapping.inode);
 }
 
+/// libvirt speaks of whole MiB; who starts QEMU by a script of his own may give it a little more.
+constexpr std::uint64_t kMoreBytes = 256 << 10;
+
 bool may_be_ram(const Mapping& mapping) {
   return mapping.writable && !mapping.executable;
 }
@@ -63,15 +67,27 @@ bool continues(const Mapping& mapping, const Mapping& next) {
   return mapping.inode == 0 || next.offset == mapping.offset + (mapping.end - mapping.start);
 }
 
-/// How many mappings from `first` on make up exactly `bytes`; 0 when none do.
-std::size_t parts_of(const std::vector<Mapping>& mappings, std::size_t first, std::uint64_t bytes) {
-  if (!may_be_ram(mappings[first])) return 0;
+/// What can be the guest's RAM, and the better the lower its rank.
+struct Candidate {
+  RamBlock ram;
+  unsigned rank = 0;
+};
+
+/// Adjoining mappings from `first` on that make up `bytes` or a little more.
+std::optional<Candidate> candidate(const std::vector<Mapping>& mappings, std::size_t first,
+                                   std::uint64_t bytes) {
+  if (!may_be_ram(mappings[first])) return std::nullopt;
   std::size_t last = first;
   while (mappings[last].end - mappings[first].start < bytes) {
-    if (last + 1 == mappings.size() || !continues(mappings[last], mappings[last + 1])) return 0;
+    if (last + 1 == mappings.size() || !continues(mappings[last], mappings[last + 1])) {
+      return std::nullopt;
+    }
     ++last;
   }
-  return mappings[last].end - mappings[first].start == bytes ? last - first + 1 : 0;
+  const std::uint64_t found = mappings[last].end - mappings[first].start;
+  if (found >= bytes + kMoreBytes) return std::nullopt;
+  const unsigned rank = (found == bytes ? 0U : 2U) + (last == first ? 0U : 1U);
+  return Candidate{.ram = {mappings[first].start, found, mappings[first]}, .rank = rank};
 }
 
 }  // namespace
@@ -86,20 +102,18 @@ std::vector<Mapping> parse_maps(std::string_view maps) {
 }
 
 Result<RamBlock> find_ram(const std::vector<Mapping>& mappings, std::uint64_t bytes) {
-  std::vector<std::size_t> whole;
-  std::vector<std::size_t> split;
+  std::vector<Candidate> best;
   for (std::size_t i = 0; i < mappings.size(); ++i) {
-    const std::size_t parts = parts_of(mappings, i, bytes);
-    if (parts == 1) whole.push_back(i);
-    if (parts > 1) split.push_back(i);
+    auto found = candidate(mappings, i, bytes);
+    if (!found || (!best.empty() && found->rank > best.front().rank)) continue;
+    if (!best.empty() && found->rank < best.front().rank) best.clear();
+    best.push_back(*std::move(found));
   }
-  const std::vector<std::size_t>& found = whole.empty() ? split : whole;
-  if (found.size() != 1) {
-    return fail(Errc::kNotFound, std::to_string(found.size()) + " mappings of " +
+  if (best.size() != 1) {
+    return fail(Errc::kNotFound, std::to_string(best.size()) + " mappings of " +
                                      std::to_string(bytes) + " bytes, not one");
   }
-  const Mapping& first = mappings[found.front()];
-  return RamBlock{first.start, bytes, first};
+  return best.front().ram;
 }
 
 GuestProcess::GuestProcess(pid_t pid, Fd pidfd, Fd folder, Fd pagemap)

@@ -36,8 +36,9 @@ struct RamBlock {
   bool file_backed() const { return first.inode != 0; }
 };
 
-/// The one RAM block of exactly `bytes`: adjoining writable mappings of one kind, a single mapping
-/// being preferred. kNotFound: there is none, or there are several that cannot be told apart.
+/// The one RAM block of `bytes` or, when there is none, of less than 256 KiB more: adjoining
+/// writable mappings of one kind, a single mapping being preferred. kNotFound: there is none, or
+/// there are several that cannot be told apart.
 Result<RamBlock> find_ram(const std::vector<Mapping>& mappings, std::uint64_t bytes);
 
 /// A process that is looked at from outside and may end at any time.

@@ -164,6 +164,9 @@ Result<std::shared_ptr<const ShelvedTemplate>> Forker::make_template(
   TRY(vms_.suspend(id));
   const fs::path ram = TRY(find_ram_file(shelf_.work_folder().parent_path(), identity.name));
   state.ram_block = ram.filename();
+  std::error_code error;
+  state.memory_bytes = fs::file_size(ram, error);
+  if (error) return fail(Errc::kIo, ram.string() + ": " + error.message());
   if (!state.image.empty()) {
     state.disk_version = TRY(disks_.freeze(identity.name, disk_image_of(state.name)));
   }

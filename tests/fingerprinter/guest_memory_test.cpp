@@ -340,5 +340,20 @@ TEST(FindRamTest, PrefersTheOneMappingAndRefusesToGuess) {
   EXPECT_EQ(find_ram(parse_maps(split), 0x5000).error().code(), Errc::kNotFound);
 }
 
+TEST(FindRamTest, TakesALittleMoreThanWasAskedFor) {
+  const auto block = [](const std::string& end) {
+    return find_ram(parse_maps("1000000-" + end + " rw-p 00000000 00:00 0 \n"), 0x1000000);
+  };
+  EXPECT_EQ(block("2002000").value().bytes, 0x1002000U);
+  EXPECT_EQ(block("203f000").value().bytes, 0x103f000U);
+  EXPECT_EQ(block("2040000").error().code(), Errc::kNotFound);
+  EXPECT_EQ(block("1fff000").error().code(), Errc::kNotFound);
+
+  const std::string_view several =
+      "1000000-2002000 rw-p 00000000 00:00 0 \n"
+      "3000000-4000000 rw-p 00000000 00:00 0 \n";
+  EXPECT_EQ(find_ram(parse_maps(several), 0x1000000).value().address, 0x3000000U);
+}
+
 }  // namespace
 }  // namespace samepage::fingerprinter

@@ -20,6 +20,7 @@ IMAGE_MIB = 32
 MEMORY_MIB = 192
 SLOW_MBIT = 40
 _LOG_TAIL = 6_000
+_SERIAL_TAIL = 2_000
 
 
 class FleetCase(unittest.TestCase):
@@ -48,12 +49,15 @@ class FleetCase(unittest.TestCase):
                           checkpoint_mib=cls.checkpoint_mib).start()
 
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
-        """Shows what the daemons said when a test fails."""
-        before = len(result.failures) + len(result.errors) if result else 0
+        """Shows why a test failed, at once, and what the daemons said."""
+        failed = len(result.failures) if result else 0
+        erred = len(result.errors) if result else 0
         ended = super().run(result)
-        if result and len(result.failures) + len(result.errors) > before:
-            for name in ("placer", *(host.name for host in self.lab.hosts)):
-                print(f"--- {name}, after {self.id()}\n{self.fleet.log(name)[-_LOG_TAIL:]}")
+        whys = [*result.failures[failed:], *result.errors[erred:]] if result else []
+        for _, why in whys:
+            print(why)
+        for name in ("placer", *(host.name for host in self.lab.hosts)) if whys else ():
+            print(f"--- {name}, after {self.id()}\n{self.fleet.log(name)[-_LOG_TAIL:]}")
         return ended
 
     @classmethod
@@ -89,7 +93,9 @@ class FleetCase(unittest.TestCase):
     def assert_runs_once(self, guest: Guest, host: Host) -> None:
         """The guest beats, on this host, and no other host has a copy."""
         with guest.heartbeat() as heartbeat:
-            self.assertTrue(heartbeat.alive(5.0), f"{guest.spec.name} does not beat")
+            if not heartbeat.alive(5.0):
+                said = guest.serial.read_text(errors="replace")[-_SERIAL_TAIL:]
+                self.fail(f"{guest.spec.name} does not beat:\n{said}")
         having = [one.name for one in self.lab.hosts if guest.spec.name in one.guest_names()]
         self.assertEqual(having, [host.name])
         self.assertEqual(host.domain(guest.spec.name).isActive(), 1)

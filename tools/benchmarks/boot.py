@@ -25,6 +25,7 @@ from typing import Any
 
 from samepage_lab import Lab, require_lab
 from samepage_lab.fleet import Fleet
+from samepage_lab.frames import is_ram_size
 from samepage_lab.guest_spec import GuestSpec, domain_xml
 
 MODES = ("cold", "fork", "fork-neighbour")
@@ -134,7 +135,7 @@ def own_mib(pid: int, memory_mib: int) -> float:
         words = line.split()
         if "-" in words[0] and not words[0].endswith(":"):
             start, end = (int(word, 16) for word in words[0].split("-"))
-            inside = end - start == memory_mib << 20
+            inside = is_ram_size(end - start, memory_mib << 20)
         elif inside and words[0] == "Anonymous:":
             kib += int(words[1])
     return kib / 1024

@@ -24,6 +24,8 @@ _FRAME = (1 << 55) - 1
 _KSM, _HUGE, _ZERO_PAGE = 1 << 21, 1 << 22, 1 << 24
 # Frames further apart than this are read from kpageflags by separate calls.
 _READ_GAP = 512
+# The lab's emulator adds some; libvirt's own figures are of whole MiB.
+_MORE_RAM_BYTES_MAX = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Frames:
 
 
 def ram_mapping(pid: int, memory_bytes: int) -> tuple[int, int]:
-    """Start and end address of guest RAM in a QEMU process.
+    """Start and end address of guest RAM in a QEMU process: of `memory_bytes`, or a little more.
 
     QEMU maps RAM as one private anonymous area and marks it mergeable ("mg"), which no other area
     of that size is: TCG's code buffer is executable, heaps and stacks are not mergeable.
@@ -59,9 +61,14 @@ def ram_mapping(pid: int, memory_bytes: int) -> tuple[int, int]:
             word = line.split(None, 1)[0]
             if "-" in word and not word.endswith(":"):
                 start, end = (int(part, 16) for part in word.split("-"))
-            elif word == "VmFlags:" and " mg" in line and end - start == memory_bytes:
+            elif word == "VmFlags:" and " mg" in line and is_ram_size(end - start, memory_bytes):
                 return start, end
     raise LabError(f"no mergeable mapping of {memory_bytes} bytes in process {pid}")
+
+
+def is_ram_size(size: int, memory_bytes: int) -> bool:
+    """Whether a mapping's size can be that of RAM that libvirt says is of memory_bytes."""
+    return memory_bytes <= size < memory_bytes + _MORE_RAM_BYTES_MAX
 
 
 def _frames_behind(pid: int, start: int, end: int) -> array:

@@ -30,6 +30,7 @@ _MEMORY_MIB = {"small": 256, "debian": 512}
 # What the system itself takes at most, measured as MemTotal - MemFree; debian: with room to work.
 _SYSTEM_MIB = {"small": 96, "debian": 256}
 _BACKINGS = ("anonymous", "memfd")
+_EMULATOR = Path(__file__).resolve().parents[1] / "emulator"
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def domain_xml(
   <on_reboot>destroy</on_reboot>
   <on_crash>destroy</on_crash>
   <devices>
-    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <emulator>{escape(str(_EMULATOR))}</emulator>
     <controller type='usb' model='none'/>
     <serial type='file'><source path='{escape(str(serial))}' append='on'/></serial>
     <memballoon model='none'/>
