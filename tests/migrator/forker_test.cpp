@@ -99,7 +99,7 @@ TEST_F(ForkerTest, a_leader_becomes_a_template_that_outlives_it) {
   EXPECT_EQ(state.leader.nics.size(), 1U);
   EXPECT_EQ(state.leader.xml.find("leader"), std::string::npos);
   std::ifstream ram((*made)->ram_file());
-  EXPECT_EQ(std::string(std::istreambuf_iterator<char>(ram), {}), "RAM");
+  EXPECT_EQ(std::string(std::istreambuf_iterator<char>(ram), {}), vms_.ram);
   expect_nothing_left();
 
   const auto again = TemplateShelf::open({.folder = root_ / "samepage"}).value();
