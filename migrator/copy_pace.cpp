@@ -11,8 +11,10 @@ using std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kEmulatedPause{50};
 /// Between two looks whether QEMU is about to end its first pass.
 constexpr std::chrono::milliseconds kPassLook{10};
-/// Between two attempts to cancel.
+/// Between two attempts to cancel, until libvirt has taken one.
 constexpr std::chrono::milliseconds kCancelAgain{50};
+/// After that, until its call returns: it may have come before QEMU began.
+constexpr std::chrono::seconds kCancelAnew{2};
 
 }  // namespace
 
@@ -101,14 +103,15 @@ void CopyPace::switch_to_postcopy() {
   } while (wait_while(State::kCopying, options_.switch_look));
 }
 
-/// libvirt gets to know of a cancellation only once its job has begun, so this is tried again; and
-/// QEMU may be stuck and not hear libvirt, so nobody waits for it.
+/// libvirt gets to know of a cancellation only once its job has begun, so this is tried until the
+/// copying has ended; and QEMU may be stuck and not hear libvirt, so nobody waits for it.
 void CopyPace::press_cancel() {
   while (wait_while(State::kCopying, std::chrono::hours(1))) {
   }
-  while (wait_while(State::kCancelling, std::chrono::milliseconds(0)) &&
-         !hypervisor_.cancel_migration(options_.vm)) {
-    wait_while(State::kCancelling, kCancelAgain);
+  bool goes_on = wait_while(State::kCancelling, std::chrono::milliseconds(0));
+  while (goes_on) {
+    const bool is_told = hypervisor_.cancel_migration(options_.vm).has_value();
+    goes_on = wait_while(State::kCancelling, is_told ? kCancelAnew : kCancelAgain);
   }
 }
 

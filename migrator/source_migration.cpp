@@ -112,6 +112,7 @@ class SourceMigration::Impl final {
   source::State state_ = source::Connecting{};
   Deadline phase_ends_ = Deadline::max();
   bool target_lost_ = false;
+  bool has_cut_late_ = false;
   bool is_emulated_ = false;
 
   Mutex mutex_;
@@ -222,6 +223,8 @@ void SourceMigration::Impl::enter(SourcePhase phase) {
       return pace_.end();
     case SourcePhase::kStopping:
       phase_ends_ = in(options_.stop_max);
+      log_info("migration is given up session={} why=\"{}\"", options_.session,
+               std::get<source::Stopping>(state_).why.message());
       return stop_copying();
     case SourcePhase::kWithdrawing:
       pace_.end();
@@ -298,6 +301,10 @@ void SourceMigration::Impl::look_at_clock() {
       return take(source::StopAsked{
           Error(Errc::kTimedOut, "it was not across after " + show_time(options_.total_max))});
     case SourcePhase::kStopping:
+      if (now >= phase_ends_ && !std::exchange(has_cut_late_, true)) {
+        log_warning("libvirt does not end the migration: its connections are cut session={}",
+                    options_.session);
+      }
       if (target_lost_ || now >= phase_ends_) cut();
       return;
     case SourcePhase::kPulling:

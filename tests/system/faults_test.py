@@ -88,7 +88,7 @@ class Faults(FleetCase):
         self.addCleanup(command.kill)
         time.sleep(delay)  # The moment is what is tried, not what is waited for.
         strike(source, target)
-        out, said = command.communicate(timeout=ENDS_S)
+        out, said = self.end_of(command, ENDS_S)
         move = json.loads(out)["moves"][0] if out.strip() else {}
         where = self.check_whole(source, target, f"{delay:.2f} s, {said}")
         if move.get("state") == "done":

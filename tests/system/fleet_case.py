@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 import unittest
@@ -56,9 +57,24 @@ class FleetCase(unittest.TestCase):
         whys = [*result.failures[failed:], *result.errors[erred:]] if result else []
         for _, why in whys:
             print(why)
-        for name in ("placer", *(host.name for host in self.lab.hosts)) if whys else ():
-            print(f"--- {name}, after {self.id()}\n{self.fleet.log(name)[-_LOG_TAIL:]}")
+        if whys:
+            self._tell_all()
         return ended
+
+    def _tell_all(self) -> None:
+        for name in ("placer", *(host.name for host in self.lab.hosts)):
+            print(f"--- {name}, after {self.id()}\n{self.fleet.log(name)[-_LOG_TAIL:]}")
+        for host in self.lab.hosts:
+            print(f"--- where the threads of {host.name} wait\n{host.threads()}")
+
+    def end_of(self, command: subprocess.Popen[str], timeout_s: float = 120.0) -> tuple[str, str]:
+        """What a command said until its end, which must come in time."""
+        try:
+            return command.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            command.kill()
+            _, said = command.communicate()
+            self.fail(f"no end within {timeout_s:g} s; it said: {said}")
 
     @classmethod
     def boot(cls, host: str, name: str, **settings: Any) -> Guest:

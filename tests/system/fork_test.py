@@ -169,7 +169,7 @@ class Forks(FleetCase):
             file.stat().st_size for file in serial.glob("leader-*-crash.log")))
         for pid in host.guest_pids().values():
             os.kill(pid, signal.SIGKILL)
-        _, said = making.communicate(timeout=120)
+        _, said = self.end_of(making)
         self.assertEqual(making.returncode, 1)
         self.assertIn("ended before it was ready", said)
         self.assertIsNone(self.fleet.try_cli("template", "verify", "crash"))
@@ -192,7 +192,7 @@ class Forks(FleetCase):
         self.fleet.process("host2").send_signal(signal.SIGSTOP)
         came_by_half = not list(shelf.glob("*/state"))
         self.fleet.kill("host2", signal.SIGKILL)
-        command.communicate(timeout=240)
+        self.end_of(command, 240.0)
         self.assertEqual(command.returncode, 1)
         self.assertTrue(came_by_half, "it was there before the agent was stopped")
         self.fleet.start_agent(host)
@@ -209,7 +209,7 @@ class Forks(FleetCase):
         self.fleet.kill("host2", signal.SIGKILL)
         for pid in host.guest_pids().values():
             os.kill(pid, signal.SIGKILL)
-        out, said = command.communicate(timeout=240)
+        out, said = self.end_of(command, 240.0)
         self.assertEqual(command.returncode, 1, said)
         vms = json.loads(out)["vms"]
         self.assertEqual({vm["state"] for vm in vms if vm["host"] == "host1"}, {"running"})
@@ -259,7 +259,7 @@ class Forks(FleetCase):
         host = self.lab.host("host1")
         self.wait_until("the storm has begun", lambda: len(host.guest_names()) >= 2)
         self.fleet.kill("host1", signal.SIGKILL)
-        out, said = command.communicate(timeout=240)
+        out, said = self.end_of(command, 240.0)
         self.assertEqual(command.returncode, 1, said)
         self.fleet.start_agent(host)
         self.fleet.wait_hosts()

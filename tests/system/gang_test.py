@@ -37,7 +37,7 @@ class Gang(FleetCase):
         self.wait_until("the first is being moved",
                         lambda: self.fleet.last_progress("twin1") is not None)
         self.fleet.cli("migrate", "--cancel", "twin1")
-        out, said = command.communicate(timeout=120)
+        out, said = self.end_of(command)
 
         self.assertEqual(command.returncode, 1, said)
         plan = json.loads(out)
@@ -56,7 +56,7 @@ class Gang(FleetCase):
         self.wait_until("it is being moved",
                         lambda: self.fleet.last_progress("twin1") is not None)
         command.send_signal(signal.SIGINT)
-        out, said = command.communicate(timeout=120)
+        out, said = self.end_of(command)
 
         self.assertEqual(command.returncode, 1, said)
         self.assertEqual(json.loads(out)["state"], "cancelled")

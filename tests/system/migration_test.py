@@ -43,7 +43,7 @@ class Migration(FleetCase):
         return command
 
     def finish(self, command) -> tuple[int, dict, str]:
-        out, err = command.communicate(timeout=120)
+        out, err = self.end_of(command)
         return command.returncode, json.loads(out) if out.strip() else {}, err
 
     def test_a_running_guest_arrives_with_few_bytes_on_the_wire(self) -> None:

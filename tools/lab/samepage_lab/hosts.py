@@ -151,6 +151,20 @@ class Host(Node):
     def guest_names(self) -> list[str]:
         return sorted(domain.name() for domain in self.libvirt().listAllDomains())
 
+    def threads(self) -> str:
+        """A line for each thread of this host's processes: what it is and where it waits."""
+        lines = []
+        for task in sorted(Path("/proc").glob("[0-9]*/task/*"), key=str):
+            try:
+                if os.readlink(task.parent.parent / "ns/pid") != os.readlink(
+                        f"/proc/{self.pid}/ns/pid"):
+                    continue
+                name, wait = (task / "comm").read_text().strip(), (task / "wchan").read_text()
+                lines.append(f"{task.parent.parent.name:>8} {name:16} {wait}")
+            except OSError:
+                continue  # it ended while we looked
+        return "\n".join(lines)
+
     def guest_pids(self) -> dict[str, int]:
         """The QEMU processes of this host by guest name, with pids as the machine sees them.
 
