@@ -104,6 +104,7 @@ class DirOrigin::Impl {
   Result<void> keep_all();
   Result<bool> repair_pack(std::uint32_t number, std::optional<std::uint64_t> bytes_named);
   Result<void> adopt_tail(PackFile& pack, std::uint64_t bytes_named);
+  Result<std::vector<ObjectName>> by_burial(std::span<const ObjectName> names);
   Result<SweepReport> forget(std::span<const ObjectName> names, std::chrono::sys_seconds until);
   Result<void> reclaim();
   Result<void> reclaim_pack(std::uint32_t number, bool newest);
@@ -314,6 +315,22 @@ Result<void> DirOrigin::Impl::bury(std::span<const ObjectName> names, std::chron
   return database_.flush();
 }
 
+/// Those that are buried, earliest first.
+Result<std::vector<ObjectName>> DirOrigin::Impl::by_burial(std::span<const ObjectName> names) {
+  auto find = TRY(database_.prepare("SELECT buried_at FROM objects WHERE name = ?"));
+  std::vector<std::pair<std::int64_t, ObjectName>> buried;
+  for (const ObjectName& name : names) {
+    TRY(find.bind({octets(name)}));
+    while (TRY(find.step())) {
+      if (!find.is_null(0)) buried.emplace_back(find.integer(0), name);
+    }
+  }
+  std::ranges::stable_sort(buried, {}, &std::pair<std::int64_t, ObjectName>::first);
+  std::vector<ObjectName> ordered;
+  for (const auto& [at, name] : buried) ordered.push_back(name);
+  return ordered;
+}
+
 Result<SweepReport> DirOrigin::Impl::forget(std::span<const ObjectName> names,
                                             std::chrono::sys_seconds until) {
   auto remove = TRY(
@@ -335,9 +352,10 @@ Result<SweepReport> DirOrigin::Impl::sweep(std::span<const ObjectName> names,
                                            std::chrono::sys_seconds until) {
   if (options_.access == Access::kRead) return fail(Errc::kInvalid, "opened for reading only");
   SweepReport report;
-  while (!names.empty()) {
-    const auto batch = names.first(std::min(names.size(), kBatchMax));
-    names = names.subspan(batch.size());
+  const std::vector<ObjectName> ordered = TRY(by_burial(names));
+  for (std::span<const ObjectName> left = ordered; !left.empty();) {
+    const auto batch = left.first(std::min(left.size(), kBatchMax));
+    left = left.subspan(batch.size());
     const SweepReport swept = TRY(forget(batch, until));
     report.objects += swept.objects;
     report.bytes += swept.bytes;

@@ -16,6 +16,9 @@
 // the writer is told. Between keeping and naming lie seconds, or for an import of hours, which then
 // keeps all again; the grace time is longer. Marking reads the names after the list of the buried,
 // so whoever was named before the burial grew old is seen.
+//
+// What leads to others is buried a second before them, and so swept before them: a leaf that is
+// there has its extents, whenever a collection is killed.
 
 namespace samepage::imagestore {
 namespace {
@@ -42,7 +45,7 @@ class Collection {
   Result<bool> is_foreign_root(const VersionId& version);
   Result<void> sort_out();
   Result<void> dig_up(const ObjectName& name);
-  Result<void> bury(const std::vector<ObjectName>& names);
+  Result<void> bury(const std::vector<ObjectName>& names, std::chrono::sys_seconds at);
   Result<void> tell_progress(std::uint64_t bytes);
 
   ImageStore& store_;
@@ -117,15 +120,16 @@ Result<void> Collection::dig_up(const ObjectName& name) {
   return {};
 }
 
-Result<void> Collection::bury(const std::vector<ObjectName>& names) {
+Result<void> Collection::bury(const std::vector<ObjectName>& names, std::chrono::sys_seconds at) {
   // Not found for new pages any more, before they are counted as gone.
   TRY(store_.pages().forget(names));
-  return store_.origin().bury(names, now_);
+  return store_.origin().bury(names, at);
 }
 
 /// Lists again, now that it is known what is in use: what came since is left for the next run.
 Result<void> Collection::sort_out() {
-  std::vector<ObjectName> unused;
+  std::vector<ObjectName> leading;
+  std::vector<ObjectName> extents;
   const auto look = [&](const StoredObject& object) -> Result<void> {
     TRY(tell_progress(object.stored_bytes));
     if (live_.contains(object.name)) {
@@ -144,11 +148,13 @@ Result<void> Collection::sort_out() {
     }
     ++report_.buried_objects;
     report_.buried_bytes += object.stored_bytes;
-    unused.push_back(object.name);
+    (header->kind == ObjectKind::kExtent ? extents : leading).push_back(object.name);
     return {};
   };
   TRY(store_.origin().list(look));
-  return options_.dry_run ? Result<void>() : bury(unused);
+  if (options_.dry_run) return {};
+  TRY(bury(leading, now_ - std::chrono::seconds(1)));
+  return bury(extents, now_);
 }
 
 Result<GarbageReport> Collection::run() {

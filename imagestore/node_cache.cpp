@@ -21,9 +21,7 @@ Result<std::vector<std::byte>> NodeCache::get(const ObjectName& name) {
   auto bytes = TRY(origin_.get(name));
   ++counts_.objects;
   counts_.bytes += bytes.size();
-  const bool is_extent =
-      !bytes.empty() && bytes.front() == std::byte{static_cast<std::uint8_t>(ObjectKind::kExtent)};
-  if (!is_extent) {
+  if (leads_to_others(bytes)) {
     counts_.node_bytes += bytes.size();
     remember(name, bytes);
   }

@@ -49,6 +49,12 @@ Result<ObjectHeader> read_header(ByteReader& reader) {
   return ObjectHeader{.kind = kind, .key_id = key_id};
 }
 
+bool leads_to_others(std::span<const std::byte> object) {
+  ByteReader reader(object);
+  const auto header = read_header(reader);
+  return header && header->kind != ObjectKind::kExtent;
+}
+
 Result<void> expect_header(ByteReader& reader, const ObjectHeader& expected) {
   const ObjectHeader header = TRY(read_header(reader));
   if (header.kind != expected.kind) return fail(Errc::kCorrupt, "an object of another kind");

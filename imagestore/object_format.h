@@ -36,6 +36,9 @@ void write_header(ByteWriter& writer, const ObjectHeader& header);
 /// kCorrupt: no object of ours. kInvalid: of a newer format.
 Result<ObjectHeader> read_header(ByteReader& reader);
 
+/// Whether an object of ours names others: a node or a version. False for bytes that are no object.
+bool leads_to_others(std::span<const std::byte> object);
+
 /// kCorrupt: an object of another kind, or named under another domain's key.
 Result<void> expect_header(ByteReader& reader, const ObjectHeader& expected);
 

@@ -38,6 +38,10 @@ struct SweepReport {
 /// Invariant: bytes that get() hands out are the bytes that were put, by checksum; whoever needs
 /// proof against a forger digests what is inside. Objects are never changed.
 ///
+/// Nobody sees an object before what it leads to, and none is left behind without it: an object
+/// that leads to others (object_format.h) comes after them and goes before them, whoever is killed
+/// when.
+///
 /// Objects go in two steps: buried, then, a grace time later, swept. Who builds on an object that
 /// was there before puts or keeps it, and may rely on it for as long as the grace time lasts.
 ///
@@ -79,7 +83,8 @@ class Origin {
   /// until they are swept.
   virtual Result<void> bury(std::span<const ObjectName> names, std::chrono::sys_seconds at) = 0;
 
-  /// Removes those objects that have been buried at or before `until` and not been dug up since.
+  /// Removes those objects that have been buried at or before `until` and not been dug up since;
+  /// whatever was buried earlier goes before what was buried later.
   virtual Result<SweepReport> sweep(std::span<const ObjectName> names,
                                     std::chrono::sys_seconds until) = 0;
 

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <deque>
+#include <map>
 #include <optional>
 #include <unordered_map>
 #include <unordered_set>
@@ -12,6 +13,7 @@
 #include <fmt/format.h>
 
 #include "imagestore/fabric.h"
+#include "imagestore/object_format.h"
 #include "imagestore/pack_file.h"
 #include "imagestore/rados_pool.h"
 
@@ -29,6 +31,9 @@ constexpr std::size_t kPutsMax = 256;
 constexpr std::size_t kPutBytesMax = 16U << 20U;
 constexpr std::size_t kChangesMax = 256;
 constexpr std::size_t kNameDigits = 2 * sizeof(ObjectName::bytes);
+
+// Of objects that are held back.
+constexpr std::size_t kHeldBytesMax = 64U << 20U;
 
 // An object that was put so long ago may have been buried since.
 constexpr auto kFresh = std::chrono::minutes(1);
@@ -85,8 +90,17 @@ class RadosOrigin::Impl {
   using MakeChange = std::function<RadosChange(const ObjectName&)>;
   using Ended = std::function<Result<void>(const ObjectName&, int code)>;
 
+  struct Own {
+    Clock::time_point put_at;
+    bool leads = false;
+  };
+
   Result<void> expect_writable() const;
+  Result<void> start_put(const ObjectName& name, std::span<const std::byte> bytes, bool leads);
   Result<void> end_puts(std::size_t left);
+  Result<void> keep_all();
+  Result<void> settle();
+  Result<void> take_back(std::span<const ObjectName> names);
   Result<void> change_all(std::span<const ObjectName> names, const MakeChange& make,
                           const Ended& ended);
 
@@ -95,8 +109,10 @@ class RadosOrigin::Impl {
   const std::string writer_;
   std::deque<Put> putting_;
   std::size_t putting_bytes_ = 0;
-  std::unordered_map<ObjectName, Clock::time_point> unsynced_;  ///< Put here, since then.
+  std::unordered_map<ObjectName, Own> unsynced_;
   std::unordered_set<ObjectName> kept_;
+  std::unordered_map<ObjectName, std::vector<std::byte>> held_;  ///< They lead to others.
+  std::size_t held_bytes_ = 0;
 };
 
 Result<void> RadosOrigin::Impl::expect_writable() const {
@@ -107,11 +123,19 @@ Result<void> RadosOrigin::Impl::expect_writable() const {
 Result<void> RadosOrigin::Impl::put(const ObjectName& name, std::span<const std::byte> bytes) {
   TRY(expect_writable());
   if (bytes.size() > kObjectBytesMax) return fail(Errc::kInvalid, "an object beyond the limit");
-  if (unsynced_.contains(name) || kept_.contains(name)) return {};
+  if (unsynced_.contains(name) || kept_.contains(name) || held_.contains(name)) return {};
+  if (!leads_to_others(bytes)) return start_put(name, bytes, false);
+  held_.emplace(name, std::vector<std::byte>(bytes.begin(), bytes.end()));
+  held_bytes_ += bytes.size();
+  return held_bytes_ < kHeldBytesMax ? Result<void>() : settle();
+}
+
+Result<void> RadosOrigin::Impl::start_put(const ObjectName& name, std::span<const std::byte> bytes,
+                                          bool leads) {
   RadosChange change = pool_->change();
   change.expect_absent().write(encode_record(name, bytes));
   change.set_attribute(kWriter, writer_).set_attribute(kBuried, "");
-  unsynced_.emplace(name, Clock::now());
+  unsynced_.emplace(name, Own{.put_at = Clock::now(), .leads = leads});
   putting_.push_back({.name = name,
                       .bytes = bytes.size(),
                       .pending = pool_->start(to_hex(name), std::move(change))});
@@ -139,7 +163,7 @@ Result<void> RadosOrigin::Impl::end_puts(std::size_t left) {
 
 Result<void> RadosOrigin::Impl::keep(const ObjectName& name) {
   TRY(expect_writable());
-  if (!unsynced_.contains(name)) kept_.insert(name);
+  if (!unsynced_.contains(name) && !held_.contains(name)) kept_.insert(name);
   return {};
 }
 
@@ -164,11 +188,10 @@ Result<void> RadosOrigin::Impl::change_all(std::span<const ObjectName> names,
   return result;
 }
 
-Result<void> RadosOrigin::Impl::sync() {
-  TRY(end_puts(0));
+Result<void> RadosOrigin::Impl::keep_all() {
   std::vector<ObjectName> kept(kept_.begin(), kept_.end());
-  for (const auto& [name, put_at] : unsynced_) {
-    if (Clock::now() - put_at > kFresh) kept.push_back(name);
+  for (const auto& [name, own] : unsynced_) {
+    if (Clock::now() - own.put_at > kFresh) kept.push_back(name);
   }
   // From here on it is nobody's own, so that whoever put it does not take it back.
   const auto dig_up = [&](const ObjectName&) {
@@ -176,7 +199,7 @@ Result<void> RadosOrigin::Impl::sync() {
     change.expect_present().set_attribute(kWriter, "").set_attribute(kBuried, "");
     return change;
   };
-  TRY(change_all(kept, dig_up, [&](const ObjectName& name, int code) -> Result<void> {
+  return change_all(kept, dig_up, [&](const ObjectName& name, int code) -> Result<void> {
     if (code == -ENOENT) {
       return fail(Errc::kUnavailable, "object " + to_hex(name) +
                                           " was removed by `samepage image gc` meanwhile; try "
@@ -184,7 +207,22 @@ Result<void> RadosOrigin::Impl::sync() {
     }
     if (code < 0) return tl::unexpected(pool_->error("keep an object", code));
     return {};
-  }));
+  });
+}
+
+/// Stores what was put; what leads to others when those are sure to stay.
+Result<void> RadosOrigin::Impl::settle() {
+  TRY(end_puts(0));
+  TRY(keep_all());
+  if (held_.empty()) return {};
+  held_bytes_ = 0;
+  for (const auto& [name, bytes] : std::exchange(held_, {})) TRY(start_put(name, bytes, true));
+  TRY(end_puts(0));
+  return keep_all();
+}
+
+Result<void> RadosOrigin::Impl::sync() {
+  TRY(settle());
   unsynced_.clear();
   kept_.clear();
   return {};
@@ -193,16 +231,24 @@ Result<void> RadosOrigin::Impl::sync() {
 Result<void> RadosOrigin::Impl::discard() {
   Result<void> ended = end_puts(0);
   while (!putting_.empty()) ended = end_puts(0);
-  std::vector<ObjectName> names;
-  for (const auto& [name, put_at] : unsynced_) names.push_back(name);
+  std::vector<ObjectName> leading;
+  std::vector<ObjectName> others;
+  for (const auto& [name, own] : unsynced_) (own.leads ? leading : others).push_back(name);
   unsynced_.clear();
   kept_.clear();
-  const auto take_back = [&](const ObjectName&) {
+  held_.clear();
+  held_bytes_ = 0;
+  TRY(take_back(leading));
+  return take_back(others);
+}
+
+Result<void> RadosOrigin::Impl::take_back(std::span<const ObjectName> names) {
+  const auto remove = [&](const ObjectName&) {
     RadosChange change = pool_->change();
     change.expect_attribute(kWriter, writer_).remove();
     return change;
   };
-  return change_all(names, take_back, [&](const ObjectName&, int code) -> Result<void> {
+  return change_all(names, remove, [&](const ObjectName&, int code) -> Result<void> {
     if (code < 0 && code != -ENOENT && code != -ECANCELED) {
       return tl::unexpected(pool_->error("take back an object", code));
     }
@@ -211,6 +257,7 @@ Result<void> RadosOrigin::Impl::discard() {
 }
 
 Result<std::vector<std::byte>> RadosOrigin::Impl::get(const ObjectName& name) {
+  if (const auto held = held_.find(name); held != held_.end()) return held->second;
   if (unsynced_.contains(name)) TRY(end_puts(0));
   const std::size_t bytes_max = PackFile::record_bytes(kObjectBytesMax);
   auto record = pool_->read(to_hex(name), bytes_max);
@@ -223,6 +270,7 @@ Result<std::vector<std::byte>> RadosOrigin::Impl::get(const ObjectName& name) {
 }
 
 Result<bool> RadosOrigin::Impl::contains(const ObjectName& name) {
+  if (held_.contains(name)) return true;
   if (unsynced_.contains(name)) TRY(end_puts(0));
   const auto size = pool_->size(to_hex(name));
   if (!size && size.error().code() != Errc::kNotFound) return tl::unexpected(size.error());
@@ -273,21 +321,30 @@ Result<SweepReport> RadosOrigin::Impl::sweep(std::span<const ObjectName> names,
   std::vector<std::string> objects;
   for (const ObjectName& name : names) objects.push_back(to_hex(name));
   const auto facts = TRY(pool_->describe(objects, kBuried));
+  // By when they were buried, whose digits sort as the times do.
+  std::map<std::string, std::vector<std::size_t>> turns;
+  for (std::size_t i = 0; i < facts.size(); ++i) {
+    if (facts[i]) turns[facts[i]->attribute].push_back(i);
+  }
   SweepReport report;
-  const auto sweep = [&](const ObjectName&) {
+  const auto remove = [&](const ObjectName&) {
     RadosChange change = pool_->change();
     change.expect_attribute(kBuried, digits_of({}), digits_of(until)).remove();
     return change;
   };
-  std::size_t position = 0;
-  TRY(change_all(names, sweep, [&](const ObjectName&, int code) -> Result<void> {
-    const auto& known = facts[position++];
-    if (code == -ENOENT || code == -ECANCELED) return {};
-    if (code < 0) return tl::unexpected(pool_->error("remove an object", code));
-    ++report.objects;
-    report.bytes += known ? known->bytes : 0;
-    return {};
-  }));
+  for (const auto& [buried_at, turn] : turns) {
+    std::vector<ObjectName> removed;
+    for (const std::size_t i : turn) removed.push_back(names[i]);
+    auto next = turn.begin();
+    TRY(change_all(removed, remove, [&](const ObjectName&, int code) -> Result<void> {
+      const std::uint64_t bytes = facts[*next++]->bytes;
+      if (code == -ENOENT || code == -ECANCELED) return {};
+      if (code < 0) return tl::unexpected(pool_->error("remove an object", code));
+      ++report.objects;
+      report.bytes += bytes;
+      return {};
+    }));
+  }
   return report;
 }
 

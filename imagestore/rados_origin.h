@@ -18,7 +18,8 @@ namespace samepage::imagestore {
 /// leaves at most objects that no version names, which `samepage image gc` finds.
 ///
 /// Unlike a folder's, an object can be seen by others before its writer's sync(): they may build on
-/// it once they have kept it, and its writer's discard() leaves it alone from then on.
+/// it once they have kept it, and its writer's discard() leaves it alone from then on. An object
+/// that leads to others is held back until those are there.
 ///
 /// Many puts are under way at once. Durability and redundancy are the pool's.
 class RadosOrigin final : public Origin {

@@ -4,6 +4,7 @@
 
 #include "imagestore/garbage_collector.h"
 
+#include <algorithm>
 #include <csignal>
 
 #include <gtest/gtest.h>
@@ -14,6 +15,7 @@
 #include "imagestore/clone.h"
 #include "imagestore/commit.h"
 #include "imagestore/image_reader.h"
+#include "imagestore/object_format.h"
 #include "imagestore/verifier.h"
 #include "tests/fakes/fake_clock.h"
 #include "tests/imagestore/scratch.h"
@@ -99,6 +101,33 @@ TEST_F(GarbageCollectorTest, RemovesWhatNothingLeadsToAfterTheGraceTime) {
   expect_clean();
   EXPECT_EQ(import_file(*store_, scratch_ / "gone", "gone").value().new_pages, 1000U);
   EXPECT_EQ(read_back("gone"), shared);
+  expect_clean();
+}
+
+TEST_F(GarbageCollectorTest, WhatLeadsToOthersGoesBeforeThem) {
+  ASSERT_TRUE(import_file(*store_, file("gone", random_bytes(600 * kPageSize, 2)), "gone"));
+  ASSERT_TRUE(store_->catalog().remove("gone", now()));
+  ASSERT_GT(collect().buried_objects, 0U);
+  std::vector<std::chrono::sys_seconds> leading;
+  std::vector<std::chrono::sys_seconds> extents;
+  ASSERT_TRUE(store_->origin().list([&](const StoredObject& object) -> Result<void> {
+    const auto bytes = TRY(store_->origin().get(object.name));
+    (leads_to_others(bytes) ? leading : extents).push_back(object.buried_at.value());
+    return {};
+  }));
+  EXPECT_LT(std::ranges::max(leading), std::ranges::min(extents));
+
+  // As a collector does that is killed when it has swept the first.
+  clock_.advance(25h);
+  std::vector<ObjectName> all;
+  ASSERT_TRUE(store_->origin().list([&](const StoredObject& object) -> Result<void> {
+    all.push_back(object.name);
+    return {};
+  }));
+  const auto swept = store_->origin().sweep(all, std::ranges::max(leading)).value();
+  EXPECT_EQ(swept.objects, leading.size());
+  ASSERT_TRUE(import_file(*store_, scratch_ / "gone", "again"));
+  EXPECT_EQ(collect().swept_objects, 0U);
   expect_clean();
 }
 

@@ -221,6 +221,25 @@ TEST_P(OriginConformance, SaysWhenAKeptObjectWasSwept) {
   expect_holds(*origin, 1, 2);
 }
 
+TEST_P(OriginConformance, NobodySeesALeafBeforeItsExtents) {
+  const DomainKeys keys{DigestKey{}};
+  const auto writer = open();
+  const auto other = open();
+  put(*writer, 1, 1);
+  ManifestBuilder builder(*writer, keys, kPageSize);
+  const PageRef ref{.digest = numbered_name(9), .place = {.extent = numbered_name(1), .slot = 0}};
+  ASSERT_TRUE(builder.set(0, ref));
+  const VersionId version = builder.finish().value();
+  EXPECT_TRUE(writer->contains(version).value());
+  EXPECT_FALSE(other->contains(version).value());
+
+  ASSERT_TRUE(writer->sync());
+  const auto found = Manifest::open(*other, keys, version).value().find(0).value();
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->place, ref.place);
+  expect_holds(*other, 1, 1);
+}
+
 /// Equal pages make equal leaves, wherever they lie: the leaf that is there decides.
 TEST_P(OriginConformance, NobodyReliesOnALeafThatLacksItsExtents) {
   const DomainKeys keys{DigestKey{}};
