@@ -70,7 +70,8 @@ Result<IndexEntry> describe_object(const ObjectName& name, std::span<const std::
                     .offset = 0,
                     .bytes = static_cast<std::uint32_t>(bytes.size()),
                     .pages = static_cast<std::uint8_t>(view.count),
-                    .is_compressed = view.is_compressed};
+                    .is_compressed = view.is_compressed,
+                    .checksum = extent_checksum(name, bytes)};
 }
 
 Result<std::unique_ptr<Arena>> Arena::create(const Options& options) {

@@ -1,8 +1,10 @@
 #include "imagestore/extent.h"
 
+#include <cstring>
 #include <string>
 #include <utility>
 
+#include <xxhash.h>
 #include <zstd.h>
 
 #include "core/check.h"
@@ -52,6 +54,12 @@ Result<std::vector<PageDigest>> read_digests(ByteReader& reader, const DomainKey
 }
 
 }  // namespace
+
+std::uint64_t extent_checksum(const ObjectName& name, std::span<const std::byte> bytes) {
+  std::uint64_t seed = 0;
+  std::memcpy(&seed, name.bytes.data(), sizeof(seed));
+  return XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed);
+}
 
 ObjectName extent_name(std::span<const PageDigest> digests, const DomainKeys& keys) {
   // Only extents have names over whole digests without a header: no node or version is as long as

@@ -75,6 +75,7 @@ EntryBytes encode_entry(const IndexEntry& entry, const ArenaGeometry& geometry) 
   writer.u32(entry.bytes);
   writer.u8(entry.pages);
   writer.u8(entry.is_compressed ? kCompressed : 0);
+  writer.u64(entry.checksum);
   while (writer.size() < kDescribedBytes) writer.u8(0);
   writer.u64(checksum(writer.view(), geometry.instance));
   EntryBytes bytes;
@@ -96,6 +97,7 @@ std::optional<IndexEntry> decode_entry(std::span<const std::byte> bytes,
   std::memcpy(&entry.bytes, &bytes[40], sizeof(entry.bytes));
   entry.pages = std::to_integer<std::uint8_t>(bytes[44]);
   entry.is_compressed = bytes[45] == std::byte{kCompressed};
+  std::memcpy(&entry.checksum, &bytes[46], sizeof(entry.checksum));
   const bool is_inside = entry.offset >= geometry.data_offset && entry.bytes > 0 &&
                          entry.bytes <= kObjectBytesMax && entry.bytes <= geometry.data_bytes &&
                          entry.offset - geometry.data_offset <= geometry.data_bytes - entry.bytes;

@@ -42,6 +42,7 @@ struct IndexEntry {
   std::uint32_t bytes = 0;
   std::uint8_t pages = 0;
   bool is_compressed = false;
+  std::uint64_t checksum = 0;  ///< extent_checksum() of the object.
 
   friend bool operator==(const IndexEntry&, const IndexEntry&) = default;
 };

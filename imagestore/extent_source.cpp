@@ -71,27 +71,39 @@ Result<std::span<std::byte>> ExtentBuffer::raw(std::size_t pages) {
 }
 
 Result<void> ExtentBuffer::verify_raw(const ObjectName& name, const DomainKeys& keys) {
+  TRY(take_apart(keys));
+  return verify(name, keys);
+}
+
+std::span<const std::byte> ExtentBuffer::raw_object() const {
   CHECK(raw_pages_ > 0);
   const std::size_t lead = lead_bytes(raw_pages_);
-  const std::span<const std::byte> raw(&bytes_[kLeadBytes - lead], lead + raw_pages_ * kPageSize);
-  const auto view = TRY(view_extent(raw, keys));
+  return {&bytes_[kLeadBytes - lead], lead + raw_pages_ * kPageSize};
+}
+
+Result<void> ExtentBuffer::take_apart(const DomainKeys& keys) {
+  const auto view = TRY(view_extent(raw_object(), keys));
   if (view.is_compressed || view.count != raw_pages_) {
     return fail(Errc::kCorrupt, "an extent is not what the index says");
   }
   std::copy(view.digests.begin(), view.digests.end(),
             std::as_writable_bytes(std::span(digests_)).begin());
   count_ = view.count;
-  return verify(name, keys);
+  return {};
 }
 
-Result<void> ExtentBuffer::load_shared(const ObjectName& name, std::span<const std::byte> bytes,
-                                       std::size_t pages, const DomainKeys& keys) {
+Result<void> ExtentBuffer::load_trusted(const ObjectName& name, std::span<const std::byte> bytes,
+                                        std::size_t pages, std::uint64_t checksum,
+                                        const DomainKeys& keys) {
   const auto object = TRY(raw(pages));
   if (object.size() != bytes.size()) {
     return fail(Errc::kCorrupt, "an extent is not as long as the index says");
   }
   std::memcpy(object.data(), bytes.data(), bytes.size());
-  return verify_raw(name, keys);
+  if (extent_checksum(name, raw_object()) != checksum) {
+    return fail(Errc::kCorrupt, "extent " + to_hex(name) + " is damaged in its node's memory");
+  }
+  return take_apart(keys);
 }
 
 std::vector<std::byte> ExtentBuffer::encode_plain(const DomainKeys& keys) const {

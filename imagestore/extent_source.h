@@ -22,7 +22,8 @@ namespace samepage::imagestore {
 /// are verified here.
 ///
 /// Invariant: after a fetch that succeeded, digests() have the name that was asked for and every
-/// page has its digest. After one that failed it is empty. Of about 132 KiB: lives on the heap.
+/// page has its digest, computed here or, in load_trusted(), by whom this host trusts. After one
+/// that failed it is empty. Of about 132 KiB: lives on the heap.
 class ExtentBuffer {
  public:
   static std::unique_ptr<ExtentBuffer> create() { return std::make_unique<ExtentBuffer>(); }
@@ -53,10 +54,11 @@ class ExtentBuffer {
   /// Verifies what was put into the last raw(), as load().
   Result<void> verify_raw(const ObjectName& name, const DomainKeys& keys);
 
-  /// Copies the bytes of the object `name` here, of `pages` pages and not compressed, and verifies
-  /// the copy, as load(); others may write to them meanwhile.
-  Result<void> load_shared(const ObjectName& name, std::span<const std::byte> bytes,
-                           std::size_t pages, const DomainKeys& keys);
+  /// Copies the bytes of the object `name` here, of `pages` pages and not compressed, out of memory
+  /// in which whoever wrote it had verified it; kCorrupt when the copy has another checksum than
+  /// theirs, or is no extent. The memory may be written over meanwhile.
+  Result<void> load_trusted(const ObjectName& name, std::span<const std::byte> bytes,
+                            std::size_t pages, std::uint64_t checksum, const DomainKeys& keys);
 
   /// The object of what is here, not compressed, for a store node.
   std::vector<std::byte> encode_plain(const DomainKeys& keys) const;
@@ -67,6 +69,8 @@ class ExtentBuffer {
   static constexpr std::size_t kLeadBytes =
       kPageSize;  // What precedes the pages in an object fits.
 
+  std::span<const std::byte> raw_object() const;
+  Result<void> take_apart(const DomainKeys& keys);
   Result<void> verify(const ObjectName& name, const DomainKeys& keys);
 
   std::size_t count_ = 0;
@@ -91,7 +95,8 @@ struct FetchedExtent {
 /// Where extents come from: the store's nodes, neighbours, the origin. Many fetches are under way
 /// at once and end in any order.
 ///
-/// Invariant: what is delivered is verified by digest; nothing unverified is ever seen by a caller.
+/// Invariant: what is delivered is verified (ExtentBuffer); nothing unverified is ever seen by a
+/// caller.
 /// Threads: one at a time; a thread of its own opens a source of its own.
 /// Lifetime: destroying a source drops its fetches; their buffers are then the caller's again.
 class ExtentSource {

@@ -238,7 +238,8 @@ void StoreClient::read_object(Fetch& fetch, const IndexEntry& entry) {
   const auto seen = fetch.node->memory->view(entry.offset, entry.bytes);
   if (seen && !entry.is_compressed) {
     ExtentBuffer& buffer = *fetch.ask.into;
-    return end_object(fetch, buffer.load_shared(fetch.ask.name, *seen, entry.pages, options_.keys));
+    return end_object(fetch, buffer.load_trusted(fetch.ask.name, *seen, entry.pages, entry.checksum,
+                                                 options_.keys));
   }
   std::span<std::byte> into;
   if (entry.is_compressed) {

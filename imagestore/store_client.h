@@ -21,10 +21,11 @@
 namespace samepage::imagestore {
 
 /// Reads extents out of store nodes' memory without their help: looks each up in a node's index,
-/// reads it, verifies it by digest. The nodes asked, in this order: this host's own, its homes on
-/// the ring, neighbours that have read the same image, and then the origin. What was found further
-/// away is put into the nearer places that lacked it; what was found damaged is checked by its node
-/// and replaced.
+/// reads it, verifies it by digest, or by checksum where the node is this host's own, whose agent
+/// has digested what it took. The nodes asked, in this order: this host's own, its homes on the
+/// ring, neighbours that have read the same image, and then the origin. What was found further away
+/// is put into the nearer places that lacked it; what was found damaged is checked by its node and
+/// replaced.
 ///
 /// Of the homes of a hot extent two are drawn and the one with less under way is asked (power of
 /// two choices, Mitzenmacher 2001); a node that has more than 5/4 of the mean under way is passed
