@@ -11,7 +11,6 @@
 #include <utility>
 #include <vector>
 
-#include "core/byte_reader.h"
 #include "core/database.h"
 #include "imagestore/object_format.h"
 #include "imagestore/pack_folder.h"
@@ -54,12 +53,6 @@ std::string describe(const ObjectPlace& place) {
 
 std::int64_t seconds(std::chrono::sys_seconds time) {
   return time.time_since_epoch().count();
-}
-
-bool is_node(std::span<const std::byte> object) {
-  ByteReader reader(object);
-  const auto header = read_header(reader);
-  return header && header->kind == ObjectKind::kNode;
 }
 
 Result<void> make_folder(const std::filesystem::path& folder) {
@@ -171,9 +164,8 @@ Result<void> DirOrigin::Impl::adopt_tail(PackFile& pack, std::uint64_t bytes_nam
   std::vector<Placed> adopted;
   const auto adopt = [&](const ObjectName& name, const RecordPlace& place) -> Result<void> {
     if (TRY(find_named(name))) return {};
-    // A leaf's name does not tell where its pages lie, and its extents may be lost: whoever has the
-    // same leaf to store must store its own.
-    if (is_node(TRY(pack.read(place, name)))) return {};
+    // What it leads to may be lost: whoever has the same to store must store his own.
+    if (leads_to_others(TRY(pack.read(place, name)))) return {};
     adopted.emplace_back(name, ObjectPlace{.pack = pack.number(), .record = place});
     return {};
   };

@@ -34,7 +34,7 @@ class DirOrigin final : public Origin {
 
   /// What opening for writing had to mend after a crash.
   struct Repairs {
-    std::uint64_t objects_adopted = 0;  ///< Whole records that the index had not named, no nodes.
+    std::uint64_t objects_adopted = 0;  ///< Whole extents that the index had not named.
     std::uint64_t bytes_cut = 0;        ///< Of torn or foreign bytes behind the last whole record.
   };
 
