@@ -20,6 +20,7 @@ from samepage_lab.frames import ram_mapping  # noqa: E402
 IMAGE_MIB = 32
 MEMORY_MIB = 192
 SLOW_MBIT = 40
+SLOW_OWN_MIB = 24  # A guest with so much of its own is on such a link for some seconds.
 _LOG_TAIL = 6_000
 _SERIAL_TAIL = 2_000
 
@@ -143,5 +144,5 @@ def overwrite_ram(guest: Guest, host: Host) -> None:
             memory.write(b"changed!")
 
 
-__all__ = ["CliError", "Fleet", "FleetCase", "Guest", "Host", "Lab", "SLOW_MBIT", "overwrite_ram",
-           "ram"]
+__all__ = ["CliError", "Fleet", "FleetCase", "Guest", "Host", "Lab", "SLOW_MBIT", "SLOW_OWN_MIB",
+           "overwrite_ram", "ram"]

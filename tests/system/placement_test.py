@@ -9,7 +9,7 @@ import tempfile
 import unittest
 from typing import Any, Iterator, NamedTuple
 
-from fleet_case import SLOW_MBIT, FleetCase
+from fleet_case import SLOW_MBIT, SLOW_OWN_MIB, FleetCase
 
 
 class Placement(FleetCase):
@@ -80,7 +80,8 @@ class Drain(Placement):
     """Two guests on the host that is to be empty, and one on each of the others."""
 
     def test_a_drain_empties_a_host_though_the_placer_is_killed_in_its_middle(self) -> None:
-        leaving = [self.boot("host3", "a3"), self.boot("host3", "b3", image="b", own_mib=8)]
+        leaving = [self.boot("host3", "a3", own_mib=SLOW_OWN_MIB),
+                   self.boot("host3", "b3", image="b", own_mib=SLOW_OWN_MIB)]
         others = [self.boot("host1", "a1"), self.boot("host2", "b2", image="b")]
         self.ready(*leaving, *others)
         planned = self.fleet.cli("drain", "host3", "--dry-run")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import unittest
 
-from fleet_case import SLOW_MBIT, FleetCase
+from fleet_case import SLOW_MBIT, SLOW_OWN_MIB, FleetCase
 
 
 class KilledPlacer(FleetCase):
@@ -14,9 +14,9 @@ class KilledPlacer(FleetCase):
     def test_a_plan_goes_on_after_the_placer_was_killed_in_its_middle(self) -> None:
         guests = [
             self.boot("host1", "a1"), self.boot("host1", "a2"),
-            self.boot("host1", "b1", image="b", own_mib=8),
+            self.boot("host1", "b1", image="b", own_mib=SLOW_OWN_MIB),
             self.boot("host2", "b2", image="b"), self.boot("host2", "b3", image="b"),
-            self.boot("host2", "a3", own_mib=8),
+            self.boot("host2", "a3", own_mib=SLOW_OWN_MIB),
         ]
         self.ready(*guests)
         plan = self.fleet.cli("plan")
