@@ -197,6 +197,10 @@ Result<std::vector<std::string>> Roster::report(std::string_view host, const Hos
     }
     Entry entry = take(vm, notes);
     entry.vm.host = host;
+    const auto before = speaker->vms.find(entry.vm.id);
+    const bool is_as_before =
+        before != speaker->vms.end() && before->second.vm.state == entry.vm.state;
+    entry.in_state_since = is_as_before ? before->second.in_state_since : clock_.now();
     wants_whole = wants_whole || entry.misses_base;
     if (!entries.emplace(entry.vm.id, std::move(entry)).second) {
       return fail(Errc::kInvalid,
@@ -237,6 +241,8 @@ void Roster::note_copies(std::string_view host, std::vector<std::string>& notes)
     for (const std::string& name : hosts_of_.at(id)) {
       if (name == host) continue;
       const Member& other = members_.find(name)->second;
+      // A VM that has moved is told by its new host before the old one tells that it has left.
+      if (other.reported_at < entry.in_state_since) continue;
       const auto twin = other.vms.find(id);
       const bool twice = entry.vm.state == VmState::kRunning && is_up(other) &&
                          twin->second.vm.state == VmState::kRunning;

@@ -162,6 +162,7 @@ class Roster {
   struct Entry {
     Vm vm;
     TimePoint fingerprinted_at;
+    TimePoint in_state_since;  ///< When a report of its host first had it, in this state.
     bool misses_base = false;
   };
   struct Owner;
