@@ -1,5 +1,6 @@
 #include "migrator/stream_slab.h"
 
+#include <algorithm>
 #include <utility>
 
 #include <string.h>
@@ -83,6 +84,14 @@ std::shared_ptr<Slab> SlabPool::take() {
     slab = std::make_unique<Slab>(kSlabBytes);
   }
   return {slab.release(), give_back};
+}
+
+void SlabPool::warm_up(std::size_t slabs, const std::stop_token& stop) {
+  std::vector<std::shared_ptr<Slab>> touched;
+  while (touched.size() < slabs && !stop.stop_requested()) {
+    touched.push_back(take());
+    std::ranges::fill(touched.back()->bytes(), std::byte{0});
+  }
 }
 
 StreamBytes SlabPool::take_bytes(std::size_t size) {

@@ -4,9 +4,11 @@
 #include <filesystem>
 #include <fstream>
 #include <random>
+#include <stop_token>
 #include <thread>
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include "migrator/arrivals.h"
 #include "migrator/batch_pace.h"
@@ -19,6 +21,7 @@
 #include "migrator/relay.h"
 #include "migrator/sent_places.h"
 #include "migrator/stream_history.h"
+#include "migrator/stream_slab.h"
 #include "migrator/stretch_rebuilder.h"
 #include "tests/core/temporary_folder.h"
 #include "tests/fakes/fake_byte_stream.h"
@@ -310,6 +313,19 @@ TEST(SlabPoolTest, NoSlabRemembersWhatWasInIt) {
   }
   const auto slab = SlabPool::take();
   EXPECT_TRUE(std::ranges::all_of(slab->bytes(), [](std::byte b) { return b == std::byte{0}; }));
+}
+
+TEST(SlabPoolTest, WarmsUpUntilItIsStopped) {
+  std::stop_source stop;
+  SlabPool::warm_up(2, stop.get_token());
+  const auto slab = SlabPool::take();
+  // Resident, though nobody has used it.
+  std::vector<unsigned char> resident(slab->bytes().size() / kPageSize);
+  ASSERT_EQ(::mincore(slab->bytes().data(), slab->bytes().size(), resident.data()), 0);
+  EXPECT_TRUE(std::ranges::all_of(resident, [](unsigned char page) { return (page & 1U) != 0; }));
+
+  stop.request_stop();
+  SlabPool::warm_up(std::size_t{1} << 40U, stop.get_token());
 }
 
 TEST(StreamHistoryTest, ReturnsPagesWithinReach) {

@@ -19,6 +19,8 @@ namespace {
 using Effort = Reporter::Effort;
 
 constexpr std::size_t kTasksMax = 256;
+// What a relay keeps of the stream, and what is under way.
+constexpr std::size_t kWarmBytes = std::size_t{320} << 20U;
 constexpr auto kHelloAnswerMax = std::chrono::seconds(10);
 
 Result<std::string> read_placer_key(const std::string& path) {
@@ -102,6 +104,7 @@ void Agent::make_migrations() {
   migrations.checkpoints.folder = options_.checkpoint_dir;
   migrations.checkpoints.bytes_max = options_.checkpoint_mib << 20U;
   migrations.images.store.folder = options_.store_dir;
+  migrations.warm_bytes = kWarmBytes;
   migrations.hands_off = [this](const VmId& vm) { return reporter_.watches().hold(vm); };
   Migrations::Notices notices;
   notices.update = [this](const bus::MigrationUpdate& update) {

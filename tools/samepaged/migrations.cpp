@@ -11,6 +11,7 @@
 #include "migrator/guest_watch.h"
 #include "migrator/relay_source.h"
 #include "migrator/relay_target.h"
+#include "migrator/stream_slab.h"
 
 namespace samepage::agent {
 namespace {
@@ -118,7 +119,14 @@ Migrations::Migrations(Options options, Hypervisor& hypervisor, Notices notices)
       hypervisor_(hypervisor),
       notices_(std::move(notices)),
       checkpoints_(options_.checkpoints),
-      images_(options_.images) {}
+      images_(options_.images) {
+  const std::size_t slabs = options_.warm_bytes / migrator::SlabPool::kSlabBytes;
+  if (slabs == 0) return;
+  warming_up_ = std::jthread([slabs](const std::stop_token& stop) {
+    give_way();
+    migrator::SlabPool::warm_up(slabs, stop);
+  });
+}
 
 Migrations::~Migrations() {
   for (const auto& session : live()) {

@@ -40,6 +40,9 @@ class Migrations {
     pagecache::CheckpointStore::Options checkpoints;  ///< Of guests that leave.
     pagecache::ImagePages::Options images;
 
+    /// Memory to have ready for the first migration, which the kernel may take back at any time.
+    std::size_t warm_bytes = 0;
+
     /// Called before a VM leaves or arrives: until the result is destroyed, which is when the
     /// session has ended, nothing looks at its memory. Empty: nothing does anyway.
     std::function<std::shared_ptr<void>(const VmId&)> hands_off;
@@ -117,6 +120,7 @@ class Migrations {
   std::map<std::string, std::shared_ptr<Session>> sessions_ GUARDED_BY(mutex_);
   std::deque<bus::MigrationOutcome> outcomes_ GUARDED_BY(mutex_);  // Oldest first.
   std::multimap<VmId, std::shared_ptr<DepartingPages>> departed_ GUARDED_BY(mutex_);
+  std::jthread warming_up_;
 };
 
 }  // namespace samepage::agent
