@@ -37,8 +37,9 @@ void SessionServer::accept_all() {
     handshakes_.remove_if([](const Handshake& handshake) { return handshake.done.load(); });
     if (handshakes_.size() < options_.handshakes_max) begin_handshake(std::move(*socket));
   }
-  for (const Handshake& handshake : handshakes_) {
-    if (!handshake.done) static_cast<void>(::shutdown(handshake.socket.get(), SHUT_RDWR));
+  for (Handshake& handshake : handshakes_) {
+    const MutexLock lock(handshake.mutex);
+    if (handshake.socket) static_cast<void>(::shutdown(handshake.socket.get(), SHUT_RDWR));
   }
   handshakes_.clear();
 }
@@ -47,33 +48,36 @@ void SessionServer::begin_handshake(Fd socket) {
   Fd second(::fcntl(socket.get(), F_DUPFD_CLOEXEC, 0));
   if (!second) return;
   Handshake& handshake = handshakes_.emplace_back();
-  handshake.socket = std::move(second);
+  {
+    const MutexLock lock(handshake.mutex);
+    handshake.socket = std::move(second);
+  }
   handshake.thread = std::jthread([this, &handshake, fd = std::move(socket)]() mutable {
-    open_channel(std::move(fd), handshake.done);
+    auto opened = open_channel(std::move(fd));
+    {
+      const MutexLock lock(handshake.mutex);
+      handshake.socket.reset();
+    }
+    if (opened) {
+      on_channel_(opened->channel, std::move(opened->stream));
+    } else {
+      log_warning("refused a connection session={} error=\"{}\"", options_.session,
+                  opened.error().message());
+    }
     handshake.done = true;
   });
 }
 
-void SessionServer::open_channel(Fd socket, std::atomic<bool>& done) {
+Result<SessionServer::Opened> SessionServer::open_channel(Fd socket) {
   const Deadline deadline = std::chrono::steady_clock::now() + options_.handshake_max;
   const FindKey find_key = [this](std::string_view session) -> std::optional<PreSharedKey> {
     if (session != options_.session) return std::nullopt;
     return options_.key;
   };
-  auto stream = TlsStream::accept(std::move(socket), find_key, counter_, deadline);
-  if (!stream) {
-    log_warning("refused a connection session={} error=\"{}\"", options_.session,
-                stream.error().message());
-    return;
-  }
-  const auto channel = receive_channel(**stream, deadline);
-  if (!channel) {
-    log_warning("refused a connection session={} error=\"{}\"", options_.session,
-                channel.error().message());
-    return;
-  }
-  done = true;
-  on_channel_(*channel, std::move(*stream));
+  Opened opened;
+  opened.stream = TRY(TlsStream::accept(std::move(socket), find_key, counter_, deadline));
+  opened.channel = TRY(receive_channel(*opened.stream, deadline));
+  return opened;
 }
 
 }  // namespace samepage::migrator

@@ -9,6 +9,8 @@
 #include <string>
 #include <thread>
 
+#include "core/fd.h"
+#include "core/mutex.h"
 #include "migrator/session_channel.h"
 #include "migrator/socket_listener.h"
 #include "migrator/tls_stream.h"
@@ -46,14 +48,21 @@ class SessionServer final {
 
  private:
   struct Handshake {
-    Fd socket;  // A second name of the connection, to break it by.
+    Mutex mutex;
+    // A second name of the connection, to break it by; none any more once it is a channel or
+    // refused, for a connection lives as long as one of its names.
+    Fd socket GUARDED_BY(mutex);
     std::atomic<bool> done = false;
     std::jthread thread;
+  };
+  struct Opened {
+    Channel channel;
+    std::unique_ptr<ByteStream> stream;
   };
 
   void accept_all();
   void begin_handshake(Fd socket);
-  void open_channel(Fd socket, std::atomic<bool>& done);
+  Result<Opened> open_channel(Fd socket);
 
   const SessionServerOptions options_;
   WireCounter& counter_;

@@ -195,6 +195,13 @@ TEST(SessionFaultTest, ATargetThatIsNotThereIsUnavailable) {
   EXPECT_EQ(two.state_on(two.source_host), VmState::kRunning);
 }
 
+TEST(SessionFaultTest, ATargetWhoseLibvirtIsNotThereLeavesNobodyWaiting) {
+  SessionHarness two({.target = [](TargetOptions& options) { options.libvirt_socket += ".gone"; }});
+  two.run();
+  EXPECT_EQ(two.source_outcome.runs_on, Side::kSource);
+  two.expect_runs_once();
+}
+
 TEST(SessionFaultTest, AVmThatIsNotHereIsNotFound) {
   SessionHarness two(
       {.source = [](SourceOptions& options) { options.vm = VmId{"nobody"}; },
