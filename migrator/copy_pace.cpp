@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "core/page.h"
+
 namespace samepage::migrator {
 namespace {
 
@@ -9,6 +11,8 @@ using std::chrono::steady_clock;
 
 /// How long an emulated guest gets to run before a further pass over its memory is read.
 constexpr std::chrono::milliseconds kEmulatedPause{50};
+/// Of memory that is made of such pieces, an emulated guest's dirty log has a gap.
+constexpr std::uint64_t kLogPiece = 64 * kPageSize;
 /// Between two looks whether QEMU is about to end its first pass.
 constexpr std::chrono::milliseconds kPassLook{10};
 /// Between two attempts to cancel, until libvirt has taken one.
@@ -61,9 +65,9 @@ void CopyPace::first_pass(std::uint64_t bytes_left) {
   if (bytes_left <= IntakeBrake::kPressedBytes) end_of_pass();
 }
 
-void CopyPace::further_pass() {
+void CopyPace::further_pass(std::uint64_t bytes) {
   end_of_pass();
-  if (emulated_) brake_.pause(kEmulatedPause);
+  if (emulated_ && bytes % kLogPiece == 0) brake_.pause(kEmulatedPause);
 }
 
 void CopyPace::speed_is_true(bool is_true) {

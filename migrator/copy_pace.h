@@ -65,7 +65,7 @@ class CopyPace final : public PassWatch {
   enum class State : std::uint8_t { kCopying, kCancelling, kEnded };
 
   void first_pass(std::uint64_t bytes_left) override;
-  void further_pass() override;
+  void further_pass(std::uint64_t bytes) override;
   void speed_is_true(bool is_true) override;
   void out_of_sight() override;
 

@@ -57,7 +57,8 @@ class PassWatch {
   /// multifd's pages, whose streams do not say how large the memory is.
   virtual void first_pass(std::uint64_t bytes_left) = 0;
 
-  virtual void further_pass() = 0;
+  /// Another pass begins, over memory of so many bytes; 0 where the stream does not say.
+  virtual void further_pass(std::uint64_t bytes) = 0;
 
   /// Whether QEMU measures rightly how fast its pages go: next to nothing of what is read now is
   /// known to the target, and the link is not what it waits for.

@@ -109,7 +109,7 @@ void StreamCutter::follow_passes(const StreamToken& page) {
   last_page_ = number;
   if (is_new_pass) {
     is_first_pass_ = false;
-    passes_->further_pass();
+    passes_->further_pass(parser_.main_block_bytes());
   } else if (is_first_pass_ && parser_.main_block_bytes() > 0) {
     passes_->first_pass(parser_.main_block_bytes() - number * kPageSize);
   }

@@ -3,10 +3,13 @@
 
 #include "migrator/copy_pace.h"
 
+#include <array>
 #include <thread>
 
 #include <gtest/gtest.h>
 
+#include "core/page.h"
+#include "tests/fakes/fake_byte_stream.h"
 #include "tests/fakes/fake_hypervisor.h"
 
 namespace samepage::migrator {
@@ -14,6 +17,8 @@ namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
+
+constexpr std::uint64_t kLogPiece = std::uint64_t{256} << 10U;
 
 class CopyPaceTest : public testing::Test {
  protected:
@@ -66,9 +71,29 @@ TEST_F(CopyPaceTest, CancelsUntilItIsHeard) {
 TEST_F(CopyPaceTest, SaysNothingOnceItIsOver) {
   pace_.finish();
   pace_.cancel();
-  pace_.passes()->further_pass();
+  pace_.passes()->further_pass(kLogPiece);
   EXPECT_FALSE(hypervisor_.cancelled());
   EXPECT_EQ(hypervisor_.downtime_max().count(), 0);
+}
+
+TEST(CopyPaceEmulatedTest, PausesWhereTheDirtyLogHasAGap) {
+  const VmId vm{"u1"};
+  fakes::FakeHypervisor hypervisor;
+  hypervisor.add({.id = vm, .name = "web1", .state = VmState::kRunning});
+  CopyPace pace({.vm = vm, .downtime_max = milliseconds(300)}, hypervisor);
+  pace.begin(true);
+  auto [qemu, ours] = fakes::FakeByteStream::connect();
+  const auto braked = pace.brake(std::move(ours));
+  std::array<std::byte, 1> one{};
+  ASSERT_TRUE(qemu->write_all(std::array<std::byte, 2>{}, steady_clock::now()));
+
+  PassWatch& passes = *pace.passes();
+  passes.speed_is_true(true);
+  passes.further_pass(8 * kLogPiece + 2 * kPageSize);
+  EXPECT_TRUE(braked->read_some(one, steady_clock::now()));
+  const auto before = steady_clock::now();
+  passes.further_pass(8 * kLogPiece);
+  EXPECT_EQ(braked->read_some(one, before).error().code(), Errc::kTimedOut);
 }
 
 TEST(CopyPacePostcopyTest, AsksNoRelayAndEnds) {
