@@ -24,6 +24,7 @@ from fleet_case import FleetCase, Host, ram
 PAGE = 4096
 LINK_MBIT = 100
 ENDS_S = 240.0
+AFTER_ALL = 1.1  # Some moments come when the guest is across.
 
 
 def pages_of(memory: bytes) -> set[bytes]:
@@ -56,10 +57,14 @@ class Faults(FleetCase):
         cls.twin.stop()
         for host in cls.lab.hosts:
             cls.lab.link(host, LINK_MBIT)
+        began = time.monotonic()
+        cls.fleet.cli("migrate", "mover", "--to", host2.name)
+        cls.move_s = time.monotonic() - began
         cls.seed = int(os.environ.get("SAMEPAGE_SEED", random.SystemRandom().randrange(1 << 32)))
         cls.random = random.Random(cls.seed)
         cls.ends: dict[str, list[str]] = {}
-        print(f"SAMEPAGE_SEED={cls.seed}, {len(cls.must_stay)} pages must stay")
+        print(f"SAMEPAGE_SEED={cls.seed}, {len(cls.must_stay)} pages must stay,"
+              f" a move takes {cls.move_s:.1f} s")
 
     @classmethod
     def tearDownClass(cls) -> None:
@@ -83,7 +88,7 @@ class Faults(FleetCase):
     def strike_once(self, strike: Callable[[Host, Host], None]) -> str:
         source = self.mover.host
         target = next(host for host in self.lab.hosts if host is not source)
-        delay = self.random.uniform(0.0, 4.0)
+        delay = self.random.uniform(0.0, AFTER_ALL * self.move_s)
         command = self.fleet.popen_cli("migrate", "mover", "--to", target.name)
         self.addCleanup(command.kill)
         time.sleep(delay)  # The moment is what is tried, not what is waited for.
