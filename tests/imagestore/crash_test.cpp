@@ -30,7 +30,15 @@ std::string image_name(std::uint64_t number) {
 struct Shared {
   std::atomic<bool> opened = false;  ///< The child has the store open.
   std::atomic<std::uint64_t> imported = 0;
+  // About what an import of new pages takes, so that kills fall before, into and behind one.
+  std::atomic<std::uint64_t> import_us = 0;
 };
+
+std::uint64_t microseconds_since(std::chrono::steady_clock::time_point start) {
+  const auto time = std::chrono::steady_clock::now() - start;
+  return static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::microseconds>(time).count());
+}
 
 /// Imports one image after the other, counting those that returned, until it is killed.
 [[noreturn]] void import_forever(const Scratch& scratch, std::uint64_t first, Shared& shared) {
@@ -42,7 +50,9 @@ struct Shared {
   shared.opened.store(true);
   for (std::uint64_t number = first;; ++number) {
     const auto path = scratch / ("disk-" + std::to_string(number % 4));
+    const auto start = std::chrono::steady_clock::now();
     if (!import_file(**store, path, image_name(number))) ::_exit(2);
+    if (number == first) shared.import_us.store(microseconds_since(start));
     shared.imported.store(number + 1);
   }
 }
@@ -59,28 +69,25 @@ TEST(CrashTest, AKilledImporterLosesNothingAcknowledged) {
   ASSERT_NE(memory, MAP_FAILED);
   auto& shared = *new (memory) Shared();
   std::uint64_t adopted = 0;
-  // How long an import takes here and now, so that kills fall before, into and behind one.
-  std::chrono::microseconds import_time{0};
   {
     const auto store = open_store(scratch / "store");
     const auto start = std::chrono::steady_clock::now();
     ASSERT_TRUE(import_file(*store, scratch / "disk-3", image_name(0)));
-    import_time = std::chrono::duration_cast<std::chrono::microseconds>(
-        std::chrono::steady_clock::now() - start);
+    shared.import_us.store(microseconds_since(start));
     shared.imported.store(1);
   }
 
   for (int round = 0; round < kRounds; ++round) {
-    // New pages each time, or there would soon be nothing left to write.
-    write_file(scratch / ("disk-" + std::to_string(round % 4)), disk_bytes(kDiskPages, random()));
+    // The first import has new pages each time, or there would be nothing left to write.
     const std::uint64_t first = shared.imported.load();
+    write_file(scratch / ("disk-" + std::to_string(first % 4)), disk_bytes(kDiskPages, random()));
     shared.opened.store(false);
     const pid_t child = ::fork();
     if (child == 0) import_forever(scratch, first, shared);
     while (!shared.opened.load() && ::waitpid(child, nullptr, WNOHANG) == 0) ::sched_yield();
     // A moment is what the test is about: this wait decides nothing, it only varies.
     std::this_thread::sleep_for(
-        std::chrono::microseconds(random() % static_cast<std::uint64_t>(2 * import_time.count())));
+        std::chrono::microseconds(random() % (2 * shared.import_us.load())));
     ::kill(child, SIGKILL);
     int status = 0;
     ASSERT_EQ(::waitpid(child, &status, 0), child);
@@ -92,6 +99,7 @@ TEST(CrashTest, AKilledImporterLosesNothingAcknowledged) {
     // One more may be durable than was counted: killed between the two.
     ASSERT_GE(images.size(), shared.imported.load());
     ASSERT_LE(images.size(), shared.imported.load() + 1);
+    if (images.size() == first) shared.import_us.store(shared.import_us.load() * 5 / 4);
     shared.imported.store(images.size());
     const auto report = verify_store(*store, {}).value();
     EXPECT_TRUE(report.clean()) << report.descriptions.front();
