@@ -100,6 +100,11 @@ class FleetCase(unittest.TestCase):
                 self.fail(f"not within {timeout_s:g} s: {what}")
             time.sleep(0.02)
 
+    def wait_for_progress(self, guest: Guest) -> None:
+        """Waits until the migration of a guest goes on, however far it is."""
+        self.wait_until(f"{guest.spec.name} is being moved",
+                        lambda: self.fleet.last_progress(guest.spec.name) is not None)
+
     def wait_for_references(self, guest: Guest) -> None:
         """Waits until the running migration of a guest has sent references to pages."""
         def referred() -> bool:

@@ -95,7 +95,7 @@ class Drain(Placement):
         self.addCleanup(command.communicate)
         self.addCleanup(command.kill)
         first = self.lab.guest(planned["moves"][0]["vm"])
-        self.wait_for_references(first)
+        self.wait_for_progress(first)
         [plan, *_] = self.fleet.cli("plan", "list")["plans"]
         self.wait_until("both moves go on", lambda: [
             move["state"] for move in self.fleet.cli("plan", "show", plan["id"])["moves"]

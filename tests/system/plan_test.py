@@ -28,7 +28,7 @@ class KilledPlacer(FleetCase):
         command = self.fleet.popen_cli("apply", plan["id"])
         self.addCleanup(command.communicate)
         self.addCleanup(command.kill)
-        self.wait_for_references(first)
+        self.wait_for_progress(first)
         self.fleet.kill("placer")
         self.fleet.start_placer()
         ended = self.wait_until(
