@@ -74,10 +74,9 @@ Result<SessionServer::Opened> SessionServer::open_channel(Fd socket) {
     if (session != options_.session) return std::nullopt;
     return options_.key;
   };
-  Opened opened;
-  opened.stream = TRY(TlsStream::accept(std::move(socket), find_key, counter_, deadline));
-  opened.channel = TRY(receive_channel(*opened.stream, deadline));
-  return opened;
+  auto stream = TRY(TlsStream::accept(std::move(socket), find_key, counter_, deadline));
+  const Channel channel = TRY(receive_channel(*stream, deadline));
+  return Opened{.channel = channel, .stream = std::move(stream)};
 }
 
 }  // namespace samepage::migrator

@@ -32,7 +32,8 @@ struct SessionServerOptions {
 /// callback uses outlives the server.
 class SessionServer final {
  public:
-  /// Called for each new channel, from a thread of the server's, several at the same time.
+  /// Called for each new channel, from a thread of the server's, several at the same time. Owns the
+  /// stream: what it does not keep is closed.
   using OnChannel = std::function<void(Channel, std::unique_ptr<ByteStream>)>;
 
   SessionServer(SessionServerOptions options, std::unique_ptr<SocketListener> listener,

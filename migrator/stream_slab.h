@@ -50,8 +50,9 @@ class SlabPool {
   /// Its content is of no meaning.
   static std::shared_ptr<Slab> take();
 
-  /// Has memory ready for the process's first relays, as after earlier ones. Takes a tenth of a
-  /// second of a processor for each 256 MiB, or several in a virtual machine.
+  /// Touches so many slabs, of kSlabBytes each, and lets them lie idle, so that the process's first
+  /// relays find them as later ones do; at most kFreeMax stay. Ends early when it is stopped.
+  /// 256 MiB take some tenths of a second of a processor.
   static void warm_up(std::size_t slabs, const std::stop_token& stop);
 
   /// `size` bytes, of no meaning; consecutive ones share slabs, more than kSlabBytes have their

@@ -17,12 +17,6 @@ constexpr const char* kSession = "0123456789abcdef";
 
 class SessionServerTest : public testing::Test {
  protected:
-  SessionDialer dialer(const PreSharedKey& key) {
-    return SessionDialer(
-        {.session = kSession, .key = key, .address = "127.0.0.1", .port = server_.port()},
-        counter_);
-  }
-
   const Deadline soon_ = std::chrono::steady_clock::now() + std::chrono::seconds(20);
   const PreSharedKey key_{std::byte{1}};
   WireCounter counter_;
@@ -34,7 +28,9 @@ class SessionServerTest : public testing::Test {
 };
 
 TEST_F(SessionServerTest, AChannelThatNobodyTakesIsClosed) {
-  const auto stream = dialer(key_).open(Channel::kControl).value();
+  const SessionDialer dialer(
+      {.session = kSession, .key = key_, .address = "127.0.0.1", .port = server_.port()}, counter_);
+  const auto stream = dialer.open(Channel::kControl).value();
   std::array<std::byte, 1> byte{};
   const auto got = stream->read_some(byte, soon_);
   EXPECT_EQ(got.error().code(), Errc::kUnavailable);
