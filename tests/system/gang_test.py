@@ -34,8 +34,7 @@ class Gang(FleetCase):
             self.addCleanup(self.lab.link, host, 0)
         command = self.fleet.popen_cli("migrate", *TWINS, "--to", "host2")
         self.addCleanup(command.kill)
-        self.wait_until("the first is being moved",
-                        lambda: self.fleet.last_progress("twin1") is not None)
+        self.wait_for_progress(self.twins[0])
         self.fleet.cli("migrate", "--cancel", "twin1")
         out, said = self.end_of(command)
 
@@ -53,8 +52,7 @@ class Gang(FleetCase):
             self.addCleanup(self.lab.link, host, 0)
         command = self.fleet.popen_cli("migrate", "twin1", "--to", "host2")
         self.addCleanup(command.kill)
-        self.wait_until("it is being moved",
-                        lambda: self.fleet.last_progress("twin1") is not None)
+        self.wait_for_progress(self.twins[0])
         command.send_signal(signal.SIGINT)
         out, said = self.end_of(command)
 
