@@ -15,6 +15,7 @@
 #include "migrator/emulation.h"
 #include "migrator/event_queue.h"
 #include "migrator/guest_watch.h"
+#include "migrator/job_watch.h"
 #include "migrator/session_dialer.h"
 #include "migrator/session_sockets.h"
 #include "migrator/socket_listener.h"
@@ -62,7 +63,8 @@ class SourceMigration::Impl final {
                .downtime_max = options_.downtime_max,
                .postcopy = options_.mode.postcopy,
                .switch_look = options_.switch_look},
-              hypervisor_) {}
+              hypervisor_),
+        job_(options_.vm, options_.report_every, hypervisor_) {}
 
   SourceOutcome run(const std::function<void(const SourceProgress&)>& on_progress);
   void push(source::Event event) { events_.push(std::move(event)); }
@@ -105,6 +107,7 @@ class SourceMigration::Impl final {
   const SessionDialer dialer_;
   GuestWatch guest_;
   CopyPace pace_;
+  JobWatch job_;
   EventQueue<source::Event> events_;
   Deadline session_ends_ = Deadline::max();
 
@@ -240,6 +243,7 @@ void SourceMigration::Impl::begin_copying() {
   signal_thread_ = std::jthread([this] { read_signals(); });
   accept_thread_ = std::jthread([this] { accept_streams(); });
   pace_.begin(is_emulated_);
+  job_.begin();
   migrate_thread_ = std::jthread([this] { migrate(); });
 }
 
@@ -462,8 +466,7 @@ void SourceMigration::Impl::report(const std::stop_token& stop,
     progress.relay = streams_.counters();
     progress.wire_bytes = wire_.total();
     if (progress.phase == SourcePhase::kCopying || progress.phase == SourcePhase::kPulling) {
-      const auto job = hypervisor_.migration_progress(options_.vm);
-      if (job) progress.bytes_remaining = job->bytes_remaining;
+      progress.bytes_remaining = job_.bytes_remaining();
     }
     if (on_progress) on_progress(progress);
   }
@@ -490,6 +493,7 @@ void SourceMigration::Impl::close(Side runs_on) {
   }
   await_migrate();
   report_thread_ = {};
+  job_.finish();
   pace_.finish();
   cut();
   if (signals_) signals_->finish();

@@ -192,6 +192,7 @@ Result<std::vector<VmInfo>> FakeLibvirtHost::vms() {
 }
 
 Result<MigrationProgress> FakeLibvirtHost::migration_progress(const VmId& /*vm*/) {
+  reach(Moment::kProgressAsked);
   return MigrationProgress{.bytes_processed = 5000, .bytes_remaining = 4242};
 }
 

@@ -27,6 +27,7 @@ enum class Moment : std::uint8_t {
   kFinishExecuted,  ///< Target: the guest has arrived, and the answer is not sent yet.
   kFinishAnswered,  ///< Source: the successful answer was read, the copy here still exists.
   kFinishFailed,    ///< Source: no answer came; the guest goes on here next.
+  kProgressAsked,   ///< Source: somebody asks how far it is, again and again.
 };
 
 /// libvirtd and QEMU of one host, as far as a migration sees them: the source's side drives the

@@ -96,6 +96,22 @@ TEST(SessionTest, ProgressIsReported) {
   EXPECT_EQ(in_time, std::future_status::ready);
 }
 
+TEST(SessionTest, ProgressIsReportedThoughLibvirtDoesNotAnswer) {
+  SessionHarness two({});
+  std::promise<void> reported;
+  const std::shared_future<void> told = reported.get_future();
+  std::once_flag once;
+  two.on_progress = [&](const SourceProgress& progress) {
+    if (progress.relay.stream_bytes > 0) std::call_once(once, [&] { reported.set_value(); });
+  };
+  auto in_time = std::future_status::timeout;
+  two.source_host.at(Moment::kProgressAsked, [&] { told.wait_for(std::chrono::seconds(20)); });
+  two.source_host.at(Moment::kHalfStreamed,
+                     [&] { in_time = told.wait_for(std::chrono::seconds(10)); });
+  two.run();
+  EXPECT_EQ(in_time, std::future_status::ready);
+}
+
 TEST(SessionTest, SeveralSessionsRunAtTheSameTime) {
   SessionHarness a({.session = "aaaa"});
   SessionHarness b({.session = "bbbb", .vm = VmId{"another"}});
