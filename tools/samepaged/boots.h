@@ -70,6 +70,8 @@ class Boots {
 
   using Shelved = std::shared_ptr<const migrator::ShelvedTemplate>;
   Result<Shelved> get(const std::string& name, std::uint64_t& fetched_bytes);
+  Result<migrator::TemplateState> stored_state(const std::string& name) const;
+  Result<migrator::TemplateState> state_of(const std::string& name) const;
   Result<void> clean_up();
   void have_first_run(const VmId& vm, const std::string& xml);
   void try_first_run(const VmId& vm, Deadline deadline);
