@@ -226,16 +226,15 @@ Result<bus::BootedVm> Boots::boot(const bus::BootVm& request) {
   }
   std::uint64_t fetched_bytes = 0;
   const auto started = clock_.now();
-  const Shelved shelved =
-      request.cold() ? nullptr : TRY(get(request.template_(), fetched_bytes));
+  const Shelved shelved = request.cold() ? nullptr : TRY(get(request.template_(), fetched_bytes));
   const TemplateState state = shelved ? shelved->state : TRY(state_of(request.template_()));
   if (request.replace_disk()) TRY(disks_.discard(identity.name));
   const migrator::ForkOrder order{.identity = identity, .paused = request.paused()};
   const auto report =
       TRY(shelved ? forker_.fork(*shelved, order) : forker_.boot_cold(state, order));
   const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - started);
-  log_info("vm booted vm={} template={} cold={} fork_ms={} all_ms={}", identity.name,
-           state.name, request.cold(), report.took.count(), took.count());
+  log_info("vm booted vm={} template={} cold={} fork_ms={} all_ms={}", identity.name, state.name,
+           request.cold(), report.took.count(), took.count());
   const auto vm = TRY(find_vm(identity.name, identity.id));
   if (!vm) return fail(Errc::kUnavailable, identity.name + " ended just after its boot");
   if (!request.paused()) have_first_run(identity.id, state.leader.xml);
