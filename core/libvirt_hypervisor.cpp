@@ -76,6 +76,12 @@ Result<std::string> sharing_domain_of(virDomainPtr domain) {
   return failed_to("read the metadata of a VM");
 }
 
+std::string template_of(virDomainPtr domain) {
+  const LibvirtText element(virDomainGetMetadata(
+      domain, VIR_DOMAIN_METADATA_ELEMENT, kTemplateMetadataNamespace, VIR_DOMAIN_AFFECT_LIVE));
+  return element ? template_id_in(element.get()) : std::string();
+}
+
 /// The process that libvirt's pid file names, if it really is this VM's: the file may be stale.
 pid_t qemu_pid(const std::string& folder, const VmInfo& vm) {
   std::ifstream file(folder + "/" + vm.name + ".pid");
@@ -106,6 +112,7 @@ Result<VmInfo> describe(virDomainPtr domain, const std::string& pid_folder) {
   vm.vcpus = info.nrVirtCpu;
   vm.cpu_seconds = static_cast<double>(info.cpuTime) / 1e9;
   vm.sharing_domain = TRY(sharing_domain_of(domain));
+  vm.template_id = template_of(domain);
   vm.pid = qemu_pid(pid_folder, vm);
   return vm;
 }

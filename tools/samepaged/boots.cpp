@@ -274,6 +274,14 @@ Result<void> Boots::wake(const bus::WakeVm& request) {
   return {};
 }
 
+Result<std::unique_ptr<migrator::TemplateArrival>> Boots::expect(
+    const bus::PrepareTarget& request) {
+  return migrator::TemplateArrival::expect(*shelf_, {.vm = {request.vm_uuid()},
+                                                     .template_id = request.template_id(),
+                                                     .sharing_domain = request.sharing_domain(),
+                                                     .memory_bytes = request.memory_bytes()});
+}
+
 Result<std::optional<VmInfo>> Boots::find_vm(const std::string& name, const VmId& vm) {
   for (VmInfo& info : TRY(hypervisor_.vms())) {
     if (info.name == name || info.id == vm) return std::optional(std::move(info));

@@ -14,6 +14,7 @@
 #include "core/task_queue.h"
 #include "core/vm_control.h"
 #include "migrator/forker.h"
+#include "migrator/template_arrival.h"
 #include "migrator/template_shelf.h"
 #include "tools/samepaged/disks.h"
 #include "tools/samepaged/template_store.h"
@@ -62,6 +63,10 @@ class Boots {
 
   /// Lets a VM run that was forked paused; one that runs already is no error. kNotFound.
   Result<void> wake(const bus::WakeVm& request);
+
+  /// Has a VM that comes by migration map the template that it was forked from. Errors as
+  /// migrator::TemplateArrival::expect().
+  Result<std::unique_ptr<migrator::TemplateArrival>> expect(const bus::PrepareTarget& request);
 
   void stop();
 
