@@ -90,10 +90,10 @@ int main(int argc, char** argv) {
   add_global_options(root, options);
   Subcommands subcommands;
   for (const auto add :
-       {add_hosts,  add_vms,         add_sharing,  add_store,   add_disk,      add_scan,
-        add_plan,   add_apply,       add_migrate,  add_drain,   add_rules,     add_policy,
-        add_figure, add_model,       add_simulate, add_boot,    add_template,  add_events,
-        add_image,  add_image_mount, add_doctor,   add_standby, add_completion}) {
+       {add_hosts,  add_vms,         add_sharing,  add_store,   add_disk,       add_scan,
+        add_plan,   add_apply,       add_migrate,  add_drain,   add_rules,      add_policy,
+        add_figure, add_model,       add_simulate, add_boot,    add_template,   add_events,
+        add_image,  add_image_mount, add_doctor,   add_standby, add_divergence, add_completion}) {
     add(root, subcommands);
   }
   if (const auto code = program.parse(argc, argv)) return *code;

@@ -52,6 +52,7 @@ void add_apply(CLI::App& root, Subcommands& subcommands);
 void add_boot(CLI::App& root, Subcommands& subcommands);
 void add_completion(CLI::App& root, Subcommands& subcommands);
 void add_drain(CLI::App& root, Subcommands& subcommands);  // and `undrain`
+void add_divergence(CLI::App& root, Subcommands& subcommands);
 void add_disk(CLI::App& root, Subcommands& subcommands);
 void add_doctor(CLI::App& root, Subcommands& subcommands);
 void add_events(CLI::App& root, Subcommands& subcommands);
