@@ -36,6 +36,7 @@ struct VmInfo {
   pid_t pid = 0;  ///< Its QEMU process, in the agent's PID namespace; 0 while unknown.
   /// From <samepage:domain> in the XML's metadata; empty: unreadable, share with nobody.
   std::string sharing_domain = "default";
+  std::string template_id = {};  ///< That it was forked from, from its metadata; empty: none.
 };
 
 struct HypervisorFacts {

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
@@ -24,6 +25,9 @@ constexpr std::uint64_t kBytesPerKib = 1024;
 
 // In MiB/s; the most that libvirt can hand to QEMU in bytes. The relay paces.
 constexpr unsigned long long kBandwidthMax = static_cast<unsigned long long>(INT64_MAX) >> 20U;
+
+// More than the start of a vCPU's thread takes.
+constexpr unsigned long long kVcpuStartNs = 50'000'000;
 
 constexpr std::size_t kCommandLineSizeMax = std::size_t{1} << 20U;
 
@@ -72,6 +76,12 @@ Result<std::string> sharing_domain_of(virDomainPtr domain) {
   return failed_to("read the metadata of a VM");
 }
 
+std::string template_of(virDomainPtr domain) {
+  const LibvirtText element(virDomainGetMetadata(
+      domain, VIR_DOMAIN_METADATA_ELEMENT, kTemplateMetadataNamespace, VIR_DOMAIN_AFFECT_LIVE));
+  return element ? template_id_in(element.get()) : std::string();
+}
+
 /// The process that libvirt's pid file names, if it really is this VM's: the file may be stale.
 pid_t qemu_pid(const std::string& folder, const VmInfo& vm) {
   std::ifstream file(folder + "/" + vm.name + ".pid");
@@ -102,8 +112,23 @@ Result<VmInfo> describe(virDomainPtr domain, const std::string& pid_folder) {
   vm.vcpus = info.nrVirtCpu;
   vm.cpu_seconds = static_cast<double>(info.cpuTime) / 1e9;
   vm.sharing_domain = TRY(sharing_domain_of(domain));
+  vm.template_id = template_of(domain);
   vm.pid = qemu_pid(pid_folder, vm);
   return vm;
+}
+
+/// Whether it is paused, and none of its vCPUs has run in this QEMU.
+Result<bool> sleeps_since_it_came(virDomainPtr domain) {
+  virDomainInfo info{};
+  if (virDomainGetInfo(domain, &info) != 0) return failed_to("describe a VM");
+  if (info.state != VIR_DOMAIN_PAUSED) return false;
+  std::vector<virVcpuInfo> vcpus(info.nrVirtCpu);
+  const int count =
+      virDomainGetVcpus(domain, vcpus.data(), static_cast<int>(vcpus.size()), nullptr, 0);
+  if (count < 0) return failed_to("ask what a VM's vCPUs have run");
+  vcpus.resize(static_cast<std::size_t>(count));
+  return std::ranges::all_of(vcpus,
+                             [](const virVcpuInfo& vcpu) { return vcpu.cpuTime < kVcpuStartNs; });
 }
 
 /// What the interfaces and disks of all VMs have transferred, by UUID. Empty where libvirt cannot
@@ -290,7 +315,11 @@ Result<void> LibvirtHypervisor::check_migratable(const VmId& vm) {
   const LibvirtText xml(virDomainGetXMLDesc(domain.get(), 0));
   if (!xml) return failed_to("read the VM's description");
   auto obstacle = obstacle_in_domain(xml.get());
-  if (!obstacle) obstacle = obstacle_in_version(TRY(facts()).hypervisor_version);
+  const std::string version = TRY(facts()).hypervisor_version;
+  if (!obstacle) obstacle = obstacle_in_version(version);
+  if (!obstacle && TRY(sleeps_since_it_came(domain.get()))) {
+    obstacle = obstacle_in_sleep(xml.get(), version);
+  }
   if (!obstacle) obstacle = obstacle_in_qemu_conf(read_text(options_.qemu_conf));
   if (obstacle) return fail(Errc::kInvalid, "it cannot be migrated live: " + *obstacle);
   return {};

@@ -31,8 +31,10 @@ constexpr std::array kObstacles{
 };
 
 constexpr std::string_view kSpace = " \t\r";
-constexpr int kMajorMin = 7;
-constexpr int kMinorMin = 2;
+using QemuVersion = std::pair<int, int>;  // Major and minor.
+constexpr QemuVersion kVersionMin{7, 2};
+constexpr QemuVersion kInactiveDisksMove{10, 0};
+constexpr std::array<std::string_view, 2> kDisks{"<disk ", "<nvram"};
 
 /// Other people's words, which may hold anything.
 std::string without_metadata(std::string_view xml) {
@@ -59,6 +61,19 @@ bool sets(std::string_view line, std::string_view name) {
   return line.starts_with('1');
 }
 
+/// Of a text like "QEMU 7.2.22"; nothing when it is no QEMU's.
+std::optional<QemuVersion> qemu_version(std::string_view text) {
+  const std::size_t digits = text.find_first_of("0123456789");
+  if (!text.starts_with("QEMU ") || digits == std::string_view::npos) return std::nullopt;
+  text.remove_prefix(digits);
+  QemuVersion version;
+  const char* const end = text.data() + text.size();
+  const auto dot = std::from_chars(text.data(), end, version.first);
+  if (dot.ec != std::errc() || dot.ptr == end) return std::nullopt;
+  if (std::from_chars(dot.ptr + 1, end, version.second).ec != std::errc()) return std::nullopt;
+  return version;
+}
+
 }  // namespace
 
 std::optional<std::string> obstacle_in_domain(std::string_view xml) {
@@ -83,19 +98,23 @@ std::optional<std::string> obstacle_in_qemu_conf(std::string_view text) {
 }
 
 std::optional<std::string> obstacle_in_version(std::string_view version) {
-  const std::size_t digits = version.find_first_of("0123456789");
-  if (!version.starts_with("QEMU ") || digits == std::string_view::npos) return std::nullopt;
-  version.remove_prefix(digits);
-  int major = 0;
-  int minor = 0;
-  const auto dot = std::from_chars(version.data(), version.data() + version.size(), major);
-  const char* const end = version.data() + version.size();
-  if (dot.ec != std::errc() || dot.ptr == end) return std::nullopt;
-  if (std::from_chars(dot.ptr + 1, end, minor).ec != std::errc()) return std::nullopt;
-  if (major > kMajorMin || (major == kMajorMin && minor >= kMinorMin)) return std::nullopt;
-  return "QEMU " + std::to_string(major) + "." + std::to_string(minor) +
+  const auto qemu = qemu_version(version);
+  if (!qemu || *qemu >= kVersionMin) return std::nullopt;
+  return "QEMU " + std::to_string(qemu->first) + "." + std::to_string(qemu->second) +
          " is older than 7.2, the first whose migration stream the relay knows; upgrade it, then "
          "restart the VM";
+}
+
+std::optional<std::string> obstacle_in_sleep(std::string_view xml, std::string_view version) {
+  const auto qemu = qemu_version(version);
+  if (!qemu || *qemu >= kInactiveDisksMove) return std::nullopt;
+  const std::string looked_at = without_metadata(xml);
+  const bool has_disks = std::ranges::any_of(
+      kDisks, [&](std::string_view mark) { return looked_at.find(mark) != std::string::npos; });
+  if (!has_disks) return std::nullopt;
+  return "it is paused and has not run on this host, and QEMU before 10.0 would abort when it "
+         "migrates disks that were never used; resume it first (virsh resume), if only for a "
+         "moment";
 }
 
 }  // namespace samepage

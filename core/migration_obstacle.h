@@ -20,4 +20,8 @@ std::optional<std::string> obstacle_in_qemu_conf(std::string_view text);
 /// The same of a hypervisor's version, as "QEMU 7.2.22".
 std::optional<std::string> obstacle_in_version(std::string_view version);
 
+/// The same of a VM that is paused and has not run since it came to this host or was restored: its
+/// disks are inactive, and a QEMU before 10.0 that is to migrate them then aborts.
+std::optional<std::string> obstacle_in_sleep(std::string_view xml, std::string_view version);
+
 }  // namespace samepage

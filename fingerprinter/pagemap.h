@@ -18,6 +18,9 @@ struct PagemapEntry {
   bool soft_dirty() const { return (word >> 55U & 1U) != 0; }
   bool swapped() const { return (word >> 62U & 1U) != 0; }
 
+  /// A present page of a file, which a private mapping has not written to.
+  bool of_file() const { return (word >> 61U & 1U) != 0; }
+
   /// No other mapping shows this page.
   bool exclusive() const { return (word >> 56U & 1U) != 0; }
 

@@ -9,6 +9,8 @@
 #include <fmt/format.h>
 #include <pugixml.hpp>
 
+#include "core/vm_metadata.h"
+
 namespace samepage::migrator {
 namespace {
 
@@ -123,6 +125,25 @@ void share_ram_file(pugi::xml_node domain, const char* access) {
   set_attribute(child(backing, "access"), "mode", access);
 }
 
+/// Of our elements in the metadata the one of this namespace; none when there is none.
+pugi::xml_node metadata_of(pugi::xml_node domain, std::string_view name_space) {
+  return domain.child("metadata").find_child([&](pugi::xml_node element) {
+    return element.find_attribute([&](pugi::xml_attribute attribute) {
+      return std::string_view(attribute.name()).starts_with("xmlns") &&
+             attribute.value() == name_space;
+    });
+  });
+}
+
+void name_template(pugi::xml_node domain, const std::string& id) {
+  pugi::xml_node element = metadata_of(domain, kTemplateMetadataNamespace);
+  if (!element) {
+    element = child(domain, "metadata").append_child("samepage:template");
+    element.append_attribute("xmlns:samepage").set_value(kTemplateMetadataNamespace);
+  }
+  element.text().set(id.c_str());
+}
+
 Result<void> refuse(bool present, const char* what) {
   if (!present) return {};
   return fail(Errc::kInvalid, std::string("a template cannot have ") + what);
@@ -213,10 +234,12 @@ Result<LeaderXml> leader_xml(std::string_view domain_text, const VmIdentity& ide
   return leader;
 }
 
-Result<std::string> fork_xml(std::string_view leader, const VmIdentity& identity) {
+Result<std::string> fork_xml(std::string_view leader, const VmIdentity& identity,
+                             const std::string& template_id) {
   pugi::xml_document document;
   const pugi::xml_node domain = TRY(parse(document, leader, "domain"));
   share_ram_file(domain, "private");
+  name_template(domain, template_id);
   identify(domain, identity, "vm");
   return text_of(domain);
 }
@@ -254,9 +277,12 @@ Result<std::string> nic_xml(std::string_view nic, const VmId& id, unsigned index
 Result<DomainSummary> summarize_domain(std::string_view text) {
   pugi::xml_document document;
   const pugi::xml_node domain = TRY(parse(document, text, "domain"));
-  return DomainSummary{.name = domain.child("name").text().get(),
-                       .memory_bytes = bytes_of(domain.child("memory")),
-                       .vcpus = domain.child("vcpu").text().as_uint(1)};
+  const pugi::xml_node shared = metadata_of(domain, kVmMetadataNamespace);
+  return DomainSummary{
+      .name = domain.child("name").text().get(),
+      .memory_bytes = bytes_of(domain.child("memory")),
+      .vcpus = domain.child("vcpu").text().as_uint(1),
+      .sharing_domain = shared ? sharing_domain_in(text_of(shared)) : VmInfo().sharing_domain};
 }
 
 Result<std::string> serial_file(std::string_view text) {

@@ -38,9 +38,11 @@ Result<LeaderXml> leader_xml(std::string_view domain, const VmIdentity& identity
                              std::string_view disk = {});
 
 /// The domain of a fork from that of its leader: the RAM file is mapped privately, so that no fork
-/// writes to the template. Everything that named the leader names the fork.
+/// writes to the template. Everything that named the leader names the fork, and its metadata say
+/// which template it stands on, wherever it goes.
 /// kInvalid: it is no domain.
-Result<std::string> fork_xml(std::string_view leader, const VmIdentity& identity);
+Result<std::string> fork_xml(std::string_view leader, const VmIdentity& identity,
+                             const std::string& template_id);
 
 /// The domain for a boot of its own, without template: a leader's, with private anonymous memory
 /// and with its network cards. kInvalid: it is no domain.
@@ -55,6 +57,7 @@ struct DomainSummary {
   std::string name;
   std::uint64_t memory_bytes = 0;
   unsigned vcpus = 0;
+  std::string sharing_domain;  ///< As VmInfo's.
 };
 /// kInvalid: it is no domain.
 Result<DomainSummary> summarize_domain(std::string_view domain);

@@ -306,7 +306,7 @@ Result<void> Forker::give_disk(VmIdentity& vm, const std::string& image, std::ui
 Result<void> Forker::restore_fork(const ShelvedTemplate& shelved, const VmIdentity& vm) {
   const TemplateState& state = shelved.state;
   SaveImage image;
-  image.xml = TRY(fork_xml(state.leader.xml, vm));
+  image.xml = TRY(fork_xml(state.leader.xml, vm, state.id));
   image.cookie = state.cookie;
   image.stream = state.stream;
   const fs::path file = shelf_.work_folder() / (vm.id.uuid + ".save");

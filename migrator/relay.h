@@ -86,7 +86,8 @@ struct RelayCounters {
   std::uint64_t page_deltas = 0;    ///< Pages sent as the difference to an older version.
   std::uint64_t page_literals = 0;  ///< Pages sent with their content.
   std::uint64_t zero_pages = 0;
-  std::uint64_t pages_resent = 0;  ///< References that the target could not resolve.
+  std::uint64_t pages_resent = 0;    ///< References that the target could not resolve.
+  std::uint64_t template_pages = 0;  ///< That the guest goes on sharing with its template.
 };
 
 }  // namespace samepage::migrator

@@ -11,7 +11,7 @@ namespace samepage::migrator {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x59'41'4C'45'52'50'41'53;  // "SAPRELAY"
-constexpr std::uint32_t kVersion = 3;
+constexpr std::uint32_t kVersion = 4;
 constexpr int kRareLevel = 3;  // Messages that are few.
 
 Result<void> at_end(const ByteReader& reader) {
@@ -168,17 +168,20 @@ Result<ResentPages> decode_resend(std::span<const std::byte> body, ByteUnpacker&
   return resent;
 }
 
-std::vector<std::byte> encode_ack(std::uint64_t sequence) {
+std::vector<std::byte> encode_ack(const Ack& ack) {
   ByteWriter body;
-  body.u64(sequence);
+  body.u64(ack.sequence);
+  body.u64(ack.template_pages);
   return body.take();
 }
 
-Result<std::uint64_t> decode_ack(std::span<const std::byte> body) {
+Result<Ack> decode_ack(std::span<const std::byte> body) {
   ByteReader reader(body);
-  const auto sequence = TRY(reader.u64());
+  Ack ack;
+  ack.sequence = TRY(reader.u64());
+  ack.template_pages = TRY(reader.u64());
   TRY(at_end(reader));
-  return sequence;
+  return ack;
 }
 
 PageDigest end_mac(const DigestKey& key, const StreamEnd& end) {

@@ -75,8 +75,13 @@ struct ResentPages {
 std::vector<std::byte> encode_resend(const ResentPages& resent, BytePacker& packer);
 Result<ResentPages> decode_resend(std::span<const std::byte> body, ByteUnpacker& unpacker);
 
-std::vector<std::byte> encode_ack(std::uint64_t sequence);
-Result<std::uint64_t> decode_ack(std::span<const std::byte> body);
+/// This batch and all before it are delivered to QEMU.
+struct Ack {
+  std::uint64_t sequence = 0;
+  std::uint64_t template_pages = 0;  ///< That were left out so far: the guest's template has them.
+};
+std::vector<std::byte> encode_ack(const Ack& ack);
+Result<Ack> decode_ack(std::span<const std::byte> body);
 
 struct StreamEnd {
   std::uint64_t sequence = 0;

@@ -75,8 +75,10 @@ class RelaySource::Impl {
   }
 
   RelayCounters counters() const {
-    RelayCounters counters{
-        .stream_bytes = stream_bytes_, .wire_bytes = link_.bytes(), .pages_resent = pages_resent_};
+    RelayCounters counters{.stream_bytes = stream_bytes_,
+                           .wire_bytes = link_.bytes(),
+                           .pages_resent = pages_resent_,
+                           .template_pages = template_pages_};
     if (!greeted_) return counters;
     counters.page_refs = known_->page_refs;
     counters.page_deltas = known_->page_deltas;
@@ -133,6 +135,7 @@ class RelaySource::Impl {
   std::atomic<std::uint64_t> end_sequence_{kNotEnded};
   std::atomic<std::uint64_t> stream_bytes_{0};
   std::atomic<std::uint64_t> pages_resent_{0};
+  std::atomic<std::uint64_t> template_pages_{0};
   std::uint64_t batches_ = 0;  ///< Of the whole stream; set before the stage's input ends.
   bool ran_ = false;
 
@@ -292,9 +295,10 @@ Result<void> RelaySource::Impl::take_base(std::span<const std::byte> body) {
 }
 
 Result<void> RelaySource::Impl::acknowledge(std::span<const std::byte> body) {
-  const std::uint64_t sequence = TRY(decode_ack(body));
-  TRY(window_.acknowledge(sequence));
-  delivered_ = sequence == end_sequence_;
+  const Ack ack = TRY(decode_ack(body));
+  TRY(window_.acknowledge(ack.sequence));
+  template_pages_ = ack.template_pages;
+  delivered_ = ack.sequence == end_sequence_;
   return {};
 }
 

@@ -41,7 +41,8 @@ class RelayTarget::Impl {
         mac_key_(stream_mac_key(secret)),
         verdict_(ends),
         link_(ends.peer),
-        base_(pages.base) {}
+        base_(pages.base),
+        sieve_(std::move(pages.sieve)) {}
 
   Result<void> run() {
     CHECK(!std::exchange(ran_, true));
@@ -61,7 +62,8 @@ class RelayTarget::Impl {
     return {.stream_bytes = stream_bytes_,
             .wire_bytes = link_.bytes(),
             .page_refs = page_refs_,
-            .pages_resent = pages_resent_};
+            .pages_resent = pages_resent_,
+            .template_pages = template_pages()};
   }
 
   bool delivered() const { return delivered_; }
@@ -88,7 +90,9 @@ class RelayTarget::Impl {
   void write_stream();
   Result<void> deliver_all();
   Result<void> deliver_end();
+  Result<void> write_to_qemu(std::span<const std::byte> bytes);
   Result<void> send_ack(std::uint64_t sequence);
+  std::uint64_t template_pages() const { return sieve_ ? sieve_->pages_kept() : 0; }
 
   // The thread of the return path.
   void forward_return_path();
@@ -102,6 +106,7 @@ class RelayTarget::Impl {
   RelayVerdict verdict_;
   PeerLink link_;
   BaseChoice base_;
+  const std::unique_ptr<TemplateSieve> sieve_;  ///< The writer's; may be null.
   Arrivals arrivals_;
   SlabPool slabs_;
   std::optional<StreamHistory> history_;  ///< Set before greeted_.
@@ -277,8 +282,10 @@ Result<void> RelayTarget::Impl::deliver_all() {
   while (const auto arrival = TRY(arrivals_.pop(options_.stall_max))) {
     const auto& stretch = arrival->stretch;
     arrival->is_pipe ? history_->skip(stretch.bytes.size()) : history_->add(stretch);
-    const auto written = qemu_.write_all(stretch.bytes, after(options_.stall_max));
-    if (!written) return tl::unexpected(Error(written.error()).within("write to QEMU"));
+    const auto written =
+        sieve_ ? sieve_->pass(stretch.bytes, [this](auto bytes) { return write_to_qemu(bytes); })
+               : write_to_qemu(stretch.bytes);
+    if (!written) return written;
     stream_bytes_ += stretch.bytes.size();
     TRY(send_ack(arrival->header.sequence));
   }
@@ -286,7 +293,14 @@ Result<void> RelayTarget::Impl::deliver_all() {
   return deliver_end();
 }
 
+Result<void> RelayTarget::Impl::write_to_qemu(std::span<const std::byte> bytes) {
+  auto written = qemu_.write_all(bytes, after(options_.stall_max));
+  if (!written) return tl::unexpected(Error(written.error()).within("write to QEMU"));
+  return {};
+}
+
 Result<void> RelayTarget::Impl::deliver_end() {
+  if (sieve_) TRY(sieve_->finish([this](auto bytes) { return write_to_qemu(bytes); }));
   auto finished = qemu_.finish_writing();
   // QEMU may have closed first: it needs no more than what it has read.
   if (!finished && finished.error().code() != Errc::kUnavailable) return finished;
@@ -295,7 +309,8 @@ Result<void> RelayTarget::Impl::deliver_end() {
 }
 
 Result<void> RelayTarget::Impl::send_ack(std::uint64_t sequence) {
-  return link_.send(MessageType::kAck, encode_ack(sequence), after(options_.stall_max));
+  const Ack ack{.sequence = sequence, .template_pages = template_pages()};
+  return link_.send(MessageType::kAck, encode_ack(ack), after(options_.stall_max));
 }
 
 void RelayTarget::Impl::forward_return_path() {
@@ -325,7 +340,7 @@ Result<std::unique_ptr<RelayTarget>> RelayTarget::create(const RelayOptions& opt
                                                          const SessionSecret& secret) {
   TRY(check(options));
   return std::unique_ptr<RelayTarget>(
-      new RelayTarget(std::make_unique<Impl>(options, ends, pages, domain.key, secret)));
+      new RelayTarget(std::make_unique<Impl>(options, ends, std::move(pages), domain.key, secret)));
 }
 
 RelayTarget::RelayTarget(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

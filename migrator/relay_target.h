@@ -7,6 +7,7 @@
 #include "core/sharing_domain.h"
 #include "migrator/relay.h"
 #include "migrator/session_secret.h"
+#include "migrator/template_sieve.h"
 #include "pagecache/page_cache.h"
 
 namespace samepage::migrator {
@@ -22,13 +23,17 @@ struct TargetPages {
   /// The source of `cache` that is like the guest, page for page, when it is known: its checkpoint,
   /// when it comes home. Otherwise the relay finds out whether there is one.
   std::optional<pagecache::SourceId> base;
+
+  /// When QEMU maps the guest's template.
+  std::unique_ptr<TemplateSieve> sieve = nullptr;
 };
 
 /// The target host's half of a migration relay: tells the source which pages are on this host,
 /// rebuilds QEMU's stream from references and literals, and forwards QEMU's answers.
 ///
 /// Invariant: every byte that QEMU gets is part of a prefix of the source's stream whose MAC was
-/// checked first (see "Nothing unverified reaches QEMU" in docs/design-notes.md).
+/// checked first (see "Nothing unverified reaches QEMU" in docs/design-notes.md), and it gets all
+/// of them but for what a sieve leaves out.
 ///
 /// Threads: run() uses its caller's thread and several of its own; stop(), counters() and
 /// delivered() may be called from any thread.

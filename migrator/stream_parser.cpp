@@ -49,6 +49,7 @@ enum SectionType : std::uint8_t {
   kFooter = 0x7E,
 };
 
+constexpr std::uint16_t kCommandPostcopyAdvise = 3;
 constexpr std::uint16_t kCommandPackaged = 7;
 
 enum RamFlag : std::uint64_t {
@@ -278,6 +279,7 @@ StreamParser::Step StreamParser::command(Cursor& cursor) {
   const std::uint16_t size = cursor.be16();
   if (cursor.incomplete()) return std::nullopt;
   skip_ = size;
+  postcopy_ = postcopy_ || command == kCommandPostcopyAdvise;
   if (command == kCommandPackaged) {
     if (size != 4) return give_up(cursor);
     skip_ = cursor.be32();

@@ -56,6 +56,14 @@ class StreamParser {
   /// The size of the guest's memory proper; 0 until QEMU has told it.
   std::uint64_t main_block_bytes() const { return main_block_bytes_; }
 
+  /// QEMU's name of that block; empty until QEMU has told it.
+  std::string_view main_block_name() const {
+    return ram_blocks_.empty() ? std::string_view() : ram_blocks_[main_block_];
+  }
+
+  /// The source has announced post-copy.
+  bool postcopy() const { return postcopy_; }
+
   /// The rest of the stream is not looked at any more. Normal behind the guest's RAM, where the
   /// devices' state follows.
   bool opaque() const { return state_ == State::kOpaque; }
@@ -97,6 +105,7 @@ class StreamParser {
 
   State state_ = State::kFileHeader;
   std::uint64_t skip_ = 0;
+  bool postcopy_ = false;
   std::optional<std::uint32_t> ram_section_;
   std::uint64_t ram_blocks_bytes_ = 0;          ///< Of blocks that the list has not named yet.
   std::vector<std::uint64_t> multifd_offsets_;  ///< Of the packet's pages, in their block.

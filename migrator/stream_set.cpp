@@ -14,6 +14,7 @@ void add_up(RelayCounters& sum, const RelayCounters& one) {
   sum.page_literals += one.page_literals;
   sum.zero_pages += one.zero_pages;
   sum.pages_resent += one.pages_resent;
+  sum.template_pages += one.template_pages;
 }
 
 }  // namespace

@@ -42,6 +42,7 @@ struct MoveFigures {
   std::uint64_t pages_resent = 0;
   std::uint64_t downtime_us = 0;
   std::uint64_t total_us = 0;
+  std::uint64_t template_pages = 0;  ///< That the VM goes on sharing with its template.
 };
 
 enum class Side : std::uint8_t { kUnknown, kSource, kTarget };

@@ -70,6 +70,7 @@ struct Vm {
   unsigned vcpus = 0;
   double cpu_seconds = 0;
   std::string sharing_domain;
+  std::string template_id = {};  ///< That it was forked from; empty: none.
 
   /// Null until the first scan. Kept when the VM arrives on a host that has not scanned it yet.
   std::shared_ptr<const fingerprinter::Fingerprint> fingerprint;

@@ -98,6 +98,7 @@ Result<void> Roster::check(const ReportedVm& vm) const {
   TRY(check_text("VM's name", vm.name));
   TRY(check_text("VM's sharing domain", vm.sharing_domain));
   TRY(check_text("VM's tracker", vm.tracker));
+  TRY(check_text("VM's template", vm.template_id));
   if (vm.uuid.empty() || vm.name.empty()) {
     return fail(Errc::kInvalid, "a VM without a UUID or a name");
   }
@@ -120,6 +121,7 @@ Roster::Entry Roster::take(const ReportedVm& reported, std::vector<std::string>&
   entry.vm.vcpus = reported.vcpus;
   entry.vm.cpu_seconds = reported.cpu_seconds;
   entry.vm.sharing_domain = reported.sharing_domain;
+  entry.vm.template_id = reported.template_id;
   if (!domains_.contains(reported.sharing_domain)) {
     notes.push_back(reported.name + " is of the unknown sharing domain \"" +
                     reported.sharing_domain + "\" and shares with no other VM");

@@ -49,6 +49,7 @@ struct ReportedVm {
   std::vector<std::byte> fingerprint_delta{};
   std::string tracker{};
   bool is_mergeable = true;
+  std::string template_id{};
 };
 
 struct HostReport {

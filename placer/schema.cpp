@@ -208,8 +208,12 @@ ALTER TABLE stays ADD COLUMN best_host TEXT NOT NULL DEFAULT '';
 ALTER TABLE stays ADD COLUMN gain INTEGER NOT NULL DEFAULT 0;
 )sql";
 
+constexpr std::string_view kTemplatePages = R"sql(
+ALTER TABLE sessions ADD COLUMN template_pages INTEGER;
+)sql";
+
 constexpr std::array kSchema{kFirst,       kPlansOfAllKinds, kSharingHistory, kMoveModes,
-                             kClassModels, kMoveTimes,       kCauses};
+                             kClassModels, kMoveTimes,       kCauses,         kTemplatePages};
 
 }  // namespace
 

@@ -59,5 +59,14 @@ TEST(MigrationObstacle, OldQemuIsOne) {
   EXPECT_TRUE(obstacle_in_version("QEMU 7.1.9"));
 }
 
+TEST(MigrationObstacle, DisksThatWereNeverUsedAreOne) {
+  EXPECT_THAT(*obstacle_in_sleep(domain(""), "QEMU 7.2.22"), HasSubstr("virsh resume"));
+  EXPECT_TRUE(obstacle_in_sleep("<domain><os><nvram>/x</nvram></os></domain>", "QEMU 9.2.0"));
+  EXPECT_FALSE(obstacle_in_sleep(domain(""), "QEMU 10.0.2"));
+  EXPECT_FALSE(obstacle_in_sleep(domain(""), "Test 1.0.0"));
+  EXPECT_FALSE(obstacle_in_sleep("<domain><description><disk </description><devices/></domain>",
+                                 "QEMU 7.2.22"));
+}
+
 }  // namespace
 }  // namespace samepage

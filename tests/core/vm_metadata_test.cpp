@@ -25,5 +25,14 @@ TEST(VmMetadataTest, TakesNothingElse) {
   EXPECT_EQ(sharing_domain_in("<domain>" + std::string(65, 'a') + "</domain>"), "");
 }
 
+TEST(VmMetadataTest, TakesATemplatesId) {
+  const std::string id = "0123456789abcdef0123456789abcdef";
+  EXPECT_EQ(template_id_in("<t:template xmlns:t='https://x/1'>" + id + "</t:template>"), id);
+  for (const std::string& other :
+       {id + "0", id.substr(1), "ABCDEF" + id.substr(6), std::string()}) {
+    EXPECT_EQ(template_id_in("<template>" + other + "</template>"), "") << other;
+  }
+}
+
 }  // namespace
 }  // namespace samepage

@@ -50,7 +50,7 @@ std::vector<samepage::fuzz::Input> fuzz_seeds() {
           encode_resend({.sequence = 3, .refs = {1, 4, 9}, .pages = pages}, packer),
           encode_base({.checks = {1, 0, 0, 7, 65535}}, packer),
           encode_doubt({.sequence = 5, .digests = {{}, {std::byte{1}}}}),
-          encode_ack(300),
+          encode_ack({.sequence = 300, .template_pages = 7}),
           encode_end({.sequence = 9, .stream_bytes = 1U << 30U, .mac = {}})};
 }
 

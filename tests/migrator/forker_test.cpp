@@ -114,6 +114,7 @@ TEST_F(ForkerTest, a_fork_runs_with_a_name_a_card_and_files_of_its_own) {
   EXPECT_NE(vm.xml.find("<name>web3</name>"), std::string::npos);
   EXPECT_NE(vm.xml.find("web3.log"), std::string::npos);
   EXPECT_NE(vm.xml.find("mode=\"private\""), std::string::npos);
+  EXPECT_NE(vm.xml.find(">" + made->state.id + "</samepage:template>"), std::string::npos);
   ASSERT_EQ(vm.devices.size(), 1U);
   EXPECT_NE(vm.devices[0].find("52:54:00:55:55:55"), std::string::npos);
   EXPECT_TRUE(shelf_->pending().empty());

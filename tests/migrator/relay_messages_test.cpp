@@ -44,7 +44,9 @@ TEST(RelayMessagesTest, ComeBackAsTheyWereSent) {
   EXPECT_EQ(end.mac, sent.mac);
   EXPECT_EQ(resent.sequence, 6U);
   EXPECT_EQ(resent.pages, pages);
-  EXPECT_EQ(decode_ack(encode_ack(5)).value(), 5U);
+  const Ack ack = decode_ack(encode_ack({.sequence = 5, .template_pages = 6})).value();
+  EXPECT_EQ(ack.sequence, 5U);
+  EXPECT_EQ(ack.template_pages, 6U);
 }
 
 TEST(RelayMessagesTest, RefuseEveryTruncationAndEveryTail) {
@@ -65,7 +67,7 @@ TEST(RelayMessagesTest, RefuseEveryTruncationAndEveryTail) {
          ByteUnpacker unpacker;
          return decode_resend(body, unpacker).has_value();
        }},
-      {encode_ack(1), [](const Bytes& body) { return decode_ack(body).has_value(); }},
+      {encode_ack({.sequence = 1}), [](const Bytes& body) { return decode_ack(body).has_value(); }},
       {encode_end({}), [](const Bytes& body) { return decode_end(body).has_value(); }},
   };
   for (const auto& [body, decodes] : messages) {

@@ -37,8 +37,8 @@ TEST(RelayPeerTest, ATargetThatNeverAcknowledgesTimesOutWithABoundedWindow) {
 
 TEST(RelayPeerTest, TheSourceRefusesWhatNoTargetSays) {
   const std::vector<std::pair<MessageType, Bytes>> lies{
-      {MessageType::kAck, encode_ack(0)},
-      {MessageType::kAck, encode_ack(UINT64_MAX)},
+      {MessageType::kAck, encode_ack({.sequence = 0})},
+      {MessageType::kAck, encode_ack({.sequence = UINT64_MAX})},
       {MessageType::kAck, {}},
       {MessageType::kMissing, encode_missing({.sequence = 0, .refs = {1}})},
       {MessageType::kBatch, {}},

@@ -11,7 +11,7 @@ import json
 import signal
 import unittest
 
-from fleet_case import SLOW_MBIT, FleetCase, overwrite_ram, ram
+from fleet_case import SLOW_MBIT, CliError, FleetCase, overwrite_ram, ram
 
 
 class Migration(FleetCase):
@@ -89,6 +89,21 @@ class Migration(FleetCase):
         self.assert_same_memory(ram(self.mover, self.host2), sent)
         self.mover.resume()
         self.assert_runs_once(self.mover, self.host2)
+
+    def test_a_paused_vm_whose_disk_was_never_used_here_is_refused(self) -> None:
+        """QEMU 7.2 would abort, and the VM with it."""
+        sleeper = self.boot("host1", "sleeper", image_mib=8)
+        self.addCleanup(sleeper.stop)
+        self.ready(sleeper)
+        sleeper.pause()
+        self.fleet.cli("migrate", "sleeper", "--to", "host2")
+        disk = self.lab.folder / "sleeper.raw"
+        disk.write_bytes(bytes(1 << 20))
+        self.host2.run(["virsh", "attach-disk", "sleeper", str(disk), "vda", "--targetbus",
+                        "virtio", "--live"])
+        with self.assertRaisesRegex(CliError, "virsh resume"):
+            self.fleet.cli("migrate", "sleeper", "--to", "host1")
+        self.assertEqual(sleeper.host.name, "host2")
 
     def resume_mover(self) -> None:
         if self.mover.state() == "paused":

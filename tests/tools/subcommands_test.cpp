@@ -45,7 +45,7 @@ std::string move_json(const std::string& vm, const std::string& state, const std
          R"(","error":)" + (error.empty() ? "null" : "\"" + error + "\"") +
          (state == "planned"
               ? ""
-              : R"(,"stream_bytes":211812352,"wire_bytes":11534336,"page_refs":48000,)"
+              : R"(,"stream_bytes":211812352,"wire_bytes":11534336,"page_refs":48000,"template_pages":1024,)"
                 R"("downtime_ms":213,"total_ms":1840)") +
          "}";
 }
@@ -400,6 +400,7 @@ TEST_F(PlanRunTest, ApplyTakesTheNewestProposedPlanAndShowsItsCost) {
   EXPECT_THAT(output.err, Not(HasSubstr("\033")));
   EXPECT_THAT(output.out, HasSubstr("web3  alpha  beta  done   202 MiB  11 MiB        5 %  48000"
                                     "    213 ms  1840 ms\n"));
+  EXPECT_THAT(output.out, HasSubstr("web3 goes on sharing 4.0 MiB with its template."));
 }
 
 TEST_F(PlanRunTest, ApplyJsonIsThePlanAsItEnded) {

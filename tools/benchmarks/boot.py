@@ -1,14 +1,19 @@
 """Boots of many VMs at once: forked from a template, and from scratch.
 
-Lab hosts with Samepage on them; every mode boots N equal guests through `samepage boot`. A guest is
-ready when its serial line shows its first heartbeat, counted from the start of the command.
-Processor time is that of every process on the hosts, guests included; own memory is what the kernel
-says of each guest right after it was ready; bytes fetched are those that hosts read from the image
-store. Modes:
+Lab hosts with Samepage on them boot N equal guests in every mode. A guest is ready when its serial
+line shows its first heartbeat, counted from the start of the command. Processor time is that of
+every process on the hosts, guests included; own memory is what the kernel says of each guest's RAM
+when the last was ready. Modes:
 
-  cold            each guest boots from scratch (kernel and initramfs are local files)
+  raw             libvirt alone boots each guest from scratch, on a raw file of its own where it has
+                  a disk; the bytes are those of the files
+  cold            `samepage boot --cold`, on hosts that hold nothing of the image
+  cold-warm       the same on hosts that have booted it before
   fork            the template's RAM lies on every host
   fork-neighbour  no host has the template's RAM, it comes out of the image store first
+
+The bytes of cold modes are those that the disks' processes read from the image store, the bytes of
+forks those of the template. Images: "small", which has no disk, and "debian".
 """
 
 from __future__ import annotations
@@ -20,19 +25,44 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from samepage_lab import Lab, require_lab
+from samepage_lab import Host, Lab, require_lab
 from samepage_lab.fleet import Fleet
+from samepage_lab.fork_image import fork_image
 from samepage_lab.frames import is_ram_size
 from samepage_lab.guest_spec import GuestSpec, domain_xml
 
-MODES = ("cold", "fork", "fork-neighbour")
-SHELF = "/dev/shm/samepage/samepage/templates"
 _TICKS = os.sysconf("SC_CLK_TCK")
-_READY_MAX_S = 280.0
+_READY_MAX_S = 420.0
 _POLL_S = 0.01
+# What a host has of images, beside its agent's memory.
+_KEPT = ("/dev/shm/samepage/samepage/templates", "/var/lib/samepage/mirrors")
+
+
+@dataclass(frozen=True)
+class Image:
+    """What boots. `modes` are those that make sense of it."""
+
+    name: str
+    memory_mib: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    modes: tuple[str, ...] = ("raw", "fork", "fork-neighbour")
+
+    @property
+    def disk(self) -> Path | None:
+        return fork_image().disk if self.settings.get("kind") == "debian" else None
+
+
+IMAGES = {image.name: image for image in (
+    Image("small", 256),
+    Image("debian", 320, {"kind": "debian", "nic": True},
+          modes=("raw", "cold", "cold-warm", "fork", "fork-neighbour")),
+)}
+MODES = IMAGES["debian"].modes
 
 
 def cpu_seconds(lab: Lab) -> float:
@@ -50,55 +80,94 @@ def cpu_seconds(lab: Lab) -> float:
 
 
 class Bench:
-    def __init__(self, lab: Lab, fleet: Fleet, options: argparse.Namespace) -> None:
-        self.lab, self.fleet, self.options = lab, fleet, options
-        (lab.folder / "serial").mkdir(exist_ok=True)
+    def __init__(self, lab: Lab, fleet: Fleet, image: Image) -> None:
+        self.lab, self.fleet, self.image = lab, fleet, image
+        self._serials = lab.folder / "serial"
+        self._raw = lab.folder / "raw"
+        self._serials.mkdir(exist_ok=True)
+        self._raw.mkdir(exist_ok=True)
 
     def make_template(self) -> None:
-        spec = GuestSpec(name="small", memory_mib=self.options.memory_mib)
-        file = self.lab.folder / "small.xml"
-        file.write_text(domain_xml(spec, self.lab.name, self._serial("small"), None, ""))
-        self.fleet.cli("template", "create", "small", "--domain", str(file),
-                       "--ready-when", "ready role=")
+        from_store = []
+        if self.image.disk:
+            from_store = ["--image", f"{self.image.name}-disk"]
+            self.lab.hosts[0].run(
+                [str(self.fleet.programs / "samepage"), "image", "import", str(self.image.disk),
+                 "--name", from_store[1], "--store", str(self.fleet.store)], timeout_s=600)
+        file = self.lab.folder / f"{self.image.name}.xml"
+        file.write_text(self._xml("leader", Path("/no/disk")))  # The store's takes its place.
+        self.fleet.cli("template", "create", self.image.name, "--domain", str(file), *from_store,
+                       "--ready-when", "ready role=", timeout_s=_READY_MAX_S)
 
     def run(self, mode: str, vms: int) -> dict[str, Any]:
-        for host in self.lab.hosts:
-            self._shelve(host, mode)
         names = [f"{mode}{vms}-{i}" for i in range(1, vms + 1)]
-        argv = ["boot", "small", "--count", str(vms), "--name", f"{mode}{vms}-%"]
+        for host in self.lab.hosts:
+            self._prepare(host, mode)
+        if mode == "raw":
+            self._copy(names)
         before = cpu_seconds(self.lab)
         began = time.monotonic()
-        command = self.fleet.popen_cli(*argv, *(["--cold"] if mode == "cold" else []))
-        ready = self._wait_ready(names, began)
-        out, err = command.communicate(timeout=60)
+        with ThreadPoolExecutor(1) as pool:
+            command = pool.submit(self._boot_raw if mode == "raw" else self._boot, mode, names)
+            ready = self._wait_ready(names, began)
+            storm = command.result()
         cpu = cpu_seconds(self.lab) - before
-        if command.returncode != 0:
-            raise SystemExit(f"samepage boot failed: {err}")
-        storm = json.loads(out)
         result = {
-            "mode": mode, "image": "small", "hosts": len(self.lab.hosts), "vms": vms,
+            "mode": mode, "image": self.image.name, "hosts": len(self.lab.hosts), "vms": vms,
             "ready_s_p50": round(statistics.median(ready), 3), "ready_s_max": round(max(ready), 3),
             "running_s_p50": round(statistics.median(vm["ready_s"] for vm in storm["vms"]), 3),
             "total_s": round(storm["total_s"], 3), "host_cpu_s": round(cpu, 2),
             "own_memory_mib_per_vm": round(statistics.mean(self._own_mib(names)), 1),
-            "bytes_fetched": sum(host["fetched_bytes"] for host in storm["hosts"]),
+            "bytes_fetched": self._fetched(mode, names, storm),
         }
         self._end(names)
         return result
 
-    def _shelve(self, host: Any, mode: str) -> None:
-        """Has the template's RAM lie on the host, or not, as the mode needs."""
-        if mode == "fork":
-            self.fleet.cli("boot", "small", "--name", "warm", "--on", host.name)
-            host.domain("warm").destroy()
-        elif mode == "fork-neighbour":
+    def _prepare(self, host: Host, mode: str) -> None:
+        """Has on the host what the mode needs there, and nothing else."""
+        if mode in ("cold", "fork-neighbour"):
             self.fleet.kill(host.name)
-            host.run(["sh", "-c", f"rm -rf {SHELF}/*"])
+            for folder in _KEPT:
+                host.run(["sh", "-c", f"rm -rf {folder}/*"])
             self.fleet.start_agent(host)
             self.fleet.wait_hosts()
+        elif mode in ("fork", "cold-warm"):
+            warm = ["boot", self.image.name, "--name", "warm-9", "--on", host.name]
+            self.fleet.cli(*warm, *(["--cold"] if mode == "cold-warm" else []))
+            self._wait_ready(["warm-9"] if mode == "cold-warm" else [], time.monotonic())
+            self._end(["warm-9"])
+
+    def _copy(self, names: list[str]) -> None:
+        for name in names if self.image.disk else []:
+            subprocess.run(["cp", "--sparse=always", self.image.disk, self._raw / name], check=True)
+
+    def _boot(self, mode: str, names: list[str]) -> dict[str, Any]:
+        return self.fleet.cli("boot", self.image.name, "--count", str(len(names)), "--name",
+                              f"{mode}{len(names)}-%", *(["--cold"] if "cold" in mode else []),
+                              timeout_s=_READY_MAX_S)
+
+    def _boot_raw(self, _mode: str, names: list[str]) -> dict[str, Any]:
+        began = time.monotonic()
+
+        def boot(index: int) -> dict[str, float]:
+            host = self.lab.hosts[index % len(self.lab.hosts)]
+            host.libvirt().createXML(self._xml(names[index], self._raw / names[index]))
+            return {"ready_s": time.monotonic() - began}
+
+        booted = [boot(index) for index in range(len(names))]
+        return {"vms": booted, "total_s": time.monotonic() - began}
+
+    def _xml(self, name: str, disk: Path) -> str:
+        settings = dict(self.image.settings)
+        if self.image.disk:
+            settings["disk_xml"] = (
+                "<disk type='file' device='disk'><driver name='qemu' type='raw'/>"
+                f"<source file='{disk}'/><target dev='vda' bus='virtio'/></disk>")
+        spec = GuestSpec(name=name, memory_mib=self.image.memory_mib, **settings)
+        return domain_xml(spec, self.lab.name, self._serial(name), None, "")
 
     def _serial(self, name: str) -> Path:
-        return self.lab.folder / "serial" / f"{name}.log"
+        return self._serials / f"{name}.log"
 
     def _wait_ready(self, names: list[str], began: float) -> list[float]:
         ready: dict[str, float] = {}
@@ -112,21 +181,31 @@ class Bench:
             time.sleep(_POLL_S)
         return list(ready.values())
 
+    def _fetched(self, mode: str, names: list[str], storm: dict[str, Any]) -> int:
+        if mode == "raw":
+            return sum((self._raw / name).stat().st_blocks * 512 for name in names
+                       if self.image.disk)
+        if mode.startswith("fork"):
+            return sum(host["fetched_bytes"] for host in storm["hosts"])
+        return sum(disk["fetched_bytes"] for disk in self._disks(names))
+
+    def _disks(self, names: list[str]) -> list[dict[str, Any]]:
+        return [disk for disk in self.fleet.cli("disk", "list")["disks"] if disk["name"] in names]
+
     def _own_mib(self, names: list[str]) -> list[float]:
         """Anonymous memory of the guests' RAM mappings, from smaps."""
-        found = []
-        for host in self.lab.hosts:
-            for name, pid in host.guest_pids().items():
-                if name in names:
-                    found.append(own_mib(pid, self.options.memory_mib))
-        return found
+        return [own_mib(pid, self.image.memory_mib) for host in self.lab.hosts
+                for name, pid in host.guest_pids().items() if name in names]
 
     def _end(self, names: list[str]) -> None:
         for host in self.lab.hosts:
             for name in set(host.guest_names()) & set(names):
                 host.domain(name).destroy()
+        for disk in self._disks(names):
+            self.fleet.cli("disk", "rm", disk["name"], "--host", disk["host"])
         for name in names:
             self._serial(name).unlink(missing_ok=True)
+            (self._raw / name).unlink(missing_ok=True)
 
 
 def own_mib(pid: int, memory_mib: int) -> float:
@@ -153,28 +232,49 @@ def table(results: list[dict[str, Any]]) -> str:
                      for row in rows)
 
 
-def main(argv: list[str]) -> int:
+def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tools/bench boot", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="at most 10 guests on one host")
+    parser.add_argument("--quick", action="store_true",
+                        help="small guests, at most 10, on one host")
+    parser.add_argument("--images", default=None, help=", ".join(IMAGES))
     parser.add_argument("--hosts", type=int, default=None)
     parser.add_argument("--vms", default=None, help="comma-separated numbers of guests")
     parser.add_argument("--modes", default=",".join(MODES))
-    parser.add_argument("--memory-mib", type=int, default=256)
+    parser.add_argument("--scratch-vms-max", type=int, default=10,
+                        help="more guests than so many are only forked (10)")
     options = parser.parse_args(argv)
-    require_lab()
-    counts = [int(n) for n in (options.vms or ("1,10" if options.quick else "1,10,30")).split(",")]
+    options.images = (options.images or ("small" if options.quick else ",".join(IMAGES))).split(",")
+    options.hosts = options.hosts or (1 if options.quick else 2)
+    counts = options.vms or ("1,10" if options.quick else "1,10,30")
+    options.vms = [int(count) for count in counts.split(",")]
+    options.modes = options.modes.split(",")
+    return options
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     results = []
-    with Lab(f"bench-boot-{os.getpid()}", hosts=options.hosts or (1 if options.quick else 2)) as lab:
-        bench = Bench(lab, Fleet(lab).start(), options)
-        bench.make_template()
-        for vms in counts:
-            for mode in options.modes.split(","):
-                results.append(bench.run(mode, vms))
-                talk(json.dumps(results[-1]))
+    with Lab(f"bench-boot-{os.getpid()}", hosts=options.hosts) as lab:
+        fleet = Fleet(lab).start()
+        for image in (IMAGES[name] for name in options.images):
+            bench = Bench(lab, fleet, image)
+            bench.make_template()
+            for vms in options.vms:
+                for mode in (mode for mode in image.modes if mode in options.modes):
+                    if vms > options.scratch_vms_max and not mode.startswith("fork"):
+                        continue
+                    results.append(bench.run(mode, vms))
+                    talk(json.dumps(results[-1]))
+    return results
+
+
+def main(argv: list[str]) -> int:
+    options = parse(argv)
+    require_lab()
+    results = measure(options)
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True,
                             text=True, cwd=Path(__file__).parent).stdout.strip()
-    talk(f"commit {commit}, {os.cpu_count()} processors, {options.memory_mib} MiB guests, TCG")
+    talk(f"commit {commit}, {os.cpu_count()} processors, TCG")
     print(json.dumps(results) if options.json else table(results))
     return 0

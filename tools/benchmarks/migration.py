@@ -233,8 +233,8 @@ class Bench:
         sent = _ram(guest, source)
         move_with(mode, [guest], target, self.fleet)
         same = _ram(guest, target) == sent
-        move_back(guest, self.host1)
         guest.resume()
+        move_back(guest, self.host1)
         return same
 
     def _link(self, mbit: float) -> None:

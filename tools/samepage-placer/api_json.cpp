@@ -54,16 +54,18 @@ json text_or_null(const std::string& text) {
 json figures_json(const std::optional<placer::MoveFigures>& figures) {
   if (!figures) {
     json none;
-    for (const char* key : {"stream_bytes", "wire_bytes", "page_refs", "page_literals",
-                            "zero_pages", "pages_resent", "downtime_ms", "total_ms"}) {
+    for (const char* key :
+         {"stream_bytes", "wire_bytes", "page_refs", "page_literals", "zero_pages", "pages_resent",
+          "downtime_ms", "total_ms", "template_pages"}) {
       none[key] = nullptr;
     }
     return none;
   }
-  return {{"stream_bytes", figures->stream_bytes},   {"wire_bytes", figures->wire_bytes},
-          {"page_refs", figures->page_refs},         {"page_literals", figures->page_literals},
-          {"zero_pages", figures->zero_pages},       {"pages_resent", figures->pages_resent},
-          {"downtime_ms", ms(figures->downtime_us)}, {"total_ms", ms(figures->total_us)}};
+  return {{"stream_bytes", figures->stream_bytes},    {"wire_bytes", figures->wire_bytes},
+          {"page_refs", figures->page_refs},          {"page_literals", figures->page_literals},
+          {"zero_pages", figures->zero_pages},        {"pages_resent", figures->pages_resent},
+          {"downtime_ms", ms(figures->downtime_us)},  {"total_ms", ms(figures->total_us)},
+          {"template_pages", figures->template_pages}};
 }
 
 json terms_json(double sharing, double hosts, double movement, double balance) {
@@ -231,6 +233,7 @@ json to_json(const placer::Vm& vm, const placer::Fleet& fleet) {
                  {"state", placer::to_string(vm.state)},
                  {"memory_mib", mib(vm.memory_pages)},
                  {"sharing_domain", vm.sharing_domain},
+                 {"template_id", text_or_null(vm.template_id)},
                  {"usage", vm.usage == nullptr ? json(nullptr) : usage_json(*vm.usage)},
                  {"shares_most_with", nullptr}};
   const bool scanned = vm.fingerprint != nullptr;

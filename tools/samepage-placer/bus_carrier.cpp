@@ -4,8 +4,8 @@
 #include <span>
 #include <utility>
 
+#include "core/page.h"
 #include "core/random_bytes.h"
-#include "tools/samepage-placer/fleet_state.h"
 
 namespace samepage::control {
 namespace {
@@ -49,7 +49,8 @@ MoveOutcome read_outcome(const bus::MigrationOutcome& message) {
                       .zero_pages = message.zero_pages(),
                       .pages_resent = message.pages_resent(),
                       .downtime_us = message.downtime_us(),
-                      .total_us = message.total_us()}};
+                      .total_us = message.total_us(),
+                      .template_pages = message.template_pages()}};
 }
 
 Presence presence(VmState state) {
@@ -76,6 +77,7 @@ Result<void> BusCarrier::prepare(const MoveOrder& order, Deadline deadline) {
   request.set_vm_name(order.name);
   request.set_sharing_domain(order.sharing_domain);
   request.set_time_max_s(static_cast<std::uint64_t>(order.mode.time_max.count()));
+  if (order.mode.streams == 0 && !order.mode.postcopy) put_template(order.vm, request);
   const auto reply = TRY(bus_.request(order.target, std::move(envelope), deadline));
 
   const MutexLock lock(mutex_);
@@ -86,6 +88,14 @@ Result<void> BusCarrier::prepare(const MoveOrder& order, Deadline deadline) {
        .progress = {},
        .outcome = {}});
   return {};
+}
+
+void BusCarrier::put_template(const VmId& id, bus::PrepareTarget& request) const {
+  const placer::Fleet fleet = fleet_.fleet();
+  const placer::Vm* const vm = fleet.find_vm(id);
+  if (vm == nullptr) return;
+  request.set_template_id(vm->template_id);
+  request.set_memory_bytes(vm->memory_pages * kPageSize);
 }
 
 BusCarrier::Session* BusCarrier::find(const std::string& id) {

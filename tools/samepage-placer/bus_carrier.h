@@ -11,6 +11,7 @@
 #include "core/bus.h"
 #include "core/mutex.h"
 #include "placer/carrier.h"
+#include "tools/samepage-placer/fleet_state.h"
 
 namespace samepage::control {
 
@@ -21,8 +22,8 @@ namespace samepage::control {
 /// inbox.
 class BusCarrier final : public placer::Carrier {
  public:
-  /// `bus` is borrowed and outlives the carrier.
-  explicit BusCarrier(BusServer& bus) : bus_(bus) {}
+  /// What is borrowed outlives the carrier.
+  BusCarrier(BusServer& bus, const FleetState& fleet) : bus_(bus), fleet_(fleet) {}
 
   Result<void> prepare(const placer::MoveOrder& order, Deadline deadline) override;
   Result<void> start(const placer::MoveOrder& order, Deadline deadline) override;
@@ -64,7 +65,11 @@ class BusCarrier final : public placer::Carrier {
   Session& add(Session session) REQUIRES(mutex_);
   void forget(const std::string& id);
 
+  /// Which template the target is to map.
+  void put_template(const VmId& id, bus::PrepareTarget& request) const;
+
   BusServer& bus_;
+  const FleetState& fleet_;
   Mutex mutex_;
   std::condition_variable_any changed_;
   std::list<Session> sessions_ GUARDED_BY(mutex_);  // Oldest first.

@@ -32,7 +32,8 @@ placer::ReportedVm read_vm(const bus::Vm& vm) {
           .disk_bytes = vm.disk_bytes(),
           .fingerprint_delta = bytes_of(vm.fingerprint_delta()),
           .tracker = vm.tracker(),
-          .is_mergeable = !vm.not_mergeable()};
+          .is_mergeable = !vm.not_mergeable(),
+          .template_id = vm.template_id()};
 }
 
 }  // namespace

@@ -80,7 +80,7 @@ Result<std::unique_ptr<Placer>> Placer::create(const Options& options, const Clo
   placer->bus_ = TRY(BusServer::create(std::move(bus)));
   placer->stores_ = TRY(StoreDirectory::open(options.state_dir + "/store.db", clock));
   placer->store_relay_ = std::make_unique<StoreRelay>(*placer->bus_, clock);
-  placer->carrier_ = std::make_unique<BusCarrier>(*placer->bus_);
+  placer->carrier_ = std::make_unique<BusCarrier>(*placer->bus_, placer->fleet_);
   placer->runner_ = TRY(PlanRunner::create({.ledger_path = placer->ledger_path_,
                                             .fleet = placer->fleet_,
                                             .carrier = *placer->carrier_,

@@ -244,6 +244,7 @@ bool Storms::prepare_host(Work& work, std::size_t host) {
   std::string name;
   {
     const MutexLock lock(mutex_);
+    if (work.record.order.cold) return true;
     name = work.record.hosts[host].name;
   }
   bus::Envelope envelope;

@@ -143,6 +143,7 @@ Move read_move(const json& move) {
           .page_refs = number(move, "page_refs"),
           .downtime_ms = number(move, "downtime_ms"),
           .total_ms = number(move, "total_ms"),
+          .template_pages = number(move, "template_pages"),
           .terms = numbers(move, "terms")};
 }
 

@@ -122,7 +122,7 @@ struct Move {
   std::string state;
   std::string error;  ///< Empty when there is none.
   std::optional<double> gain_mib, cost_mib, stream_bytes, wire_bytes, page_refs, downtime_ms,
-      total_ms;
+      total_ms, template_pages;
   std::map<std::string, double> terms;  ///< What spoke for the target, by name.
 };
 struct Stay {

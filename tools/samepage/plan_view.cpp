@@ -10,6 +10,8 @@
 namespace samepage::cli {
 namespace {
 
+constexpr double kPagesPerMib = 256;
+
 using Align = Table::Align;
 
 std::string counted(std::size_t count, const std::string& noun) {
@@ -94,6 +96,12 @@ void print_results(const Plan& plan, Session& session) {
                    show_ms(move.downtime_ms), show_ms(move.total_ms)});
   }
   table.print(session.out, session.out_width);
+  for (const Move& move : plan.moves) {
+    const double pages = move.template_pages.value_or(0);
+    if (pages <= 0) continue;
+    session.out << move.vm << " goes on sharing " << show_mib(pages / kPagesPerMib)
+                << " with its template.\n";
+  }
 }
 
 /// Where the placer sees the VM of `move` now, as a sentence.

@@ -106,6 +106,12 @@ void Agent::make_migrations() {
   migrations.images.store.folder = options_.store_dir;
   migrations.warm_bytes = kWarmBytes;
   migrations.hands_off = [this](const VmId& vm) { return reporter_.watches().hold(vm); };
+  migrations.expect_template =
+      [this](
+          const bus::PrepareTarget& request) -> Result<std::unique_ptr<migrator::TemplateArrival>> {
+    Boots* const boots = TRY(this->boots());
+    return boots->expect(request);
+  };
   Migrations::Notices notices;
   notices.update = [this](const bus::MigrationUpdate& update) {
     bus::Envelope envelope;

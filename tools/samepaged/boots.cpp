@@ -186,25 +186,34 @@ Result<Boots::Shelved> Boots::get(const std::string& name, std::uint64_t& fetche
   if (const auto here = shelf_->find(name)) return *here;
   const MutexLock lock(making_);
   if (const auto here = shelf_->find(name)) return *here;  // Another request got it meanwhile.
-  const auto state = store_.find(name);
+  const auto state = TRY(stored_state(name));
+  TRY(shelf_->make_room(state.memory_bytes));
+  const auto folder = TRY(shelf_->begin(state.id));
+  const auto bytes = store_.get_ram(state, folder / state.ram_block);
+  if (!bytes) {
+    shelf_->remove(state.id);
+    return tl::unexpected(Error(bytes.error()).within("get template " + name));
+  }
+  fetched_bytes = *bytes;
+  auto kept = shelf_->keep(state);
+  if (!kept) shelf_->remove(state.id);
+  log_info("template fetched name={} bytes={}", name, *bytes);
+  return kept;
+}
+
+Result<TemplateState> Boots::stored_state(const std::string& name) const {
+  auto state = store_.find(name);
   if (!state && state.error().code() == Errc::kNotFound) {
     return fail(Errc::kNotFound, "no template " + name +
                                      ", here or in the image store; `samepage "
                                      "template list` lists them");
   }
-  if (!state) return tl::unexpected(state.error());
-  TRY(shelf_->make_room(state->memory_bytes));
-  const auto folder = TRY(shelf_->begin(state->id));
-  const auto bytes = store_.get_ram(*state, folder / state->ram_block);
-  if (!bytes) {
-    shelf_->remove(state->id);
-    return tl::unexpected(Error(bytes.error()).within("get template " + name));
-  }
-  fetched_bytes = *bytes;
-  auto kept = shelf_->keep(*state);
-  if (!kept) shelf_->remove(state->id);
-  log_info("template fetched name={} bytes={}", name, *bytes);
-  return kept;
+  return state;
+}
+
+Result<TemplateState> Boots::state_of(const std::string& name) const {
+  const auto here = shelf_->find(name);
+  return here ? (*here)->state : stored_state(name);
 }
 
 Result<bus::BootedVm> Boots::boot(const bus::BootVm& request) {
@@ -217,17 +226,18 @@ Result<bus::BootedVm> Boots::boot(const bus::BootVm& request) {
   }
   std::uint64_t fetched_bytes = 0;
   const auto started = clock_.now();
-  const Shelved shelved = TRY(get(request.template_(), fetched_bytes));
+  const Shelved shelved = request.cold() ? nullptr : TRY(get(request.template_(), fetched_bytes));
+  const TemplateState state = shelved ? shelved->state : TRY(state_of(request.template_()));
   if (request.replace_disk()) TRY(disks_.discard(identity.name));
   const migrator::ForkOrder order{.identity = identity, .paused = request.paused()};
-  const auto report = TRY(request.cold() ? forker_.boot_cold(shelved->state, order)
-                                         : forker_.fork(*shelved, order));
+  const auto report =
+      TRY(shelved ? forker_.fork(*shelved, order) : forker_.boot_cold(state, order));
   const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - started);
-  log_info("vm booted vm={} template={} cold={} fork_ms={} all_ms={}", identity.name,
-           shelved->state.name, request.cold(), report.took.count(), took.count());
+  log_info("vm booted vm={} template={} cold={} fork_ms={} all_ms={}", identity.name, state.name,
+           request.cold(), report.took.count(), took.count());
   const auto vm = TRY(find_vm(identity.name, identity.id));
   if (!vm) return fail(Errc::kUnavailable, identity.name + " ended just after its boot");
-  if (!request.paused()) have_first_run(identity.id, shelved->state.leader.xml);
+  if (!request.paused()) have_first_run(identity.id, state.leader.xml);
   bus::BootedVm booted = TRY(look_at(*vm));
   booted.set_took_ms(static_cast<std::uint64_t>(took.count()));
   booted.set_fetched_bytes(fetched_bytes);
@@ -262,6 +272,14 @@ Result<void> Boots::wake(const bus::WakeVm& request) {
   have_first_run(vm, TRY(vms_.xml(vm)));
   log_info("vm woken vm={}", vm.uuid);
   return {};
+}
+
+Result<std::unique_ptr<migrator::TemplateArrival>> Boots::expect(
+    const bus::PrepareTarget& request) {
+  return migrator::TemplateArrival::expect(*shelf_, {.vm = {request.vm_uuid()},
+                                                     .template_id = request.template_id(),
+                                                     .sharing_domain = request.sharing_domain(),
+                                                     .memory_bytes = request.memory_bytes()});
 }
 
 Result<std::optional<VmInfo>> Boots::find_vm(const std::string& name, const VmId& vm) {

@@ -14,6 +14,7 @@
 #include "core/task_queue.h"
 #include "core/vm_control.h"
 #include "migrator/forker.h"
+#include "migrator/template_arrival.h"
 #include "migrator/template_shelf.h"
 #include "tools/samepaged/disks.h"
 #include "tools/samepaged/template_store.h"
@@ -63,6 +64,10 @@ class Boots {
   /// Lets a VM run that was forked paused; one that runs already is no error. kNotFound.
   Result<void> wake(const bus::WakeVm& request);
 
+  /// Has a VM that comes by migration map the template that it was forked from. Errors as
+  /// migrator::TemplateArrival::expect().
+  Result<std::unique_ptr<migrator::TemplateArrival>> expect(const bus::PrepareTarget& request);
+
   void stop();
 
  private:
@@ -70,6 +75,8 @@ class Boots {
 
   using Shelved = std::shared_ptr<const migrator::ShelvedTemplate>;
   Result<Shelved> get(const std::string& name, std::uint64_t& fetched_bytes);
+  Result<migrator::TemplateState> stored_state(const std::string& name) const;
+  Result<migrator::TemplateState> state_of(const std::string& name) const;
   Result<void> clean_up();
   void have_first_run(const VmId& vm, const std::string& xml);
   void try_first_run(const VmId& vm, Deadline deadline);

@@ -1,6 +1,7 @@
 #include "tools/samepaged/migrations.h"
 
 #include <algorithm>
+#include <atomic>
 #include <future>
 #include <utility>
 
@@ -68,20 +69,48 @@ migrator::MakeRelay source_relay(const SharingDomain& domain, const migrator::Se
   };
 }
 
+/// How the relay of a VM that arrives finds pages on this host.
+struct Arrival {
+  Hypervisor& hypervisor;
+  ArrivingVm vm;
+  SharingDomain domain;
+  migrator::SessionSecret secret;
+};
+
+/// The stream can be sieved only as a whole.
+Result<std::unique_ptr<migrator::TemplateSieve>> sieve_of(const Arrival& arrival,
+                                                          std::atomic<bool>& has_stream) {
+  if (arrival.vm.on_template == nullptr) return nullptr;
+  if (has_stream.exchange(true)) {
+    return fail(Errc::kInvalid, "a guest on its template comes in one stream, not in several");
+  }
+  auto sieve = arrival.vm.on_template->sieve(arrival.hypervisor);
+  const std::string& name = arrival.vm.on_template->shelved().state.name;
+  if (sieve) {
+    log_info("template mapped vm={} template={}", arrival.vm.id.uuid, name);
+    return sieve;
+  }
+  log_warning("template not mapped vm={} template={} why=\"{}\"", arrival.vm.id.uuid, name,
+              sieve.error().message());
+  return nullptr;
+}
+
 /// Indexes the host's pages at once, while libvirt prepares the VM, and has the result ready when
 /// the stream begins.
-migrator::MakeRelay target_relay(Hypervisor& hypervisor, const KeptPages& kept, const VmId& vm,
-                                 const SharingDomain& domain,
-                                 const migrator::SessionSecret& secret) {
-  using Index = Result<std::shared_ptr<pagecache::PageCache>>;
-  std::shared_future<Index> index = std::async(std::launch::async, [&hypervisor, kept, vm, domain] {
-                                      return index_pages(hypervisor, kept, vm, domain);
-                                    }).share();
-  return [index, domain, secret](RelayEnds ends) -> Result<std::unique_ptr<RelayHalf>> {
-    std::shared_ptr<pagecache::PageCache> cache = TRY(Index(index.get()));
-    auto relay = as_half(migrator::RelayTarget::create({}, ends, *cache, domain, secret));
+migrator::MakeRelay target_relay(const Arrival& arrival, const KeptPages& kept) {
+  std::shared_future<Result<HostIndex>> index =
+      std::async(std::launch::async, [arrival, kept] {
+        return index_pages(arrival.hypervisor, kept, arrival.vm, arrival.domain);
+      }).share();
+  auto has_stream = std::make_shared<std::atomic<bool>>(false);
+  return [arrival, index, has_stream](RelayEnds ends) -> Result<std::unique_ptr<RelayHalf>> {
+    const HostIndex found = TRY(Result<HostIndex>(index.get()));
+    migrator::TargetPages pages(*found.pages, found.base);
+    pages.sieve = TRY(sieve_of(arrival, *has_stream));
+    auto relay = as_half(
+        migrator::RelayTarget::create({}, ends, std::move(pages), arrival.domain, arrival.secret));
     if (!relay) return relay;
-    return std::make_unique<IndexedTarget>(std::move(cache), *std::move(relay));
+    return std::make_unique<IndexedTarget>(found.pages, *std::move(relay));
   };
 }
 
@@ -110,6 +139,7 @@ void put_counters(const migrator::RelayCounters& relay, std::uint64_t wire_bytes
   figures.set_page_literals(relay.page_literals);
   figures.set_zero_pages(relay.zero_pages);
   figures.set_pages_resent(relay.pages_resent);
+  figures.set_template_pages(relay.template_pages);
 }
 
 }  // namespace
@@ -191,9 +221,13 @@ Result<bus::TargetReady> Migrations::prepare(const bus::PrepareTarget& request,
   if (request.time_max_s() > 0) {
     options.total_max = TRY(time_max(request.time_max_s())) + kTargetPatience;
   }
+  session->on_template = expect_template(request);
+  const Arrival arrival{.hypervisor = hypervisor_,
+                        .vm = {.id = session->vm, .on_template = session->on_template},
+                        .domain = domain,
+                        .secret = secret};
   session->target = TRY(migrator::TargetMigration::create(
-      std::move(options), hypervisor_,
-      target_relay(hypervisor_, KeptPages{checkpoints_, images_}, session->vm, domain, secret)));
+      std::move(options), hypervisor_, target_relay(arrival, {checkpoints_, images_})));
 
   bus::TargetReady ready;
   ready.set_address(options_.data_address);
@@ -203,6 +237,16 @@ Result<bus::TargetReady> Migrations::prepare(const bus::PrepareTarget& request,
   session->thread = std::jthread(
       [this, name = request.session(), borrowed = session.get()] { run_target(name, *borrowed); });
   return ready;
+}
+
+std::shared_ptr<const migrator::TemplateArrival> Migrations::expect_template(
+    const bus::PrepareTarget& request) const {
+  if (request.template_id().empty() || !options_.expect_template) return nullptr;
+  auto arrival = options_.expect_template(request);
+  if (arrival) return *std::move(arrival);
+  log_info("comes without its template vm={} why=\"{}\"", request.vm_name(),
+           arrival.error().message());
+  return nullptr;
 }
 
 Result<void> Migrations::start(const bus::StartMigration& request, const SharingDomain& domain) {
@@ -371,6 +415,7 @@ void Migrations::run_target(const std::string& name, Session& session) {
   const bool is_home =
       outcome.copy == migrator::Copy::kRunning || outcome.copy == migrator::Copy::kPausedByOwner;
   if (is_home) checkpoints_.drop(session.vm);
+  if (session.on_template != nullptr) session.on_template->end();
   {
     const MutexLock lock(mutex_);
     session.untouched.reset();

@@ -17,6 +17,7 @@
 #include "core/sharing_domain.h"
 #include "migrator/source_migration.h"
 #include "migrator/target_migration.h"
+#include "migrator/template_arrival.h"
 #include "tools/samepaged/departing_pages.h"
 #include "tools/samepaged/host_index.h"
 
@@ -46,6 +47,10 @@ class Migrations {
     /// Called before a VM leaves or arrives: until the result is destroyed, which is when the
     /// session has ended, nothing looks at its memory. Empty: nothing does anyway.
     std::function<std::shared_ptr<void>(const VmId&)> hands_off;
+
+    /// Lays a ticket for a VM that arrives and was forked from a template. Empty: it moves as any.
+    std::function<Result<std::unique_ptr<migrator::TemplateArrival>>(const bus::PrepareTarget&)>
+        expect_template;
   };
 
   /// Told from the migrations' own threads: progress and, once each, the end.
@@ -92,12 +97,15 @@ class Migrations {
     bus::MigrationOutcome figures;              // A source's, so far.
     std::shared_ptr<DepartingPages> departing;  // A source's that keeps its pages.
     std::shared_ptr<void> untouched;
+    std::shared_ptr<const migrator::TemplateArrival> on_template;  // A target's; may be null.
     bool ended = false;
     std::jthread thread;
   };
 
   Result<void> check_room(const std::string& session, const VmId& vm) REQUIRES(mutex_);
   void drop_ended() REQUIRES(mutex_);
+  std::shared_ptr<const migrator::TemplateArrival> expect_template(
+      const bus::PrepareTarget& request) const;
   std::shared_ptr<DepartingPages> take_pages(const SharingDomain& domain);
   void keep_pages(const VmInfo& vm, DepartingPages& departing);
   migrator::SourceOutcome send_away(const std::string& name, Session& session);

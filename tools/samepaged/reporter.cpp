@@ -33,6 +33,7 @@ void describe(const VmInfo& vm, bus::Vm& message) {
   message.set_sharing_domain(vm.sharing_domain);
   message.set_network_bytes(vm.network_bytes);
   message.set_disk_bytes(vm.disk_bytes);
+  message.set_template_id(vm.template_id);
 }
 
 }  // namespace
