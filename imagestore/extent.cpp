@@ -4,7 +4,11 @@
 #include <string>
 #include <utility>
 
+#if defined(__x86_64__)
+#include <xxh_x86dispatch.h>  // The same functions, for the CPU at hand.
+#else
 #include <xxhash.h>
+#endif
 #include <zstd.h>
 
 #include "core/check.h"

@@ -1,13 +1,13 @@
 #include "imagestore/extent_source.h"
 
 #include <algorithm>
-#include <cstring>
 #include <string>
 #include <utility>
 
 #include <zstd.h>
 
 #include "core/check.h"
+#include "imagestore/extent_copy.h"
 
 namespace samepage::imagestore {
 namespace {
@@ -99,8 +99,7 @@ Result<void> ExtentBuffer::load_trusted(const ObjectName& name, std::span<const 
   if (object.size() != bytes.size()) {
     return fail(Errc::kCorrupt, "an extent is not as long as the index says");
   }
-  std::memcpy(object.data(), bytes.data(), bytes.size());
-  if (extent_checksum(name, raw_object()) != checksum) {
+  if (copy_extent(name, bytes, object) != checksum) {
     return fail(Errc::kCorrupt, "extent " + to_hex(name) + " is damaged in its node's memory");
   }
   return take_apart(keys);

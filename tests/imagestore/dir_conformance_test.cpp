@@ -1,5 +1,6 @@
-// The promises of every origin (origin_conformance.h), held to by DirOrigin.
+// The promises of every origin (origin_conformance.h, kill_conformance.h), held to by DirOrigin.
 
+#include "tests/imagestore/kill_conformance.h"
 #include "tests/imagestore/origin_conformance.h"
 
 namespace samepage::imagestore {
@@ -50,6 +51,8 @@ INSTANTIATE_TEST_SUITE_P(Dir, OriginConformance,
                          ::testing::Values(StorePlaceKind{"dir", make_folder}), kName);
 INSTANTIATE_TEST_SUITE_P(Dir, StoreConformance,
                          ::testing::Values(StorePlaceKind{"dir", make_folder}), kName);
+INSTANTIATE_TEST_SUITE_P(Dir, KillDeathTest, ::testing::Values(StorePlaceKind{"dir", make_folder}),
+                         kName);
 
 }  // namespace
 }  // namespace samepage::imagestore

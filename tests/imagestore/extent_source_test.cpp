@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "imagestore/extent_copy.h"
 #include "tests/fakes/fake_origin.h"
 #include "tests/imagestore/scratch.h"
 
@@ -64,6 +65,16 @@ TEST_F(ExtentSourceTest, VerifiesWhatWasReadInPlace) {
   EXPECT_EQ(buffer_->count(), 0U);
   EXPECT_FALSE(buffer_->raw(0));
   EXPECT_FALSE(buffer_->raw(kExtentPagesMax + 1));
+}
+
+TEST_F(ExtentSourceTest, CopiesAndSumsInOnePassWhateverTheSize) {
+  const ObjectName name = put(random_bytes(kPageSize, 5));
+  for (const std::size_t size : {0UL, 1UL, 63UL, 200UL, 2'048UL, 2'049UL, 5'000UL, 132'121UL}) {
+    const auto from = random_bytes(size, size);
+    std::vector<std::byte> into(size);
+    EXPECT_EQ(copy_extent(name, from, into), extent_checksum(name, from)) << size;
+    EXPECT_EQ(into, from) << size;
+  }
 }
 
 TEST_F(ExtentSourceTest, SaysWhatIsMissingOrDamaged) {

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdint>
+#include <cstdlib>
 #include <new>
 #include <stdexcept>
 #include <thread>
@@ -17,10 +18,22 @@
 
 namespace samepage::imagestore {
 
-/// What a child that will be killed tells its parent.
+/// How often a case strikes: SAMEPAGE_FAULTS, which is 1,000 in the full campaign, or `few`.
+inline std::uint64_t strikes(std::uint64_t few) {
+  const char* const given = std::getenv("SAMEPAGE_FAULTS");  // NOLINT(concurrency-mt-unsafe)
+  return given == nullptr ? few : std::strtoull(given, nullptr, 10);
+}
+
+/// It ended by the kill, and by nothing else.
+inline bool was_killed(int status) {
+  return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+}
+
+/// What a child that will be killed tells its parent, and the other way round.
 struct Told {
   std::atomic<bool> ready = false;
-  std::atomic<std::uint64_t> done = 0;  ///< Versions, rounds: what the case counts.
+  std::atomic<std::uint64_t> done = 0;   ///< Versions, rounds: what the case counts.
+  std::atomic<std::uint64_t> round = 0;  ///< The parent's.
 };
 
 /// A Told that processes share which were forked since.

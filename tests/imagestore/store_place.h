@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <ostream>
 #include <string>
@@ -28,6 +29,7 @@ class StorePlace {
 struct StorePlaceKind {
   std::string name;
   std::unique_ptr<StorePlace> (*make)();
+  std::uint64_t kills_few = 10;  ///< Of a kind of process, unless SAMEPAGE_FAULTS says otherwise.
 
   friend std::ostream& operator<<(std::ostream& out, const StorePlaceKind& kind) {
     return out << kind.name;

@@ -279,19 +279,13 @@ TEST_F(DisksTest, CommitsAndClones) {
   EXPECT_TRUE(imagestore::verify_store(*store_, {})->clean());
 }
 
-// SAMEPAGE_FAULTS: how often; 1,000 is the full campaign.
-unsigned long rounds(unsigned long few) {
-  const char* const given = std::getenv("SAMEPAGE_FAULTS");  // NOLINT(concurrency-mt-unsafe)
-  return given != nullptr ? std::strtoul(given, nullptr, 10) : few;
-}
-
 TEST_F(DisksTest, LosesNothingWhenThePluginIsKilledInMidCommit) {
-  const unsigned long kills = rounds(8);
+  const std::uint64_t kills = imagestore::strikes(8);
   std::mt19937_64 random(imagestore::test_seed());
   create("web1");
   std::uint64_t acknowledged = 0;
   unsigned cut_off = 0;
-  for (unsigned long i = 0; i < kills; ++i) {
+  for (std::uint64_t i = 0; i < kills; ++i) {
     {
       const auto nbd = connect("web1");
       for (int write = 0; write < 10; ++write) {
@@ -324,14 +318,14 @@ TEST_F(DisksTest, LosesNothingWhenThePluginIsKilledInMidCommit) {
 }
 
 TEST_F(DisksTest, LosesNothingWhenTheAgentIsKilledInMidCommit) {
-  const unsigned long kills = rounds(8);
+  const std::uint64_t kills = imagestore::strikes(8);
   std::mt19937_64 random(imagestore::test_seed());
   create("web1");
   const auto nbd = connect("web1");
   disks_.reset();
   const imagestore::Shared told;
   unsigned acknowledged = 0;
-  for (unsigned long i = 0; i < kills; ++i) {
+  for (std::uint64_t i = 0; i < kills; ++i) {
     for (int write = 0; write < 10; ++write) {
       const std::uint64_t offset = random() % (bytes_.size() - 30'000);
       const auto fresh = imagestore::random_bytes(1 + random() % 30'000, random());
@@ -350,7 +344,7 @@ TEST_F(DisksTest, LosesNothingWhenTheAgentIsKilledInMidCommit) {
         }
       }
     });
-    ASSERT_TRUE(WIFSIGNALED(status)) << "exit " << WEXITSTATUS(status);
+    ASSERT_TRUE(imagestore::was_killed(status)) << "exit " << WEXITSTATUS(status);
     acknowledged += told->done > before ? 1 : 0;
     if (told->done > 0) {
       ASSERT_GE(store_->catalog().find("web1")->head.number, told->done);

@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <csignal>
-#include <cstdlib>
 #include <map>
 #include <set>
 
@@ -212,15 +211,14 @@ TEST_F(StoreFleetTest, DisksReadTheirVersionFromEveryNodeThatHasIt) {
 
 /// A placer that is killed in mid-change has told nobody of a ring that it does not remember.
 TEST(StoreDirectoryTest, TheLastAcknowledgedRingSurvivesKills) {
-  const char* const given = std::getenv("SAMEPAGE_FAULTS");  // NOLINT(concurrency-mt-unsafe)
-  const int kills = given == nullptr ? 10 : std::atoi(given);
+  const std::uint64_t kills = imagestore::strikes(10);
   TemporaryFolder folder;
   const std::string path = folder.file("store.db");
   const SystemClock clock;
   auto* const told =
       new (::mmap(nullptr, sizeof(std::atomic<std::uint64_t>), PROT_READ | PROT_WRITE,
                   MAP_SHARED | MAP_ANONYMOUS, -1, 0)) std::atomic<std::uint64_t>(0);
-  for (int round = 0; round < kills; ++round) {
+  for (std::uint64_t round = 0; round < kills; ++round) {
     const std::uint64_t before = *told;
     const pid_t child = ::fork();
     if (child == 0) {
@@ -236,11 +234,11 @@ TEST(StoreDirectoryTest, TheLastAcknowledgedRingSurvivesKills) {
         *told = ring->version();
       }
     }
-    while (*told <= before + static_cast<std::uint64_t>(round % 7)) ::sched_yield();
+    while (*told <= before + round % 7) ::sched_yield();
     ::kill(child, SIGKILL);
     int status = 0;
     ASSERT_EQ(::waitpid(child, &status, 0), child);
-    ASSERT_TRUE(WIFSIGNALED(status));
+    ASSERT_TRUE(imagestore::was_killed(status));
     const auto ring = control::StoreDirectory::open(path, clock).value()->ring();
     ASSERT_GE(ring.version(), *told);
     ASSERT_LE(ring.version(), *told + 1);
@@ -252,8 +250,7 @@ TEST(StoreDirectoryTest, TheLastAcknowledgedRingSurvivesKills) {
 /// The placer and a lender's agent are killed again and again, while a client of another host reads
 /// and fills the ring through them.
 TEST_F(StoreFleetTest, APlacerOrAgentThatIsKilledInMidUploadCostsNoRead) {
-  const char* const given = std::getenv("SAMEPAGE_FAULTS");  // NOLINT(concurrency-mt-unsafe)
-  const int kills = given == nullptr ? 6 : std::atoi(given);
+  const std::uint64_t kills = imagestore::strikes(6);
   std::mt19937_64 random(imagestore::test_seed());
   const auto lost = enrolled_host("lost");
   lost->options().store_mib = 64;
@@ -294,13 +291,13 @@ TEST_F(StoreFleetTest, APlacerOrAgentThatIsKilledInMidUploadCostsNoRead) {
                                  .pause_max = std::chrono::milliseconds(50)}},
                      control, &from_origin, clock_);
   client.set_ring(ring);
-  std::atomic<int> killed = 0;
+  std::atomic<std::uint64_t> killed = 0;
   std::atomic<int> running = 2;
   const auto kill = [&](const imagestore::Killer& whom, std::uint64_t seed) {
     std::mt19937_64 moments(seed);
-    for (int i = 0; i < kills; ++i) {
+    for (std::uint64_t i = 0; i < kills; ++i) {
       const auto moment = std::chrono::microseconds(moments() % 400'000);
-      killed += WIFSIGNALED(whom.kill_after(moment)) ? 1 : 0;
+      killed += imagestore::was_killed(whom.kill_after(moment)) ? 1 : 0;
     }
     --running;
   };

@@ -79,19 +79,21 @@ def _record(image: DebianImage, work: Path) -> list[tuple[int, int]]:
         _wait_for(socket)
         url = f"nbd+unix:///?socket={socket}"
         _run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", url, str(overlay))
-        _boot_to_login(image, overlay)
+        boot_to_login(f"file={overlay},if=virtio,cache=writeback")
     finally:
         server.terminate()
         server.wait()
     return [(int(offset, 16), int(count, 16)) for offset, count in _READ.findall(log.read_text())]
 
 
-def _boot_to_login(image: DebianImage, overlay: Path) -> None:
+def boot_to_login(drive: str) -> None:
+    """Runs image "a" on QEMU's `-drive` until it asks for a login, and ends it."""
+    image = debian_image("a")
     guest = subprocess.Popen(
         ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "512", "-nographic",
          "-nodefaults", "-serial", "stdio", "-no-reboot", "-kernel", str(image.kernel),
          "-initrd", str(image.initrd), "-append", "root=/dev/vda console=ttyS0 net.ifnames=0",
-         "-drive", f"file={overlay},if=virtio,cache=writeback"],
+         "-drive", drive],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     assert guest.stdout is not None
     said = b""

@@ -200,7 +200,8 @@ class FullCopy final : public Reader {
 
   Result<std::uint64_t> read(std::span<const Chunk>, std::size_t, const Done& done) override {
     const auto start = SteadyClock::now();
-    const Fd copy(::open(folder_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+    const Fd& copy =
+        copies_.emplace_back(::open(folder_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
     if (!copy) return fail(Errc::kIo, folder_ + " takes no file");
     const off_t size = ::lseek(image_.get(), 0, SEEK_END);
     std::vector<std::byte> buffer(1U << 20U);
@@ -230,6 +231,7 @@ class FullCopy final : public Reader {
   Fd image_;
   std::string folder_;
   bool is_durable_;
+  std::vector<Fd> copies_;  ///< Kept to the end, as who copies an image means to use the copy.
 };
 
 }  // namespace

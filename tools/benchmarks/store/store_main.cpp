@@ -10,7 +10,9 @@
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
+#include "core/bus.h"
 #include "core/log.h"
+#include "imagestore/disk_service.h"
 #include "imagestore/extent_source.h"
 #include "imagestore/overlay.h"
 #include "imagestore/store_listener.h"
@@ -181,6 +183,25 @@ Result<void> overlay(const Arguments& arguments) {
                                      {.base = version.id, .size_bytes = version.size_bytes});
 }
 
+/// What a disk's own process says of itself.
+Result<void> disk_status(const Arguments& arguments) {
+  auto connection = TRY(imagestore::DiskConnection::open(arguments.socket));
+  bus::DiskRequest ask;
+  ask.mutable_ask_status();
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  const auto reply = TRY(connection.call(ask, deadline));
+  if (reply.disks_size() != 1) return fail(Errc::kCorrupt, "the disk does not say how it is");
+  const auto& disk = reply.disks(0);
+  std::cout << nlohmann::json{{"path", "disk"},
+                              {"clients", 1},
+                              {"size_bytes", disk.size_bytes()},
+                              {"bytes_fetched", disk.fetched_bytes()},
+                              {"traced_bytes", disk.traced_pages() * kPageSize},
+                              {"written_bytes", disk.written_bytes()}}
+            << std::endl;
+  return {};
+}
+
 Result<void> imports(const Arguments& arguments) {
   std::cout << TRY(run_imports(arguments.store, arguments.files)) << std::endl;
   return {};
@@ -222,6 +243,7 @@ Result<void> run(const std::string& command, const Arguments& arguments) {
   if (command == "import") return import(arguments);
   if (command == "imports") return imports(arguments);
   if (command == "overlay") return overlay(arguments);
+  if (command == "disk-status") return disk_status(arguments);
   if (command == "commits") {
     return print(run_commits(arguments.store, arguments.clients, arguments.bytes));
   }
@@ -237,7 +259,7 @@ int main(int argc, char** argv) {
   samepage::bench::Arguments arguments;
   app.require_subcommand(1);
   for (const char* command : {"serve", "fill", "read", "one-sided", "limited", "import", "imports",
-                              "overlay", "commits", "clones"}) {
+                              "overlay", "disk-status", "commits", "clones"}) {
     samepage::bench::add_options(*app.add_subcommand(command), arguments);
   }
   CLI11_PARSE(app, argc, argv);
