@@ -19,6 +19,7 @@ std::string domain(const std::string& devices, const std::string& before = "") {
 
 TEST(MigrationObstacle, AnOrdinaryVmHasNone) {
   EXPECT_FALSE(obstacle_in_domain(domain("    <interface type='network'/>\n")));
+  EXPECT_FALSE(obstacle_in_domain(domain("    <host transport='unix' socket='/run/x.nbd'/>\n")));
   EXPECT_FALSE(obstacle_in_domain(""));
 }
 
@@ -32,6 +33,11 @@ TEST(MigrationObstacle, NamesTheReasonAndWhatToDo) {
   EXPECT_THAT(*obstacle_in_domain(domain("    <filesystem type='mount'>\n")),
               HasSubstr("shares a folder"));
   EXPECT_THAT(*obstacle_in_domain(domain("    <shmem name='x'>\n")), HasSubstr("shares memory"));
+  EXPECT_THAT(*obstacle_in_domain(domain("    <disk type='network' device='disk'>\n"
+                                         "      <source protocol='nbd' index='1'>\n"
+                                         "        <host transport='unix' "
+                                         "socket='/run/samepage/disks/web.nbd'/>\n")),
+              HasSubstr("samepage disk commit"));
 }
 
 TEST(MigrationObstacle, IsNotFoundInOtherPeoplesWords) {

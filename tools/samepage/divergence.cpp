@@ -25,6 +25,8 @@ struct Boot {
 
   std::vector<std::optional<NamedRam>> rams;
   std::vector<double> ran_s;
+  std::size_t next = 0;  ///< Of the seconds at which to look.
+  bool waits_for_ready = false;
 };
 
 tl::unexpected<Error> not_ready(const DivergencePlan& plan) {
@@ -54,6 +56,7 @@ class Booter {
   std::vector<std::string> moment_names() const;
   BootMachineOptions machine_of(const DivergenceSetting& setting) const;
   Result<Boot> boot(const DivergenceSetting& setting, const std::string& step);
+  Result<void> step_on(BootMachine& machine, Boot& boot, const std::string& step);
   Result<void> look(BootMachine& machine, Boot& boot, std::size_t moment);
   Result<void> tell(const std::string& step, double of_boot);
   Result<BlockTrace> trace(const DivergenceSetting& setting, const std::string& step);
@@ -94,27 +97,28 @@ Result<void> Booter::look(BootMachine& machine, Boot& boot, std::size_t moment) 
   return {};
 }
 
-/// The guest is ready before, between or after the seconds at which to look.
+/// Looks when something is due. The guest is ready before, between or after the seconds at which to
+/// look.
+Result<void> Booter::step_on(BootMachine& machine, Boot& boot, const std::string& step) {
+  const std::size_t ready = plan_.at_s.size();
+  const double ran_s = machine.ran_s();
+  TRY(machine.check_runs());
+  if (boot.waits_for_ready && machine.has_said(plan_.ready_when)) {
+    boot.waits_for_ready = false;
+    return look(machine, boot, ready);
+  }
+  if (boot.next < ready && ran_s >= plan_.at_s[boot.next]) return look(machine, boot, boot.next++);
+  if (ran_s > plan_.time_max_s) return not_ready(plan_);
+  std::this_thread::sleep_for(kLook);
+  return tell(step, ran_s / (boot.next < ready ? plan_.at_s.back() : plan_.time_max_s));
+}
+
 Result<Boot> Booter::boot(const DivergenceSetting& setting, const std::string& step) {
   const auto machine = TRY(BootMachine::start(machine_of(setting)));
-  const std::size_t ready = plan_.at_s.size();
   Boot boot(moment_names().size());
-  std::size_t next = 0;
-  bool waits_for_ready = !plan_.ready_when.empty();
-  while (next < ready || waits_for_ready) {
-    TRY(machine->check_runs());
-    const double ran_s = machine->ran_s();
-    if (waits_for_ready && machine->has_said(plan_.ready_when)) {
-      TRY(look(*machine, boot, ready));
-      waits_for_ready = false;
-    } else if (next < ready && ran_s >= plan_.at_s[next]) {
-      TRY(look(*machine, boot, next++));
-    } else if (ran_s > plan_.time_max_s) {
-      return not_ready(plan_);
-    } else {
-      TRY(tell(step, ran_s / (next < ready ? plan_.at_s.back() : plan_.time_max_s)));
-      std::this_thread::sleep_for(kLook);
-    }
+  boot.waits_for_ready = !plan_.ready_when.empty();
+  while (boot.next < plan_.at_s.size() || boot.waits_for_ready) {
+    TRY(step_on(*machine, boot, step));
   }
   boots_done_ += 1;
   return boot;

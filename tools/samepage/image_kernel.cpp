@@ -28,6 +28,7 @@ constexpr std::uint8_t kGptProtective = 0xEE;
 constexpr std::uint64_t kExtMagicAt = 1024 + 56;
 constexpr std::uint16_t kExtMagic = 0xEF53;
 constexpr std::size_t kOutputMax = 4U << 20U;
+constexpr std::string_view kKernelPrefix = "vmlinuz-";
 
 template <class T>
 T number_at(const Fd& disk, std::uint64_t offset) {
@@ -36,19 +37,22 @@ T number_at(const Fd& disk, std::uint64_t offset) {
   return got == ssize_t{sizeof value} ? value : T{};
 }
 
+void add_gpt_starts(const Fd& disk, std::vector<std::uint64_t>& starts) {
+  const auto table = number_at<std::uint64_t>(disk, kSector + 72) * kSector;
+  const auto size = number_at<std::uint32_t>(disk, kSector + 84);
+  for (std::size_t i = 0; i < kGptEntriesMax; ++i) {
+    starts.push_back(number_at<std::uint64_t>(disk, table + i * size + 32) * kSector);
+  }
+}
+
 /// Where partitions begin, and the disk itself; all that a table may say, right or wrong.
 std::vector<std::uint64_t> starts_of(const Fd& disk) {
   std::vector<std::uint64_t> starts = {0};
   if (number_at<std::uint16_t>(disk, 510) != 0xAA55) return starts;
   for (std::size_t i = 0; i < kMbrEntries; ++i) {
     const std::uint64_t entry = 446 + 16 * i;
-    if (number_at<std::uint8_t>(disk, entry + 4) == kGptProtective) {
-      const auto table = number_at<std::uint64_t>(disk, kSector + 72) * kSector;
-      const auto size = number_at<std::uint32_t>(disk, kSector + 84);
-      for (std::size_t j = 0; j < kGptEntriesMax; ++j) {
-        starts.push_back(number_at<std::uint64_t>(disk, table + j * size + 32) * kSector);
-      }
-    }
+    const bool is_gpt = number_at<std::uint8_t>(disk, entry + 4) == kGptProtective;
+    if (is_gpt) add_gpt_starts(disk, starts);
     starts.push_back(number_at<std::uint32_t>(disk, entry + 8) * kSector);
   }
   return starts;
@@ -102,9 +106,15 @@ std::vector<std::string> names_in_boot(const std::string& file_system) {
   return names;
 }
 
-/// Versions in names: 6.1.0-9 before 6.1.0-10.
-bool is_older(const std::string& a, const std::string& b) {
-  return ::strverscmp(a.c_str(), b.c_str()) < 0;
+/// Of the kernels among the names: 6.1.0-10 is newer than 6.1.0-9. Empty: there is none.
+std::string newest_version(const std::vector<std::string>& names) {
+  std::string newest;
+  for (const std::string& name : names) {
+    if (!name.starts_with(kKernelPrefix)) continue;
+    const std::string version = name.substr(kKernelPrefix.size());
+    if (::strverscmp(newest.c_str(), version.c_str()) < 0) newest = version;
+  }
+  return newest;
 }
 
 Result<Fd> copy_out(const std::string& file_system, const std::string& name,
@@ -137,18 +147,14 @@ Result<ImageKernel> find_image_kernel(const Fd& disk, const std::string& folder)
     if (number_at<std::uint16_t>(disk, start + kExtMagicAt) != kExtMagic) continue;
     const std::string file_system =
         fmt::format("/proc/{}/fd/{}?offset={}", ::getpid(), disk.get(), start);
-    std::string kernel;
     const std::vector<std::string> names = names_in_boot(file_system);
-    for (const std::string& name : names) {
-      if (name.starts_with("vmlinuz-") && (kernel.empty() || is_older(kernel, name))) kernel = name;
-    }
-    if (kernel.empty()) continue;
+    const std::string version = newest_version(names);
+    if (version.empty()) continue;
     ImageKernel found;
-    found.kernel = TRY(copy_out(file_system, kernel, folder));
-    const std::string initrd = "initrd.img-" + kernel.substr(std::string("vmlinuz-").size());
-    if (std::ranges::find(names, initrd) != names.end()) {
-      found.initrd = TRY(copy_out(file_system, initrd, folder));
-    }
+    found.kernel = TRY(copy_out(file_system, std::string(kKernelPrefix) + version, folder));
+    const std::string initrd = "initrd.img-" + version;
+    const bool has_initrd = std::ranges::find(names, initrd) != names.end();
+    if (has_initrd) found.initrd = TRY(copy_out(file_system, initrd, folder));
     found.command_line = grub_command_line(file_system);
     return found;
   }
