@@ -16,6 +16,7 @@ constexpr std::chrono::milliseconds kEmulatedPause{50};
 constexpr std::uint64_t kLogPiece = 64 * kPageSize;
 /// Between two looks how far QEMU's passes are.
 constexpr std::chrono::milliseconds kPassLook{10};
+constexpr std::chrono::milliseconds kDowntimeMin{1};
 /// What QEMU may leave for the downtime, in a second of it, before its speed can be trusted.
 constexpr double kLeftPerSecond = 8U << 20U;
 /// Of pages that the target has, until they are seen to pass faster.
@@ -93,14 +94,13 @@ void CopyPace::out_of_sight() {
 }
 
 std::chrono::milliseconds CopyPace::downtime_first() const {
-  return downtime_at(kFastPages);
+  return options_.postcopy ? kDowntimeMin : downtime_at(kFastPages);
 }
 
 std::chrono::milliseconds CopyPace::downtime_at(double bytes_per_second) const {
   const double share = std::min(1.0, kLeftPerSecond / bytes_per_second);
   const auto scaled = std::chrono::duration<double, std::milli>(options_.downtime_max) * share;
-  return std::max(std::chrono::milliseconds(1),
-                  std::chrono::duration_cast<std::chrono::milliseconds>(scaled));
+  return std::max(kDowntimeMin, std::chrono::duration_cast<std::chrono::milliseconds>(scaled));
 }
 
 /// Until the brake is on or not needed; false when the copying is over.

@@ -38,7 +38,8 @@ class CopyPace final : public PassWatch {
   CopyPace& operator=(const CopyPace&) = delete;
 
   /// What libvirt is to begin with: QEMU may leave little for the downtime, as fast as pages may
-  /// pass. Where they pass faster, this says so.
+  /// pass. Where they pass faster, this says so. With post-copy the guest is to be switched, not
+  /// stopped.
   std::chrono::milliseconds downtime_first() const;
 
   /// libvirt is about to be asked. `emulated`: the guest is (emulation.h).

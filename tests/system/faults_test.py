@@ -20,6 +20,8 @@ import zlib
 from typing import Callable
 
 from fleet_case import FleetCase, Host, ram
+from samepage_lab import LabError
+from samepage_lab.bindings import libvirt
 
 PAGE = 4096
 LINK_MBIT = 100
@@ -159,12 +161,18 @@ class Faults(FleetCase):
     def test_kill_target_libvirtd(self) -> None:
         self.strike_often(lambda source, target: self.kill_libvirtd(target))
 
+    @staticmethod
+    def runs_on(host: Host) -> bool:
+        try:
+            return host.domain("mover").state()[0] == libvirt.VIR_DOMAIN_RUNNING
+        except (LabError, libvirt.libvirtError):
+            return False
+
     def test_kill_target_qemu(self) -> None:
         def strike(source: Host, target: Host) -> None:
             # Once the guest has been handed over, its QEMU is the guest.
             pid = target.guest_pids().get("mover")
-            handed_over = "mover" not in source.guest_names()
-            if pid and not handed_over and source.domain("mover").state()[0] == 1:
+            if pid and self.runs_on(source):
                 os.kill(pid, 9)
         self.strike_often(strike)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import unittest
 
-from fleet_case import FleetCase, Guest, Host, ram
+from fleet_case import CliError, FleetCase, Guest, Host, ram
 from samepage_lab.frames import ram_mapping
 from samepage_lab.guest_spec import GuestSpec, domain_xml
 from samepage_lab.migration import migrate_stock
@@ -152,9 +152,14 @@ class TemplateMoves(FleetCase):
         move = self.move(fork, self.host2, "--parallel", "2")
         self.assertEqual(move["template_pages"], 0)
         self.assert_runs_once(fork, self.host2)
-        move = self.move(fork, self.host1, "--postcopy")
-        self.assertEqual(move["template_pages"], 0)
-        self.assert_runs_once(fork, self.host1)
+        target = self.host1
+        try:
+            move = self.move(fork, target, "--postcopy")
+            self.assertEqual(move["template_pages"], 0)
+        except CliError as error:  # It has so little to carry that this may come too late.
+            self.assertIn("across before post-copy could begin", error.said)
+            target = self.host2
+        self.assert_runs_once(fork, target)
 
 
 if __name__ == "__main__":
