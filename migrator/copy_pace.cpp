@@ -1,6 +1,5 @@
 #include "migrator/copy_pace.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "core/page.h"
@@ -14,17 +13,8 @@ using std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kEmulatedPause{50};
 /// Of memory that is made of such pieces, an emulated guest's dirty log has a gap.
 constexpr std::uint64_t kLogPiece = 64 * kPageSize;
-/// Between two looks how far QEMU's passes are.
+/// Between two looks whether QEMU is about to end its first pass.
 constexpr std::chrono::milliseconds kPassLook{10};
-constexpr std::chrono::milliseconds kDowntimeMin{1};
-/// What QEMU may leave for the downtime, in a second of it, before its speed can be trusted.
-constexpr double kLeftPerSecond = 8U << 20U;
-/// Of pages that the target has, until they are seen to pass faster.
-constexpr double kFastPages = 400e6;
-/// A guest that writes little is ready to be stopped after a short second pass. QEMU gets so long
-/// to find that.
-constexpr std::chrono::milliseconds kUntilPressed{100};
-constexpr int kPassesUntilPressed = 2;
 /// Between two attempts to cancel, until libvirt has taken one.
 constexpr std::chrono::milliseconds kCancelAgain{50};
 /// After that, until its call returns: it may have come before QEMU began.
@@ -71,17 +61,12 @@ void CopyPace::finish() {
   if (cancelling_.joinable()) cancelling_.join();
 }
 
-/// Where QEMU has measured rightly, there is nothing that it must forget.
 void CopyPace::first_pass(std::uint64_t bytes_left) {
-  if (speed_is_true_ && bytes_left <= IntakeBrake::kPressedBytes) brake_.release();
+  if (bytes_left <= IntakeBrake::kPressedBytes) end_of_pass();
 }
 
 void CopyPace::further_pass(std::uint64_t bytes) {
-  if (speed_is_true_) {
-    brake_.release();
-  } else if (++further_passes_ >= kPassesUntilPressed) {
-    brake_.press();
-  }
+  end_of_pass();
   if (emulated_ && bytes % kLogPiece == 0) brake_.pause(kEmulatedPause);
 }
 
@@ -89,36 +74,20 @@ void CopyPace::speed_is_true(bool is_true) {
   speed_is_true_ = is_true;
 }
 
+/// Where QEMU has measured rightly, there is nothing that it must forget.
+void CopyPace::end_of_pass() {
+  speed_is_true_ ? brake_.release() : brake_.press();
+}
+
 void CopyPace::out_of_sight() {
   brake_.release();
 }
 
-std::chrono::milliseconds CopyPace::downtime_first() const {
-  return options_.postcopy ? kDowntimeMin : downtime_at(kFastPages);
-}
-
-std::chrono::milliseconds CopyPace::downtime_at(double bytes_per_second) const {
-  const double share = std::min(1.0, kLeftPerSecond / bytes_per_second);
-  const auto scaled = std::chrono::duration<double, std::milli>(options_.downtime_max) * share;
-  return std::max(kDowntimeMin, std::chrono::duration_cast<std::chrono::milliseconds>(scaled));
-}
-
-/// Until the brake is on or not needed; false when the copying is over.
-bool CopyPace::keep_downtime_short() {
-  std::chrono::milliseconds said = downtime_first();
-  std::chrono::milliseconds in_passes{};
-  while (!brake_.is_used()) {
-    if (!wait_while(State::kCopying, kPassLook)) return false;
-    if (further_passes_ > 0 && (in_passes += kPassLook) >= kUntilPressed) brake_.press();
-    const auto now = downtime_at(std::max(kFastPages, brake_.fastest_bytes_per_second()));
-    if (now < said && hypervisor_.set_downtime_max(options_.vm, now)) said = now;
-  }
-  return true;
-}
-
 /// Once QEMU has forgotten how fast its first pass over the memory was.
 void CopyPace::allow_downtime() {
-  if (!keep_downtime_short()) return;
+  while (!brake_.is_used()) {
+    if (!wait_while(State::kCopying, kPassLook)) return;
+  }
   bool copying = speed_is_true_ || wait_while(State::kCopying, IntakeBrake::kUntilForgotten);
   // It fails when libvirt is past that, and is tried again otherwise.
   while (copying && !hypervisor_.set_downtime_max(options_.vm, options_.downtime_max)) {

@@ -31,16 +31,15 @@ class CopyPace final : public PassWatch {
     std::chrono::milliseconds switch_look{};  ///< Between two looks whether to switch.
   };
 
+  /// So short that QEMU does not find the guest ready to be switched over before its time: what
+  /// libvirt is to begin with.
+  static constexpr std::chrono::milliseconds kDowntimeNone{1};
+
   /// The hypervisor is borrowed and outlives this.
   CopyPace(Options options, Hypervisor& hypervisor);
   ~CopyPace() override;
   CopyPace(const CopyPace&) = delete;
   CopyPace& operator=(const CopyPace&) = delete;
-
-  /// What libvirt is to begin with: QEMU may leave little for the downtime, as fast as pages may
-  /// pass. Where they pass faster, this says so. With post-copy the guest is to be switched, not
-  /// stopped.
-  std::chrono::milliseconds downtime_first() const;
 
   /// libvirt is about to be asked. `emulated`: the guest is (emulation.h).
   void begin(bool emulated);
@@ -70,14 +69,12 @@ class CopyPace final : public PassWatch {
   void speed_is_true(bool is_true) override;
   void out_of_sight() override;
 
-  bool keep_downtime_short();
-  std::chrono::milliseconds downtime_at(double bytes_per_second) const;
-
   // Each the body of a thread.
   void allow_downtime();
   void switch_to_postcopy();
   void press_cancel();
 
+  void end_of_pass();
   void enter(State state);
   bool wait_while(State state, std::chrono::milliseconds time);
 
@@ -86,7 +83,6 @@ class CopyPace final : public PassWatch {
   IntakeBrake brake_;
   bool emulated_ = false;  // Set before any relay begins.
   std::atomic<bool> speed_is_true_{false};
-  std::atomic<int> further_passes_{0};
   Mutex mutex_;
   std::condition_variable_any changed_;
   State state_ GUARDED_BY(mutex_) = State::kCopying;

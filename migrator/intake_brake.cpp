@@ -10,8 +10,6 @@ using std::chrono::steady_clock;
 
 /// Small, so that QEMU does not wait long for a release.
 constexpr std::size_t kPieceBytes = 16U << 10U;
-/// As QEMU measures.
-constexpr std::chrono::duration<double> kMeasured{0.1};
 
 }  // namespace
 
@@ -51,29 +49,12 @@ std::size_t IntakeBrake::wait(std::size_t wanted, Deadline deadline) {
   return state_ == State::kPressed ? std::min(wanted, kPieceBytes) : wanted;
 }
 
-double IntakeBrake::fastest_bytes_per_second() const {
-  const MutexLock lock(mutex_);
-  return fastest_;
-}
-
 void IntakeBrake::took(std::size_t bytes) {
   const MutexLock lock(mutex_);
-  measure(bytes, steady_clock::now());
   if (state_ != State::kPressed) return;
   const std::chrono::duration<double> share(static_cast<double>(bytes) / kBytesPerSecond);
   next_ = std::max(next_, steady_clock::now()) +
           std::chrono::duration_cast<steady_clock::duration>(share);
-}
-
-void IntakeBrake::measure(std::size_t bytes, Deadline now) {
-  measured_bytes_ += bytes;
-  const std::chrono::duration<double> time = now - measured_from_;
-  if (measured_from_ != Deadline::min() && time < kMeasured) return;
-  if (measured_from_ != Deadline::min()) {
-    fastest_ = std::max(fastest_, static_cast<double>(measured_bytes_) / time.count());
-  }
-  measured_from_ = now;
-  measured_bytes_ = 0;
 }
 
 BrakedStream::BrakedStream(std::unique_ptr<ByteStream> stream, IntakeBrake& brake)

@@ -14,11 +14,9 @@ namespace samepage::migrator {
 ///
 /// QEMU stops the guest once what is left would take less than the downtime limit at the speed of
 /// the last 100 ms. While pages pass that the target has, that speed says nothing of the pages
-/// left. So QEMU begins with a limit that is short in proportion to the fastest that it may have
-/// measured: a guest that writes little is stopped for that. Where another pass does not make the
-/// guest one of these, the brake is on until QEMU has forgotten, and only then the limit is raised.
-/// It also keeps QEMU from going round and round meanwhile. Where QEMU measures rightly it is not
-/// needed.
+/// left. So the first pass over the memory has a limit that is as good as none; at its end the
+/// brake is on until QEMU has forgotten, and only then the limit is raised. It also keeps QEMU from
+/// going round and round meanwhile. Where QEMU measures rightly it is not needed.
 ///
 /// Threads: every method may be called from any thread.
 class IntakeBrake final {
@@ -38,9 +36,6 @@ class IntakeBrake final {
   /// Whether it was pressed, or cannot be any more.
   bool is_used() const;
 
-  /// The fastest that was read for 100 ms; 0: for so long nothing was.
-  double fastest_bytes_per_second() const;
-
   /// Before a further pass over the memory is read: nothing is, for so long, pressed or not. An
   /// emulated guest's dirty log needs it (docs/architecture.md, "What only the lab has").
   void pause(std::chrono::milliseconds time);
@@ -58,15 +53,10 @@ class IntakeBrake final {
  private:
   enum class State : std::uint8_t { kUnused, kPressed, kReleased, kGone };
 
-  void measure(std::size_t bytes, Deadline now) REQUIRES(mutex_);
-
   mutable Mutex mutex_;
   std::condition_variable_any changed_;
   State state_ GUARDED_BY(mutex_) = State::kUnused;
   Deadline next_ GUARDED_BY(mutex_) = Deadline::min();
-  Deadline measured_from_ GUARDED_BY(mutex_) = Deadline::min();
-  std::size_t measured_bytes_ GUARDED_BY(mutex_) = 0;
-  double fastest_ GUARDED_BY(mutex_) = 0;
 };
 
 /// A connection of QEMU's whose reader the brake slows down. Threads: as ByteStream.

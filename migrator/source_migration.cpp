@@ -396,7 +396,7 @@ void SourceMigration::Impl::migrate() {
       {.vm = options_.vm,
        .migrate_socket = stream_socket_path(options_.socket_dir, options_.session),
        .control_socket = control_socket_path(options_.socket_dir, options_.session),
-       .downtime_max = pace_.downtime_first(),
+       .downtime_max = CopyPace::kDowntimeNone,
        .mode = options_.mode});
   pace_.end();
   std::optional<Error> error;
