@@ -53,9 +53,6 @@ bool parse_mapping(std::string_view line, Mapping& mapping) {
   return number(cut(line, ' '), 10, mapping.inode);
 }
 
-/// libvirt speaks of whole MiB; who starts QEMU by a script of his own may give it a little more.
-constexpr std::uint64_t kMoreBytes = 256 << 10;
-
 bool may_be_ram(const Mapping& mapping) {
   return mapping.writable && !mapping.executable;
 }
@@ -85,7 +82,7 @@ std::optional<Candidate> candidate(const std::vector<Mapping>& mappings, std::si
     ++last;
   }
   const std::uint64_t found = mappings[last].end - mappings[first].start;
-  if (found >= bytes + kMoreBytes) return std::nullopt;
+  if (found >= bytes + kRamBytesMore) return std::nullopt;
   const unsigned rank = (found == bytes ? 0U : 2U) + (last == first ? 0U : 1U);
   return Candidate{.ram = {mappings[first].start, found, mappings[first]}, .rank = rank};
 }

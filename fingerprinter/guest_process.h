@@ -36,7 +36,11 @@ struct RamBlock {
   bool file_backed() const { return first.inode != 0; }
 };
 
-/// The one RAM block of `bytes` or, when there is none, of less than 256 KiB more: adjoining
+/// A guest's RAM may be so much larger than libvirt speaks of, but for a byte: libvirt speaks of
+/// whole MiB, and who starts QEMU by a script of his own may give it a little more.
+inline constexpr std::uint64_t kRamBytesMore = 256 << 10;
+
+/// The one RAM block of `bytes` or, when there is none, of less than kRamBytesMore more: adjoining
 /// writable mappings of one kind, a single mapping being preferred. kNotFound: there is none, or
 /// there are several that cannot be told apart.
 Result<RamBlock> find_ram(const std::vector<Mapping>& mappings, std::uint64_t bytes);

@@ -2,6 +2,7 @@
 
 #include <system_error>
 
+#include "fingerprinter/guest_process.h"
 #include "fingerprinter/own_pages.h"
 #include "fingerprinter/ram_file.h"
 #include "migrator/domain_xml.h"
@@ -10,14 +11,11 @@
 namespace samepage::migrator {
 namespace {
 
-/// A leader's RAM may be a little more than libvirt speaks of, as fingerprinter::find_ram() knows.
-constexpr std::uint64_t kMoreBytes = 256 << 10;
-
 Result<void> check_fit(const ShelvedTemplate& shelved, const TemplateArrival::Guest& guest) {
   std::error_code error;
   const std::uint64_t bytes = std::filesystem::file_size(shelved.ram_file(), error);
   if (error) return fail(Errc::kIo, shelved.ram_file().string() + ": " + error.message());
-  if (bytes < guest.memory_bytes || bytes - guest.memory_bytes >= kMoreBytes) {
+  if (bytes < guest.memory_bytes || bytes - guest.memory_bytes >= fingerprinter::kRamBytesMore) {
     return fail(Errc::kInvalid, "the VM's memory is not of its template's size");
   }
   const DomainSummary leader = TRY(summarize_domain(shelved.state.leader.xml));
