@@ -134,7 +134,8 @@ class Bench:
         elif mode in ("fork", "cold-warm"):
             warm = ["boot", self.image.name, "--name", "warm-9", "--on", host.name]
             self.fleet.cli(*warm, *(["--cold"] if mode == "cold-warm" else []))
-            self._wait_ready(["warm-9"] if mode == "cold-warm" else [], time.monotonic())
+            if mode == "cold-warm":
+                self._wait_ready(["warm-9"], time.monotonic())
             self._end(["warm-9"])
 
     def _copy(self, names: list[str]) -> None:
