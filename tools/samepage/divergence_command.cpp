@@ -222,16 +222,7 @@ void add_machine_options(CLI::App& app, DivergenceOptions& options) {
                  "kvm, or tcg for emulation; kvm by default where there is one, unless fixed-clock "
                  "or --executed is asked for")
       ->type_name("ACCELERATOR");
-  app.add_option("--store", options.store.store, "The store's folder")
-      ->type_name(kFilePath)
-      ->capture_default_str();
-  app.add_option("--origin", options.store.origin,
-                 "Where images are durable: dir: for the store's folder, or rados:POOL[/NAMESPACE]")
-      ->type_name("ORIGIN")
-      ->capture_default_str();
-  app.add_option("--ceph-conf", options.store.ceph_conf, "The Ceph cluster's configuration")
-      ->type_name(kFilePath)
-      ->capture_default_str();
+  add_store_options(app, options.store);
   app.add_option("--scratch", options.plan.scratch,
                  "A folder with room for copies of RAM, which have no names there")
       ->type_name(kFilePath)

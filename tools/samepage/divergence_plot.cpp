@@ -1,13 +1,12 @@
 #include <algorithm>
 #include <array>
-#include <cstdio>
-#include <fstream>
 #include <utility>
 #include <vector>
 
 #include <fmt/format.h>
 
 #include "tools/samepage/divergence_view.h"
+#include "tools/samepage/picture_file.h"
 #include "tools/samepage/quantity.h"
 
 namespace samepage::cli {
@@ -128,15 +127,7 @@ std::string divergence_plot(std::span<const DivergenceSet> sets) {
 }
 
 Result<void> write_divergence_plot(std::span<const DivergenceSet> sets, const std::string& path) {
-  const std::string partial = path + ".new";
-  std::ofstream file(partial, std::ios::trunc);
-  file << divergence_plot(sets);
-  file.close();
-  if (!file || std::rename(partial.c_str(), path.c_str()) != 0) {
-    std::remove(partial.c_str());
-    return fail(Errc::kIo, "cannot write " + path);
-  }
-  return {};
+  return write_picture(path, divergence_plot(sets));
 }
 
 }  // namespace samepage::cli

@@ -1,14 +1,13 @@
 #include "tools/samepage/heat_map.h"
 
 #include <algorithm>
-#include <cstdio>
-#include <fstream>
 #include <map>
 #include <utility>
 #include <vector>
 
 #include <fmt/format.h>
 
+#include "tools/samepage/picture_file.h"
 #include "tools/samepage/quantity.h"
 #include "tools/samepage/table.h"
 
@@ -138,15 +137,7 @@ std::string heat_map(const Sharing& sharing) {
 }
 
 Result<void> write_heat_map(const Sharing& sharing, const std::string& path) {
-  const std::string partial = path + ".new";
-  std::ofstream file(partial, std::ios::trunc);
-  file << heat_map(sharing);
-  file.close();
-  if (!file || std::rename(partial.c_str(), path.c_str()) != 0) {
-    std::remove(partial.c_str());
-    return fail(Errc::kIo, "cannot write " + path);
-  }
-  return {};
+  return write_picture(path, heat_map(sharing));
 }
 
 }  // namespace samepage::cli

@@ -30,18 +30,7 @@ class ImageSubcommands {
     CLI::App& added = subcommands_.add(
         image_, name, about,
         [options = options_, does](Session& session) { return does(session, *options); });
-    added.add_option("--store", options_->store, "The store's folder")
-        ->type_name(kFilePath)
-        ->capture_default_str();
-    added
-        .add_option("--origin", options_->origin,
-                    "Where images are durable: dir: for the store's folder, or "
-                    "rados:POOL[/NAMESPACE]")
-        ->type_name("ORIGIN")
-        ->capture_default_str();
-    added.add_option("--ceph-conf", options_->ceph_conf, "The Ceph cluster's configuration")
-        ->type_name(kFilePath)
-        ->capture_default_str();
+    add_store_options(added, *options_);
     return added;
   }
 
@@ -193,6 +182,21 @@ bool ProgressReport::operator()(const imagestore::ImportProgress& progress) {
   bar_.show(label_, total > 0 ? done / total : 1,
             show_bytes(progress.bytes_done) + ", " + show_bytes_as_mib(pace) + "/s");
   return interrupts_.count() == 0;
+}
+
+void add_store_options(CLI::App& command, ImageOptions& options) {
+  command.add_option("--store", options.store, "The store's folder")
+      ->type_name(kFilePath)
+      ->capture_default_str();
+  command
+      .add_option(
+          "--origin", options.origin,
+          "Where images are durable: dir: for the store's folder, or rados:POOL[/NAMESPACE]")
+      ->type_name("ORIGIN")
+      ->capture_default_str();
+  command.add_option("--ceph-conf", options.ceph_conf, "The Ceph cluster's configuration")
+      ->type_name(kFilePath)
+      ->capture_default_str();
 }
 
 void add_image(CLI::App& root, Subcommands& subcommands) {

@@ -41,6 +41,9 @@ struct VersionName {
 /// kInvalid: what follows the @ is no version's number.
 Result<VersionName> parse_version_name(const std::string& text);
 
+/// --store, --origin and --ceph-conf, which say where the store is. `options` outlives the command.
+void add_store_options(CLI::App& command, ImageOptions& options);
+
 Result<std::unique_ptr<imagestore::ImageStore>> open_store(const ImageOptions& options,
                                                            imagestore::DirOrigin::Access access);
 
