@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/page.h"
+#include "fingerprinter/file_data.h"
 #include "fingerprinter/read_fully.h"
 
 namespace samepage::fingerprinter {
@@ -47,16 +48,9 @@ Result<ExactSet> ExactSet::read(const Fd& image, HashSeed seed) {
   ExactSet set;
   const PageHasher hasher(seed);
   set.counts_.pages = static_cast<std::uint64_t>(size) / kPageSize;
-  for (off_t at = 0; at < size;) {
-    const off_t data = ::lseek(image.get(), at, SEEK_DATA);
-    if (data < 0 && errno == ENXIO) break;
-    if (data < 0) return fail(Errc::kIo, std::generic_category().message(errno));
-    const off_t hole = ::lseek(image.get(), data, SEEK_HOLE);
-    if (hole < 0) return fail(Errc::kIo, std::generic_category().message(errno));
-    const auto first = static_cast<std::uint64_t>(data) / kPageSize;
-    const auto end = (static_cast<std::uint64_t>(hole) + kPageSize - 1) / kPageSize;
-    set.counts_.zero += TRY(hash_stretch(image, first, end, hasher, set.hashes_));
-    at = static_cast<off_t>(end * kPageSize);
+  for (const PageRun& run : TRY(data_runs(image, {.first = 0, .count = set.counts_.pages}))) {
+    set.counts_.zero +=
+        TRY(hash_stretch(image, run.first, run.first + run.count, hasher, set.hashes_));
   }
   const std::size_t held = set.hashes_.size();
   std::ranges::sort(set.hashes_);

@@ -1,6 +1,5 @@
 #include "fingerprinter/ram_file.h"
 
-#include <algorithm>
 #include <cerrno>
 #include <string>
 #include <system_error>
@@ -11,6 +10,7 @@
 
 #include "core/fd.h"
 #include "core/page.h"
+#include "fingerprinter/file_data.h"
 #include "fingerprinter/read_fully.h"
 
 namespace samepage::fingerprinter {
@@ -30,19 +30,7 @@ class RamFile final : public GuestMemory {
   Result<std::vector<PageRun>> populated() override { return populated_within({0, pages_}); }
 
   Result<std::vector<PageRun>> populated_within(PageRun range) override {
-    std::vector<PageRun> runs;
-    const std::uint64_t end = range.first + range.count;
-    for (std::uint64_t at = range.first; at < end;) {
-      const off_t data = ::lseek(file_.get(), static_cast<off_t>(at * kPageSize), SEEK_DATA);
-      if (data < 0 && errno == ENXIO) break;
-      if (data < 0) return failed("SEEK_DATA");
-      const off_t hole = ::lseek(file_.get(), data, SEEK_HOLE);
-      if (hole < 0) return failed("SEEK_HOLE");
-      const std::uint64_t first = static_cast<std::uint64_t>(data) / kPageSize;
-      at = (static_cast<std::uint64_t>(hole) + kPageSize - 1) / kPageSize;
-      if (first < end) runs.push_back({.first = first, .count = std::min(at, end) - first});
-    }
-    return runs;
+    return data_runs(file_, range);
   }
 
   Result<void> read(std::uint64_t first, std::span<std::byte> destination) override {

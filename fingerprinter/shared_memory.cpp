@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstring>
-#include <system_error>
 #include <utility>
 
 #include <fcntl.h>
@@ -13,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/page.h"
+#include "fingerprinter/file_data.h"
 #include "fingerprinter/read_fully.h"
 
 // When the file is mapped
@@ -47,7 +46,7 @@ class SharedMemory final : public GuestMemory {
   SharedMemory(GuestProcess process, const RamBlock& ram, Fd file)
       : process_(std::move(process)),
         pages_(ram.bytes / kPageSize),
-        offset_(ram.first.offset),
+        first_(ram.first.offset / kPageSize),
         file_(std::move(file)) {
     map();
   }
@@ -65,10 +64,10 @@ class SharedMemory final : public GuestMemory {
     std::vector<PageRun> runs;
     const std::uint64_t end = range.first + range.count;
     for (std::uint64_t at = range.first; at < end;) {
-      const off_t data = ::lseek(file_.get(), offset_of(at), SEEK_DATA);
-      if (data < 0 && errno != ENXIO) return failed("SEEK_DATA: " + reason(errno));
-      if (data < 0 || page_of(data) >= end) break;
-      const PageRun run{page_of(data), TRY(data_pages({page_of(data), end - page_of(data)}))};
+      const auto data = TRY(of_process(next_data(file_, first_ + at)));
+      if (!data || *data - first_ >= end) break;
+      const std::uint64_t first = *data - first_;
+      const PageRun run{first, TRY(data_pages({first, end - first}))};
       if (run.count > 0) runs.push_back(run);
       at = run.first + run.count + 1;  // What follows is no data, or the range's end.
     }
@@ -77,7 +76,7 @@ class SharedMemory final : public GuestMemory {
   }
 
   Result<void> read(std::uint64_t first, std::span<std::byte> destination) override {
-    const auto done = read_fully(file_, offset_ + first * kPageSize, destination);
+    const auto done = read_fully(file_, (first_ + first) * kPageSize, destination);
     if (!done) return failed(done.error().message());
     if (!process_.alive()) return failed("read");
     return {};
@@ -96,9 +95,8 @@ class SharedMemory final : public GuestMemory {
   /// out.
   Result<std::uint64_t> data_pages(PageRun range) const {
     if (!mapped_.empty()) return resident_pages(range);
-    const off_t hole = ::lseek(file_.get(), offset_of(range.first), SEEK_HOLE);
-    if (hole < 0) return failed("SEEK_HOLE: " + reason(errno));
-    return std::min(range.count, page_of(hole + off_t{kPageSize} - 1) - range.first);
+    const auto hole = TRY(of_process(next_hole(file_, first_ + range.first)));
+    return std::min(range.count, hole - first_ - range.first);
   }
 
   /// The resident pages at a range's begin, of mapped memory.
@@ -120,29 +118,29 @@ class SharedMemory final : public GuestMemory {
     const int seals = ::fcntl(file_.get(), F_GET_SEALS);
     if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) return;
     const std::size_t bytes = pages_ * kPageSize;
-    if (::lseek(file_.get(), 0, SEEK_END) < offset_of(pages_)) return;
+    const off_t size = ::lseek(file_.get(), 0, SEEK_END);
+    if (size < static_cast<off_t>((first_ + pages_) * kPageSize)) return;
     struct stat file {};
     if (::fstat(file_.get(), &file) != 0) return;
     if (::geteuid() != 0 && ::geteuid() != file.st_uid) return;
     void* const at = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, file_.get(),
-                            static_cast<off_t>(offset_));
+                            static_cast<off_t>(first_ * kPageSize));
     if (at != MAP_FAILED) mapped_ = {static_cast<std::byte*>(at), bytes};
   }
 
-  off_t offset_of(std::uint64_t page) const {
-    return static_cast<off_t>(offset_ + page * kPageSize);
+  /// What went wrong with the file is the process's end, if it has ended.
+  template <class T>
+  Result<T> of_process(Result<T> found) const {
+    if (!found) return failed(found.error().message());
+    return found;
   }
-  std::uint64_t page_of(off_t at) const {
-    return (static_cast<std::uint64_t>(at) - offset_) / kPageSize;
-  }
-  static std::string reason(int number) { return std::generic_category().message(number); }
   tl::unexpected<Error> failed(const std::string& message) const {
     return tl::unexpected(process_.blame(message));
   }
 
   const GuestProcess process_;
   const std::uint64_t pages_;
-  const std::uint64_t offset_;
+  const std::uint64_t first_;  ///< In the file.
   const Fd file_;
   std::span<std::byte> mapped_;
 };
