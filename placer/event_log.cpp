@@ -3,6 +3,8 @@
 #include <limits>
 #include <utility>
 
+#include "placer/stored_time.h"
+
 namespace samepage::placer {
 namespace {
 
@@ -13,9 +15,7 @@ std::int64_t stored(std::uint64_t figure) {
 
 Event read_event(const Statement& row) {
   Event event{.id = row.integer(0),
-              .at = std::chrono::system_clock::time_point(
-                  std::chrono::duration_cast<std::chrono::system_clock::duration>(
-                      std::chrono::microseconds(row.integer(1)))),
+              .at = time_of(row.integer(1)),
               .kind = row.text(2),
               .text = row.text(3),
               .plan = std::nullopt,
@@ -37,14 +37,12 @@ Event read_event(const Statement& row) {
 
 Result<Event> EventLog::append(Event event) {
   event.at = clock_.today();
-  const auto at =
-      std::chrono::duration_cast<std::chrono::microseconds>(event.at.time_since_epoch()).count();
   const SqlValue plan = event.plan ? SqlValue(event.plan->value) : SqlValue(nullptr);
 
   Transaction change = TRY(database_.begin());
   Statement insert = TRY(database_.prepare(
       "INSERT INTO events (at, kind, text, plan, vm, host) VALUES (?, ?, ?, ?, ?, ?)"));
-  TRY(insert.bind({std::int64_t{at}, event.kind, event.text, plan, event.vm, event.host}));
+  TRY(insert.bind({stored_time(event.at), event.kind, event.text, plan, event.vm, event.host}));
   TRY(insert.run());
   event.id = database_.last_insert_id();
   if (event.progress) {

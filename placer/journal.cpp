@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/check.h"
+#include "placer/stored_time.h"
 
 namespace samepage::placer {
 namespace {
@@ -36,12 +37,6 @@ std::int64_t stored(std::uint64_t figure) {
 std::uint64_t figure(const Statement& row, int column) {
   const std::int64_t value = row.integer(column);
   return value < 0 ? 0 : static_cast<std::uint64_t>(value);
-}
-
-std::chrono::system_clock::time_point moment(std::int64_t microseconds) {
-  return std::chrono::system_clock::time_point(
-      std::chrono::duration_cast<std::chrono::system_clock::duration>(
-          std::chrono::microseconds(microseconds)));
 }
 
 std::string joined(const std::vector<std::string>& texts) {
@@ -87,8 +82,7 @@ std::string_view to_string(MoveState state) {
 }
 
 std::int64_t Journal::today() const {
-  return std::chrono::duration_cast<std::chrono::microseconds>(clock_.today().time_since_epoch())
-      .count();
+  return stored_time(clock_.today());
 }
 
 Result<PlanId> Journal::propose(const Plan& plan) {
@@ -167,7 +161,7 @@ Result<PlanRecord> Journal::plan(PlanId id) {
   PlanRecord record{.id = id,
                     .state = TRY(parse_state<PlanState>(kPlanStates, row.text(0))),
                     .cancel_requested = row.integer(1) != 0,
-                    .created_at = moment(row.integer(2)),
+                    .created_at = time_of(row.integer(2)),
                     .ended_at = std::nullopt,
                     .summary = row.text(4),
                     .shared_before_pages = figure(row, 5),
@@ -187,7 +181,7 @@ Result<PlanRecord> Journal::plan(PlanId id) {
                     .notes = lines(row.text(19)),
                     .moves = {},
                     .stays = {}};
-  if (!row.is_null(3)) record.ended_at = moment(row.integer(3));
+  if (!row.is_null(3)) record.ended_at = time_of(row.integer(3));
   if (!row.is_null(7)) {
     record.achieved =
         AchievedSharing{.before_pages = figure(row, 7), .after_pages = figure(row, 8)};

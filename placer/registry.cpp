@@ -9,6 +9,7 @@
 
 #include "core/curve_keys.h"
 #include "core/random_bytes.h"
+#include "placer/stored_time.h"
 
 namespace samepage::placer {
 namespace {
@@ -58,11 +59,8 @@ Result<std::vector<EnrolledHost>> Registry::hosts() {
   TRY(row.bind({}));
   std::vector<EnrolledHost> hosts;
   while (TRY(row.step())) {
-    hosts.push_back({.name = row.text(0),
-                     .public_key = row.text(1),
-                     .enrolled_at = std::chrono::system_clock::time_point(
-                         std::chrono::duration_cast<std::chrono::system_clock::duration>(
-                             std::chrono::microseconds(row.integer(2))))});
+    hosts.push_back(
+        {.name = row.text(0), .public_key = row.text(1), .enrolled_at = time_of(row.integer(2))});
   }
   return hosts;
 }
@@ -84,12 +82,9 @@ Result<EnrolledHost> Registry::enroll(const std::string& name, const std::string
     }
   }
   const EnrolledHost host{.name = name, .public_key = public_key, .enrolled_at = clock_.today()};
-  const auto at =
-      std::chrono::duration_cast<std::chrono::microseconds>(host.enrolled_at.time_since_epoch())
-          .count();
   Statement insert =
       TRY(database_.prepare("INSERT INTO hosts (name, public_key, enrolled_at) VALUES (?, ?, ?)"));
-  TRY(insert.bind({name, public_key, std::int64_t{at}}));
+  TRY(insert.bind({name, public_key, stored_time(host.enrolled_at)}));
   TRY(insert.run());
   TRY(change.commit());
   return host;
@@ -128,13 +123,10 @@ Result<SharingDomain> Registry::domain(const std::string& name) {
   }
 
   const SharingDomain domain = TRY(make_domain(name));
-  const auto at =
-      std::chrono::duration_cast<std::chrono::microseconds>(clock_.today().time_since_epoch())
-          .count();
   Statement insert = TRY(database_.prepare(
       "INSERT INTO domains (name, hash_seed, digest_key, created_at) VALUES (?, ?, ?, ?)"));
   TRY(insert.bind({name, std::bit_cast<std::int64_t>(domain.seed.value),
-                   std::span<const std::byte>(domain.key.bytes), std::int64_t{at}}));
+                   std::span<const std::byte>(domain.key.bytes), stored_time(clock_.today())}));
   TRY(insert.run());
   TRY(change.commit());
   return domain;

@@ -3,19 +3,14 @@
 #include <algorithm>
 
 #include "placer/sharing.h"
+#include "placer/stored_time.h"
 
 namespace samepage::placer {
 namespace {
 
-std::int64_t microseconds(std::chrono::system_clock::time_point at) {
-  return std::chrono::duration_cast<std::chrono::microseconds>(at.time_since_epoch()).count();
-}
-
 SharingPoint read_point(const Statement& row) {
   return {.host = row.text(0),
-          .at = std::chrono::system_clock::time_point(
-              std::chrono::duration_cast<std::chrono::system_clock::duration>(
-                  std::chrono::microseconds(row.integer(1)))),
+          .at = time_of(row.integer(1)),
           .vms = static_cast<std::uint64_t>(row.integer(2)),
           .predicted_pages = row.real(3),
           .low_pages = row.real(4),
@@ -42,7 +37,7 @@ Result<void> SharingHistory::note(const Fleet& fleet, const std::string& host) {
   auto insert = TRY(database_.prepare(
       "INSERT INTO sharing_history (host, at, vms, predicted, low, high, achieved, full_scans) "
       "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"));
-  TRY(insert.bind({host, microseconds(clock_.today()), static_cast<std::int64_t>(vms.size()),
+  TRY(insert.bind({host, stored_time(clock_.today()), static_cast<std::int64_t>(vms.size()),
                    predicted.pages, predicted.low, predicted.high,
                    static_cast<std::int64_t>(found->memory->achieved_shared_pages()), full_scans}));
   TRY(insert.run());
