@@ -1,10 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <vector>
 
 #include "core/hypervisor.h"
 #include "core/result.h"
+#include "fingerprinter/memory_shares.h"
 
 namespace samepage::fingerprinter {
 
@@ -15,6 +18,10 @@ struct FrameCounts {
   std::uint64_t ksm_mapped_pages = 0;  ///< Of the resident pages, those that KSM has merged.
   std::uint64_t ksm_frames = 0;        ///< Frames behind those.
   std::uint64_t zero_page = 0;         ///< Mapped to the kernel's zero page: they cost nothing.
+
+  /// Of each VM that was asked about, in their order; absent: it ended. RAM that is
+  /// a shared file counts as the guest's own.
+  std::vector<std::optional<MemoryShares>> shares;
 
   /// Pages that sharing saves, by KSM and by mapping one RAM file.
   std::uint64_t saved_pages() const { return resident_pages - distinct_frames; }

@@ -11,6 +11,7 @@
 
 #include "core/hypervisor.h"
 #include "core/result.h"
+#include "fingerprinter/memory_shares.h"
 
 namespace samepage::fingerprinter {
 class Fingerprint;
@@ -79,6 +80,9 @@ struct Vm {
   bool is_mergeable = true;  ///< KSM looks at its RAM.
 
   std::shared_ptr<const VmUsage> usage;  ///< What it used lately; null: nothing is known.
+
+  /// As its host counted last; absent until it has.
+  std::optional<fingerprinter::MemoryShares> memory{};
 
   std::string
       copy_on;  ///< Another host that also has it (a migration, or what one left); or empty.

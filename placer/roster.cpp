@@ -7,6 +7,7 @@
 
 #include "core/page.h"
 #include "fingerprinter/fingerprint.h"
+#include "fingerprinter/guest_process.h"
 
 namespace samepage::placer {
 namespace {
@@ -23,6 +24,13 @@ bool is_printable(std::string_view text) {
 std::chrono::milliseconds age(std::chrono::steady_clock::time_point now,
                               std::chrono::steady_clock::time_point then) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(now - then);
+}
+
+/// A guest's RAM may be a little larger than it is said to be.
+bool can_be(const fingerprinter::MemoryShares& shares, std::uint64_t memory_bytes) {
+  const std::uint64_t pages_max = (memory_bytes + fingerprinter::kRamBytesMore) / kPageSize;
+  return shares.own <= pages_max && shares.of_template <= pages_max - shares.own &&
+         shares.ksm <= pages_max - shares.own - shares.of_template;
 }
 
 }  // namespace
@@ -122,6 +130,11 @@ Roster::Entry Roster::take(const ReportedVm& reported, std::vector<std::string>&
   entry.vm.cpu_seconds = reported.cpu_seconds;
   entry.vm.sharing_domain = reported.sharing_domain;
   entry.vm.template_id = reported.template_id;
+  if (reported.memory && can_be(*reported.memory, reported.memory_bytes)) {
+    entry.vm.memory = reported.memory;
+  } else if (reported.memory) {
+    notes.push_back(reported.name + " has more pages than memory; they are left out");
+  }
   if (!domains_.contains(reported.sharing_domain)) {
     notes.push_back(reported.name + " is of the unknown sharing domain \"" +
                     reported.sharing_domain + "\" and shares with no other VM");
@@ -213,11 +226,7 @@ Result<std::vector<std::string>> Roster::report(std::string_view host, const Hos
   observe(host, *speaker, report, notes);
   list(host, speaker->vms, entries);
   speaker->vms = std::move(entries);
-  speaker->memory = report.memory;
-  if (report.clock.count() > 0) {
-    speaker->counted.clear();
-    for (const auto& [id, entry] : speaker->vms) speaker->counted.insert(id);
-  }
+  take_memory(host, *speaker, report);
   speaker->reported_at = clock_.now();
   speaker->has_reported = true;
   speaker->wants_whole = wants_whole;
@@ -225,6 +234,22 @@ Result<std::vector<std::string>> Roster::report(std::string_view host, const Hos
   forget_departed();
   note_copies(host, notes);
   return notes;
+}
+
+void Roster::take_memory(std::string_view host, Member& speaker, const HostReport& report) {
+  speaker.memory = report.memory;
+  if (report.counted.count() <= 0 || report.counted == speaker.counted_at) return;
+  speaker.counted_at = report.counted;
+  speaker.counted.clear();
+  // Nobody took them: keep the newest.
+  constexpr std::size_t kSamplesMax = 100'000;
+  if (fresh_memory_samples_.size() > kSamplesMax) fresh_memory_samples_.clear();
+  for (const auto& [id, entry] : speaker.vms) {
+    speaker.counted.insert(id);
+    if (!entry.vm.memory) continue;
+    fresh_memory_samples_.push_back(
+        {.vm = id, .host = std::string(host), .at = clock_.today(), .shares = *entry.vm.memory});
+  }
 }
 
 void Roster::list(std::string_view host, const std::map<VmId, Entry>& before,
@@ -271,7 +296,7 @@ bool Roster::is_up(const Member& member) const {
          clock_.now() - member.reported_at <= options_.report_age_max;
 }
 
-// An agent counts frames when it scans; reports in between repeat what it counted.
+// Reports repeat what the agent counted last.
 bool Roster::is_counted_anew(const Member& member) const {
   return std::equal(member.vms.begin(), member.vms.end(), member.counted.begin(),
                     member.counted.end(),

@@ -50,11 +50,15 @@ struct ReportedVm {
   std::string tracker{};
   bool is_mergeable = true;
   std::string template_id{};
+  std::optional<fingerprinter::MemoryShares> memory{};
 };
 
 struct HostReport {
   std::vector<ReportedVm> vms;
   HostMemory memory;
+
+  /// The agent's steady clock when it counted memory, its own and the VMs'; 0: not counted.
+  std::chrono::milliseconds counted{0};
   std::chrono::milliseconds clock{0};  ///< The agent's steady clock; 0: no usage in this report.
   double cpu_stalled = 0;
   double memory_stalled = 0;
@@ -65,11 +69,20 @@ struct HostReport {
 /// memory) used.
 struct UsageSample {
   std::string subject;  ///< The host's name, or the VM's UUID.
+  std::chrono::system_clock::time_point at{};
   bool is_host = false;
   double cpu = 0;
   double network = 0;
   double disk = 0;
   double memory = 0;
+};
+
+/// To whom a VM's memory belonged at one moment.
+struct MemorySample {
+  VmId vm;
+  std::string host;
+  std::chrono::system_clock::time_point at;
+  fingerprinter::MemoryShares shares;
 };
 
 /// What an application, or somebody for it, says of its own figure.
@@ -131,6 +144,11 @@ class Roster {
   /// is told once.
   std::vector<UsageSample> take_samples() { return std::exchange(fresh_samples_, {}); }
 
+  /// The same of the counts of VMs' memory.
+  std::vector<MemorySample> take_memory_samples() {
+    return std::exchange(fresh_memory_samples_, {});
+  }
+
   /// Puts back what was known before a restart, oldest first.
   void restore(const std::vector<UsageSample>& samples);
 
@@ -184,6 +202,7 @@ class Roster {
     std::shared_ptr<const HostUsage> usage;
     std::uint64_t shared_pages_max = 0;  ///< The most that it shared of late.
     HostMemory memory;
+    std::chrono::milliseconds counted_at{0};  ///< By its agent's clock.
     std::map<VmId, Entry> vms;
     TimePoint reported_at;
     bool has_reported = false;
@@ -211,6 +230,7 @@ class Roster {
             const std::map<VmId, Entry>& now);
   Pressure pressure(Member& speaker, const HostReport& report) const;
   std::string violation_on(const Member& member) const;
+  void take_memory(std::string_view host, Member& speaker, const HostReport& report);
   void note_copies(std::string_view host, std::vector<std::string>& notes) const;
 
   Options options_;
@@ -221,6 +241,7 @@ class Roster {
   std::map<VmId, Told> figures_;
   std::map<std::string, std::map<std::string, std::string>> labels_;  ///< By host.
   std::vector<UsageSample> fresh_samples_;
+  std::vector<MemorySample> fresh_memory_samples_;
   std::map<VmId, Scanned> scanned_;  ///< Each VM's last fingerprint, wherever it was made.
   std::map<VmId, std::vector<std::string>> hosts_of_;  ///< That report a VM, one nearly always.
   TimePoint forgot_at_{};                              ///< When it last looked for the departed.

@@ -43,7 +43,7 @@ std::optional<UsageSample> Roster::rates(const ReportedVm& vm, const Counters& b
       vm.disk_bytes < before.disk_bytes) {
     return std::nullopt;
   }
-  UsageSample sample{.subject = vm.uuid};
+  UsageSample sample{.subject = vm.uuid, .at = clock_.today()};
   sample.cpu = (vm.cpu_seconds - before.cpu_seconds) / seconds;
   sample.network = static_cast<double>(vm.network_bytes - before.network_bytes) / seconds;
   sample.disk = static_cast<double>(vm.disk_bytes - before.disk_bytes) / seconds;
@@ -64,7 +64,7 @@ void Roster::observe(std::string_view host, Member& speaker, const HostReport& r
   const bool restarted = report.clock < before_clock;
   if (has_before && !restarted && report.clock - before_clock < options_.usage_gap_min) return;
 
-  UsageSample whole{.subject = std::string(host), .is_host = true};
+  UsageSample whole{.subject = std::string(host), .at = clock_.today(), .is_host = true};
   bool any = report.vms.empty();
   std::map<VmId, Counters> counters;
   for (const ReportedVm& vm : report.vms) {

@@ -212,8 +212,23 @@ constexpr std::string_view kTemplatePages = R"sql(
 ALTER TABLE sessions ADD COLUMN template_pages INTEGER;
 )sql";
 
-constexpr std::array kSchema{kFirst,       kPlansOfAllKinds, kSharingHistory, kMoveModes,
-                             kClassModels, kMoveTimes,       kCauses,         kTemplatePages};
+// To whom the memory of VMs belonged; see memory_history.h.
+constexpr std::string_view kVmMemory = R"sql(
+CREATE TABLE vm_memory (
+  vm TEXT NOT NULL,
+  at INTEGER NOT NULL,
+  host TEXT NOT NULL,
+  own INTEGER NOT NULL,
+  of_template INTEGER NOT NULL,
+  ksm INTEGER NOT NULL,
+  PRIMARY KEY (vm, at)
+) WITHOUT ROWID;
+CREATE INDEX vm_memory_by_age ON vm_memory (at);
+)sql";
+
+constexpr std::array kSchema{kFirst,     kPlansOfAllKinds, kSharingHistory,
+                             kMoveModes, kClassModels,     kMoveTimes,
+                             kCauses,    kTemplatePages,   kVmMemory};
 
 }  // namespace
 

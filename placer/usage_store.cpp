@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "placer/stored_time.h"
+
 namespace samepage::placer {
 namespace {
 
@@ -18,9 +20,6 @@ bool is_sound(const UsageSample& sample) {
 
 Result<void> UsageStore::add(const std::vector<UsageSample>& samples) {
   if (samples.empty()) return {};
-  const std::int64_t now =
-      std::chrono::duration_cast<std::chrono::microseconds>(clock_.today().time_since_epoch())
-          .count();
   Transaction change = TRY(database_.begin());
   Statement insert =
       TRY(database_.prepare("INSERT OR REPLACE INTO usage (subject, at, cpu, network, disk, memory)"
@@ -28,11 +27,11 @@ Result<void> UsageStore::add(const std::vector<UsageSample>& samples) {
   for (const UsageSample& sample : samples) {
     if (!is_sound(sample)) continue;
     const std::string subject = (sample.is_host ? kHost : kVm) + sample.subject;
-    TRY(insert.bind({subject, now, sample.cpu, sample.network, sample.disk, sample.memory}));
+    TRY(insert.bind(
+        {subject, stored_time(sample.at), sample.cpu, sample.network, sample.disk, sample.memory}));
     TRY(insert.run());
   }
-  const std::int64_t oldest =
-      now - std::chrono::duration_cast<std::chrono::microseconds>(options_.age_max).count();
+  const std::int64_t oldest = stored_time(clock_.today() - options_.age_max);
   Statement drop = TRY(database_.prepare("DELETE FROM usage WHERE at < ?"));
   TRY(drop.bind({oldest}));
   TRY(drop.run());
@@ -41,7 +40,7 @@ Result<void> UsageStore::add(const std::vector<UsageSample>& samples) {
 
 Result<std::vector<UsageSample>> UsageStore::all() {
   Statement row =
-      TRY(database_.prepare("SELECT subject, cpu, network, disk, memory FROM"
+      TRY(database_.prepare("SELECT subject, cpu, network, disk, memory, at FROM"
                             " (SELECT * FROM usage ORDER BY at DESC LIMIT ?) ORDER BY at"));
   TRY(row.bind({static_cast<std::int64_t>(options_.restored_max)}));
   std::vector<UsageSample> samples;
@@ -49,6 +48,7 @@ Result<std::vector<UsageSample>> UsageStore::all() {
     const std::string subject = row.text(0);
     if (subject.empty()) continue;
     samples.push_back({.subject = subject.substr(1),
+                       .at = time_of(row.integer(5)),
                        .is_host = subject.front() == kHost,
                        .cpu = row.real(1),
                        .network = row.real(2),

@@ -22,7 +22,7 @@ class UsageStore {
   UsageStore(const Options& options, Database& database, const Clock& clock)
       : options_(options), database_(database), clock_(clock) {}
 
-  /// Adds observations of now, and drops those that are too old.
+  /// Adds observations, and drops those that are too old.
   Result<void> add(const std::vector<UsageSample>& samples);
 
   /// Everything, oldest first.

@@ -81,6 +81,35 @@ TEST(KsmAccountingTest, CountsFramesOfUnmergedGuests) {
   EXPECT_EQ(counts.distinct_frames, counts.resident_pages);
   EXPECT_EQ(counts.zero_page, 2U);
   EXPECT_EQ(counts.ksm_frames, 0U);
+  ASSERT_EQ(counts.shares.size(), 2U);
+  EXPECT_EQ(counts.shares[0], (MemoryShares{.own = counts.resident_pages}));
+  EXPECT_FALSE(counts.shares[1]);
+}
+
+TEST(KsmAccountingTest, AForksPagesAreItsTemplatesUntilItWritesThem) {
+  if (!may_count_frames()) GTEST_SKIP() << "needs CAP_SYS_ADMIN";
+  constexpr std::uint64_t kOfTemplate = 2'000;
+  constexpr std::uint64_t kWritten = 100;
+  const auto nothing = [](std::byte*) {};
+  const auto write = [](std::byte* ram) {
+    const volatile std::byte* byte = ram + 1'000 * kPageSize;
+    static_cast<void>(*byte);
+    for (std::uint64_t i = 0; i < kWritten; ++i) write_page(ram, i, 7 + i);
+    write_page(ram, kOfTemplate + 100, 7);  // Of which the template has nothing.
+  };
+  HeldMemory fork(Holding::kPrivateFile, kPages, nothing, write);
+  const std::vector<char> data(kOfTemplate * kPageSize, 'x');
+  ASSERT_EQ(::pwrite(fork.file().get(), data.data(), data.size(), 0),
+            static_cast<ssize_t>(data.size()));
+  const HeldMemory other(Holding::kPrivate, kPages, fill(1));
+  const std::vector<VmInfo> vms = {other.vm(), fork.vm()};
+
+  const auto before = count_frames(vms).value().shares[1];
+  fork.act();
+  const auto after = count_frames(vms).value().shares[1];
+
+  EXPECT_EQ(before, (MemoryShares{.own = 0, .of_template = kOfTemplate}));
+  EXPECT_EQ(after, (MemoryShares{.own = kWritten + 1, .of_template = kOfTemplate - kWritten}));
 }
 
 TEST(KsmAccountingTest, CountsAFrameThatTwoGuestsMapOnce) {
@@ -94,6 +123,7 @@ TEST(KsmAccountingTest, CountsAFrameThatTwoGuestsMapOnce) {
   EXPECT_EQ(counts.resident_pages, 2U);
   EXPECT_EQ(counts.distinct_frames, 1U);
   EXPECT_EQ(counts.saved_pages(), 1U);
+  EXPECT_EQ(counts.shares[0], MemoryShares{.own = 1}) << "a shared file is the guest's own";
 }
 
 TEST(KsmAccountingTest, WithoutTheCapabilityItIsAnIoError) {
@@ -148,6 +178,9 @@ TEST(KsmAccountingTest, KsmMergesWhatWasPredictedAndScanningUnmergesNothing) {
   EXPECT_EQ(merged.ksm_mapped_pages, 3 * kCommon + 6 * kTwins);
   EXPECT_EQ(merged.ksm_frames, kCommon + 3 * kTwins);
   EXPECT_EQ(merged.zero_page, 6U);
+  for (const auto& shares : merged.shares) {
+    EXPECT_EQ(shares, (MemoryShares{.own = kOwn, .ksm = kCommon + 2 * kTwins}));
+  }
   EXPECT_EQ(predicted.within, 3 * kTwins);
   EXPECT_LE(predicted.total().low, static_cast<double>(saved));
   EXPECT_GE(predicted.total().high, static_cast<double>(saved));

@@ -130,8 +130,9 @@ TEST_F(PolicyStoreTest, ThePolicyIsManualUntilSomebodySaysSo) {
 TEST_F(PolicyStoreTest, UsageIsBoundedByAgeAndComesBackInOrder) {
   UsageStore usage({.age_max = std::chrono::hours(1)}, database_, clock_);
   for (int i = 0; i < 4; ++i) {
-    ASSERT_TRUE(usage.add({{.subject = "host1", .is_host = true, .cpu = 0.1 * i},
-                           {.subject = "vm", .cpu = std::nan("")}}));
+    ASSERT_TRUE(
+        usage.add({{.subject = "host1", .at = clock_.today(), .is_host = true, .cpu = 0.1 * i},
+                   {.subject = "vm", .at = clock_.today(), .cpu = std::nan("")}}));
     clock_.advance(std::chrono::minutes(29));
   }
 

@@ -361,6 +361,62 @@ TEST_F(RosterTest, TurnsCountersIntoUsage) {
   EXPECT_TRUE(roster_.take_samples().empty());
 }
 
+TEST_F(RosterTest, KeepsEachCountOfAVmsMemoryOnce) {
+  ReportedVm vm = reported("web1");
+  vm.memory = {.own = 100, .of_template = 5'000, .ksm = 7};
+  const auto report = [&](int second) {
+    HostReport made{.vms = {vm}, .memory = {}, .counted = std::chrono::seconds(second)};
+    return *roster_.report("host1", made);
+  };
+  report(100);
+  const auto counted_at = clock_.today();
+  clock_.advance(std::chrono::seconds(60));
+  report(100);  // A report in between repeats it.
+  EXPECT_EQ(web1()->memory, vm.memory);
+  vm.memory = {.own = 2'000, .of_template = 3'100, .ksm = 7};
+  report(160);
+  vm.memory = std::nullopt;
+  report(220);
+
+  const auto samples = roster_.take_memory_samples();
+
+  ASSERT_EQ(samples.size(), 2U);
+  EXPECT_EQ(samples[0].vm.uuid, "uuid-web1");
+  EXPECT_EQ(samples[0].host, "host1");
+  EXPECT_EQ(samples[0].at, counted_at);
+  EXPECT_EQ(samples[0].shares.of_template, 5'000U);
+  EXPECT_EQ(samples[1].shares.own, 2'000U);
+  EXPECT_TRUE(roster_.take_memory_samples().empty());
+  EXPECT_FALSE(web1()->memory);
+}
+
+TEST_F(RosterTest, AHostsMemoryIsOfNowUntilItsVmsAreOthersThanWereCounted) {
+  const auto report = [&](std::vector<ReportedVm> vms, int second) {
+    HostReport made{.vms = std::move(vms), .memory = {}, .counted = std::chrono::seconds(second)};
+    EXPECT_TRUE(roster_.report("host1", made));
+    return roster_.fleet().find_host("host1")->memory_is_of_now;
+  };
+  EXPECT_TRUE(report({reported("web1")}, 100));
+  EXPECT_FALSE(report({reported("web1"), reported("web2")}, 100));
+  EXPECT_TRUE(report({reported("web1"), reported("web2")}, 101));
+}
+
+TEST_F(RosterTest, LeavesOutMemoryThatCannotBe) {
+  ReportedVm vm = reported("web1");
+  constexpr std::uint64_t kAll = 65'536;
+  constexpr auto kMost = std::numeric_limits<std::uint64_t>::max();
+  for (const fingerprinter::MemoryShares lie : {fingerprinter::MemoryShares{.own = kMost},
+                                                {.own = 1, .of_template = kMost},
+                                                {.own = 1, .of_template = 1, .ksm = kMost},
+                                                {.own = kAll, .of_template = 65}}) {
+    vm.memory = lie;
+    EXPECT_THAT(notes("host1", {vm}), ElementsAre(HasSubstr("web1 has more pages than memory")));
+    EXPECT_FALSE(web1()->memory);
+  }
+  vm.memory = {.own = kAll, .of_template = 2};  // QEMU may have a little more.
+  EXPECT_THAT(notes("host1", {vm}), IsEmpty());
+}
+
 TEST_F(RosterTest, UsageOnAnotherClassOfHostsStartsAnew) {
   for (const char* host : {"host1", "host2"}) {
     HostFacts facts;
@@ -423,8 +479,8 @@ TEST_F(RosterTest, AnApplicationsFigureCountsWhileItIsFresh) {
 }
 
 TEST_F(RosterTest, RestoresWhatWasKnownBeforeARestart) {
-  roster_.restore({{.subject = "host1", .is_host = true, .cpu = 0.4, .memory = 0.7},
-                   {.subject = "uuid-web1", .cpu = 1.5}});
+  roster_.restore({{.subject = "host1", .at = {}, .is_host = true, .cpu = 0.4, .memory = 0.7},
+                   {.subject = "uuid-web1", .at = {}, .cpu = 1.5}});
   notes("host1", {reported("web1")});
   EXPECT_DOUBLE_EQ(web1()->usage->series[0].latest(), 1.5);
   EXPECT_NEAR(fleet_.find_host("host1")->usage->series[3].latest(), 0.7, 1e-6);

@@ -18,6 +18,7 @@ from fleet_case import CliError, FleetCase, Host
 from samepage_lab.guest_spec import GuestSpec, domain_xml
 
 MEMORY_MIB = 192
+WRITTEN_MIB = 48
 SHELF = "/dev/shm/samepage/samepage"
 
 
@@ -40,9 +41,9 @@ class Forks(FleetCase):
         cls.make_template("small", "host1")
 
     @classmethod
-    def domain(cls, name: str) -> Path:
+    def domain(cls, name: str, **settings: object) -> Path:
         """A file with the domain of a lab guest that no start has given anything of its own."""
-        spec = GuestSpec(name=name, memory_mib=MEMORY_MIB, image_mib=32)
+        spec = GuestSpec(name=name, memory_mib=MEMORY_MIB, image_mib=32, **settings)
         file = cls.lab.folder / f"{name}.xml"
         serial = cls.lab.folder / "serial" / f"{name}.log"
         file.write_text(domain_xml(spec, cls.lab.name, serial, None, ""))
@@ -50,8 +51,9 @@ class Forks(FleetCase):
 
     @classmethod
     def make_template(cls, name: str, host: str, ready_when: str = "ready role=",
-                      *more: str) -> dict:
-        return cls.fleet.cli("template", "create", name, "--domain", str(cls.domain(name)),
+                      *more: str, **settings: object) -> dict:
+        domain = cls.domain(name, **settings)
+        return cls.fleet.cli("template", "create", name, "--domain", str(domain),
                              "--ready-when", ready_when, "--on", host, *more)
 
     def boot(self, *argv: str) -> dict:
@@ -101,6 +103,36 @@ class Forks(FleetCase):
         host.run(["virsh", "resume", "f-1"])
         host.run(["virsh", "destroy", "f-1"])
         self.assertEqual(host.guest_names(), ["f-2", "f-3", "f-4"])
+
+    def scanned(self, name: str) -> dict:
+        """A VM as the fleet has it after a scan."""
+        self.fleet.cli("scan")
+        return next(vm for vm in self.fleet.cli("vms")["vms"] if vm["name"] == name)
+
+    def test_a_forks_memory_is_its_templates_until_it_writes(self) -> None:
+        self.make_template("writer", "host1", role="sparse", write_mib=WRITTEN_MIB, rate=2000)
+        self.addCleanup(lambda: self.fleet.try_cli("template", "rm", "writer"))
+        self.fleet.cli("boot", "writer", "--name", "w", "--on", "host1")
+        early = self.scanned("w")
+
+        def after_writing() -> dict | None:
+            now = self.scanned("w")
+            return now if now["own_mib"] > early["own_mib"] + WRITTEN_MIB / 2 else None
+        late = self.wait_until("w has made half of its buffer its own", after_writing)
+        points = self.fleet.cli("vms", "--history", "w")["points"]
+
+        for vm in (early, late):
+            print(f"own {vm['own_mib']:.1f} MiB, template {vm['template_mib']:.1f} MiB, "
+                  f"ksm {vm['ksm_mib']:.1f} MiB of {MEMORY_MIB}")
+        print(f"points: {[(point['own_mib'], point['template_mib']) for point in points]}")
+        self.assertLess(early["own_mib"], MEMORY_MIB / 8)
+        self.assertGreater(early["template_mib"], MEMORY_MIB / 2)
+        self.assertLess(late["template_mib"], early["template_mib"] - WRITTEN_MIB / 2 + 8)
+        kept = [(point["own_mib"], point["template_mib"]) for point in reversed(points)]
+        self.assertIn((late["own_mib"], late["template_mib"]), kept)
+        self.assertLess(kept[0][0], MEMORY_MIB / 8)
+        self.assertEqual(sorted(kept), kept, "own memory only grows")
+        self.assertEqual({point["host"] for point in points}, {"host1"})
 
     def test_a_host_without_the_template_gets_it_from_the_store(self) -> None:
         storm = self.boot("--count", "2", "--name", "g-%", "--on", "host2")

@@ -1,6 +1,8 @@
 // The placer's service and the agents understand each other over the real bus: who may join, what
 // is reported of a host, and what is said when something cannot be done. The hypervisors are
 // fakes; guests on real ones are the system tests' subject.
+#include "fingerprinter/ksm_accounting.h"
+#include "tests/fingerprinter/held_memory.h"
 #include "tests/tools/services_harness.h"
 
 namespace samepage {
@@ -20,6 +22,41 @@ TEST_F(ServicesTest, AnEnrolledHostComesUpWithItsFactsAndItsVms) {
   ASSERT_EQ(fleet.vms.size(), 1U);
   EXPECT_EQ(fleet.vms[0].name, "web");
   EXPECT_EQ(fleet.vms[0].host, "host1");
+}
+
+TEST_F(ServicesTest, HowAVmsMemoryWentIsKeptAlsoOfReportsThatWereAskedFor) {
+  if (!fingerprinter::count_frames({})) GTEST_SKIP() << "needs CAP_SYS_ADMIN";
+  using fingerprinter::HeldMemory;
+  constexpr std::uint64_t kPages = 4'000;
+  const auto write = [](std::uint64_t from, std::uint64_t to) {
+    return [=](std::byte* ram) {
+      for (std::uint64_t i = from; i < to; ++i) fingerprinter::write_page(ram, i, i + 1);
+    };
+  };
+  HeldMemory guest(fingerprinter::Holding::kPrivateFile, kPages, write(0, 100), write(0, 2'000));
+  const auto one = enrolled_host("one");
+  VmInfo fork = guest.vm();
+  fork.id = {kUuid};
+  fork.name = "fork";
+  one->hypervisor().add(fork);
+  one->join();
+  seen("one", placer::HostState::kUp);
+  const auto scan = [&] {
+    EXPECT_EQ(placer_->ask_hosts(Placer::Freshness::kScanned, clock_.now() + kPatience).hosts, 1U);
+    return placer_->open_ledger().value()->memory().newest({kUuid}, 10).value();
+  };
+
+  const auto early = scan();
+  guest.act();
+  const auto late = scan();
+
+  ASSERT_EQ(early.size(), 1U);
+  EXPECT_EQ(early[0].shares.own, 100U);
+  ASSERT_EQ(late.size(), 2U) << "the reports' own interval is an hour";
+  EXPECT_EQ(late[0].shares.own, 2'000U);
+  EXPECT_EQ(late[0].host, "one");
+  EXPECT_EQ(late[1].at, early[0].at);
+  EXPECT_EQ(placer_->fleet().vms.front().memory, late[0].shares);
 }
 
 TEST_F(ServicesTest, AVmWhoseMemoryCannotBeReadIsKnownWithoutAFingerprint) {

@@ -21,6 +21,7 @@ namespace {
 using samepage::testing::ChildProcess;
 using samepage::testing::TempDir;
 using ::testing::Contains;
+using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -35,6 +36,7 @@ constexpr const char* kHosts =
 constexpr const char* kVms =
     R"({"vms":[{"name":"web3","uuid":"u3","host":"alpha","state":"running","memory_mib":256,)"
     R"("present_mib":190.4,"zero_mib":3.25,"duplicate_mib":1,"unique_mib":186,)"
+    R"("own_mib":44.5,"template_mib":133,"ksm_mib":21,)"
     R"("sharing_domain":"default","fingerprint_age_s":61,)"
     R"("shares_most_with":{"vm":"web1","mib":150.2}},)"
     R"({"name":"db1","uuid":"u4","host":"beta","state":"paused","shares_most_with":null}]})";
@@ -225,6 +227,31 @@ TEST_F(SubcommandsTest, VmsShowWithWhomTheyShareMost) {
   EXPECT_EQ(output.exit_code, 0);
   EXPECT_THAT(output.out, HasSubstr("web1 (150 MiB)"));
   EXPECT_THAT(output.out, HasSubstr("3.2 MiB"));
+}
+
+TEST_F(SubcommandsTest, VmsShowToWhomTheirMemoryBelongs) {
+  answer("GET /vms", kVms);
+
+  const Output output = samepage({"vms"});
+
+  EXPECT_THAT(output.out, ContainsRegex("OWN +TEMPLATE +KSM"));
+  EXPECT_THAT(output.out, ContainsRegex("186 MiB +44 MiB +133 MiB +21 MiB"));
+}
+
+TEST_F(SubcommandsTest, TheHistoryOfAVmIsHowItsMemoryWent) {
+  const std::string history =
+      R"({"vm":"web3","uuid":"u3","points":[{"at":"2026-01-02T03:04:05Z","host":"alpha",)"
+      R"("own_mib":120,"template_mib":60,"ksm_mib":0},{"at":"2026-01-02T03:00:05Z",)"
+      R"("host":"alpha","own_mib":2.5,"template_mib":177,"ksm_mib":null}]})";
+  answer("GET /vms/NAME/history", history);
+
+  const Output output = samepage({"vms", "--history", "web3"});
+
+  EXPECT_EQ(output.exit_code, 0) << output.err;
+  EXPECT_THAT(output.out, ContainsRegex("AT +HOST +OWN +TEMPLATE +KSM"));
+  EXPECT_THAT(output.out, ContainsRegex("2026-01-02T03:00:05Z +alpha +2.5 MiB +177 MiB +-"));
+  EXPECT_EQ(samepage({"vms", "--history", "web3", "--json"}).out, history + "\n");
+  EXPECT_EQ(samepage({"vms", "--history", "web3", "--what-if", "web3=beta"}).exit_code, 2);
 }
 
 TEST_F(SubcommandsTest, SharingShowsHostsMatrixAndPairs) {

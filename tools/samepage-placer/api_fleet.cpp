@@ -74,6 +74,17 @@ Result<Response> list_vms(Placer& placer) {
   return answer({{"vms", std::move(vms)}});
 }
 
+Result<Response> vm_history(Placer& placer, const Request& request) {
+  const placer::Fleet fleet = placer.fleet();
+  const placer::Vm* const vm = TRY(fleet.named(request.params.at("NAME")));
+  const auto ledger = TRY(placer.open_ledger());
+  json points = json::array();
+  for (const placer::MemorySample& sample : TRY(ledger->memory().newest(vm->id, kHistoryMax))) {
+    points.push_back(to_json(sample));
+  }
+  return answer({{"vm", vm->name}, {"uuid", vm->id.uuid}, {"points", std::move(points)}});
+}
+
 Result<Response> sharing_history(Placer& placer, const Request& request) {
   const auto host = request.query.find("host");
   const auto ledger = TRY(placer.open_ledger());
@@ -111,6 +122,8 @@ void add_fleet_routes(Placer& placer, std::vector<http::Route>& routes) {
   routes.push_back({"DELETE", "/api/v1/hosts/NAME",
                     [&](const Request& request) { return forget_host(placer, request); }});
   routes.push_back({"GET", "/api/v1/vms", [&](const Request&) { return list_vms(placer); }});
+  routes.push_back({"GET", "/api/v1/vms/NAME/history",
+                    [&](const Request& request) { return vm_history(placer, request); }});
   routes.push_back({"GET", "/api/v1/sharing", [&](const Request&) -> Result<Response> {
                       return answer(sharing_json(placer.fleet()));
                     }});

@@ -243,6 +243,10 @@ json to_json(const placer::Vm& vm, const placer::Fleet& fleet) {
   object["duplicate_mib"] = null_or(scanned, mib(counts.duplicate));
   object["unique_mib"] = null_or(scanned, mib(counts.unique));
   object["unsettled_mib"] = null_or(scanned, mib(counts.unsettled));
+  const auto memory = vm.memory.value_or(fingerprinter::MemoryShares{});
+  object["own_mib"] = null_or(vm.memory.has_value(), mib(memory.own));
+  object["template_mib"] = null_or(vm.memory.has_value(), mib(memory.of_template));
+  object["ksm_mib"] = null_or(vm.memory.has_value(), mib(memory.ksm));
   object["tracker"] = text_or_null(vm.tracker);
   object["mergeable"] = null_or(scanned, vm.is_mergeable);
   object["fingerprint_age_s"] = null_or(scanned, seconds(vm.fingerprint_age));
@@ -296,6 +300,14 @@ json to_json(const placer::SharingPoint& point) {
           {"high_mib", mib(point.high_pages)},
           {"achieved_shared_mib", mib(point.achieved_pages)},
           {"ksm_full_scans", point.ksm_full_scans}};
+}
+
+json to_json(const placer::MemorySample& sample) {
+  return {{"at", rfc3339(sample.at)},
+          {"host", sample.host},
+          {"own_mib", mib(sample.shares.own)},
+          {"template_mib", mib(sample.shares.of_template)},
+          {"ksm_mib", mib(sample.shares.ksm)}};
 }
 
 json to_json(const placer::PlanRecord& plan) {

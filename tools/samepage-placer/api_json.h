@@ -8,6 +8,7 @@
 #include "placer/event_log.h"
 #include "placer/fleet.h"
 #include "placer/journal.h"
+#include "placer/roster.h"
 #include "placer/sharing_history.h"
 
 namespace samepage::control {
@@ -20,6 +21,7 @@ nlohmann::json to_json(const placer::Host& host, const placer::Fleet& fleet,
 nlohmann::json to_json(const placer::Vm& vm, const placer::Fleet& fleet);
 
 nlohmann::json to_json(const placer::SharingPoint& point);
+nlohmann::json to_json(const placer::MemorySample& sample);
 
 /// The whole fleet's predicted and achieved sharing, host by host and pair by pair.
 nlohmann::json sharing_json(const placer::Fleet& fleet);

@@ -1,6 +1,7 @@
 #include "tools/samepage-placer/fleet_state.h"
 
 #include <algorithm>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -18,6 +19,13 @@ std::chrono::milliseconds age(std::uint64_t ms) {
   return std::chrono::milliseconds(static_cast<std::int64_t>(std::min(ms, kYearMs)));
 }
 
+std::optional<fingerprinter::MemoryShares> read_memory(const bus::Vm& vm) {
+  if (!vm.has_memory()) return std::nullopt;
+  return fingerprinter::MemoryShares{.own = vm.memory().own_pages(),
+                                     .of_template = vm.memory().template_pages(),
+                                     .ksm = vm.memory().ksm_pages()};
+}
+
 placer::ReportedVm read_vm(const bus::Vm& vm) {
   return {.uuid = vm.uuid(),
           .name = vm.name(),
@@ -33,7 +41,8 @@ placer::ReportedVm read_vm(const bus::Vm& vm) {
           .fingerprint_delta = bytes_of(vm.fingerprint_delta()),
           .tracker = vm.tracker(),
           .is_mergeable = !vm.not_mergeable(),
-          .template_id = vm.template_id()};
+          .template_id = vm.template_id(),
+          .memory = read_memory(vm)};
 }
 
 }  // namespace
@@ -83,6 +92,7 @@ Result<std::vector<std::string>> FleetState::report(const std::string& host,
                  .free_bytes = report.memory().free_bytes(),
                  .ksm_runs = report.memory().ksm_runs(),
                  .ksm_full_scans = report.memory().ksm_full_scans()};
+  read.counted = age(report.memory().counted_ms());
   read.clock = age(report.clock_ms());
   read.cpu_stalled = report.cpu_stalled();
   read.memory_stalled = report.memory_stalled();
@@ -114,6 +124,11 @@ void FleetState::set_labels(placer::PolicyStore::Labels labels) {
 std::vector<placer::UsageSample> FleetState::take_samples() {
   const MutexLock lock(mutex_);
   return roster_.take_samples();
+}
+
+std::vector<placer::MemorySample> FleetState::take_memory_samples() {
+  const MutexLock lock(mutex_);
+  return roster_.take_memory_samples();
 }
 
 void FleetState::restore(const std::vector<placer::UsageSample>& samples) {

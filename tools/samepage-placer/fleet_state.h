@@ -33,6 +33,7 @@ class FleetState {
 
   /// Observations that no report has told before.
   std::vector<placer::UsageSample> take_samples();
+  std::vector<placer::MemorySample> take_memory_samples();
   void restore(const std::vector<placer::UsageSample>& samples);
   Result<void> tell(const VmId& vm, const placer::AppFigure& figure);
 

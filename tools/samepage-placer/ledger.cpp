@@ -13,7 +13,8 @@ Ledger::Ledger(Database database, const Clock& clock)
       registry_({}, database_, clock),
       policies_(database_),
       usage_({}, database_, clock),
-      sharing_({}, database_, clock) {}
+      sharing_({}, database_, clock),
+      memory_({}, database_, clock) {}
 
 Result<std::unique_ptr<Ledger>> Ledger::open(const std::string& path, const Clock& clock) {
   Database database = TRY(Database::open({.path = path}));

@@ -8,6 +8,7 @@
 #include "core/result.h"
 #include "placer/event_log.h"
 #include "placer/journal.h"
+#include "placer/memory_history.h"
 #include "placer/planner.h"
 #include "placer/policy_store.h"
 #include "placer/registry.h"
@@ -32,6 +33,7 @@ class Ledger {
 
   placer::UsageStore& usage() { return usage_; }
   placer::SharingHistory& sharing() { return sharing_; }
+  placer::MemoryHistory& memory() { return memory_; }
 
  private:
   Ledger(Database database, const Clock& clock);
@@ -43,6 +45,7 @@ class Ledger {
   placer::PolicyStore policies_;
   placer::UsageStore usage_;
   placer::SharingHistory sharing_;
+  placer::MemoryHistory memory_;
 };
 
 }  // namespace samepage::control

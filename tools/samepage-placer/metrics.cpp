@@ -69,6 +69,32 @@ void add_hosts(const placer::Fleet& fleet, Families& families) {
   }
 }
 
+/// As a label's value: names may hold what means something there.
+std::string quoted(std::string_view text) {
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') quoted += '\\';
+    quoted += c;
+  }
+  return quoted + '"';
+}
+
+void add_vms(const placer::Fleet& fleet, Families& families) {
+  families.begin("samepage_vm_memory_bytes", "gauge",
+                 "Memory of the VM that is its own, its template's or merged by KSM.");
+  for (const placer::Vm& vm : fleet.vms) {
+    if (!vm.memory) continue;
+    const auto sample = [&](const char* whose, std::uint64_t pages) {
+      families.sample(fmt::format("{{vm={},uuid={},host={},of=\"{}\"}}", quoted(vm.name),
+                                  quoted(vm.id.uuid), quoted(vm.host), whose),
+                      bytes(static_cast<double>(pages)));
+    };
+    sample("own", vm.memory->own);
+    sample("template", vm.memory->of_template);
+    sample("ksm", vm.memory->ksm);
+  }
+}
+
 Result<void> add_moves(Ledger& ledger, Families& families) {
   std::map<std::string, double> moves;
   placer::MoveFigures sum;
@@ -98,7 +124,9 @@ Result<void> add_moves(Ledger& ledger, Families& families) {
 
 Result<std::string> metrics_text(Placer& placer) {
   Families families;
-  add_hosts(placer.fleet(), families);
+  const placer::Fleet fleet = placer.fleet();
+  add_hosts(fleet, families);
+  add_vms(fleet, families);
   const auto ledger = TRY(placer.open_ledger());
   TRY(add_moves(*ledger, families));
   return families.take();

@@ -141,8 +141,15 @@ Result<void> Placer::set_label(const std::string& host, const std::string& label
   return {};
 }
 
-Result<void> Placer::keep_usage() {
-  return ledger_->usage().add(fleet_.take_samples());
+Result<void> Placer::keep_samples(Ledger& ledger) {
+  TRY(ledger.usage().add(fleet_.take_samples()));
+  return ledger.memory().add(fleet_.take_memory_samples());
+}
+
+// The inbox's ledger is its thread's.
+Result<void> Placer::keep_asked_samples() {
+  const auto ledger = TRY(open_ledger());
+  return keep_samples(*ledger);
 }
 
 Result<void> Placer::refresh_domains(Ledger& ledger) {
@@ -215,6 +222,9 @@ Placer::ScanResult Placer::ask_hosts(Freshness freshness, Deadline deadline) {
     } else {
       scan.failed.push_back({fleet.hosts[i].name, results[i].error().message()});
     }
+  }
+  if (const auto kept = keep_asked_samples(); !kept) {
+    log_warning("usage not kept why=\"{}\"", kept.error().message());
   }
   return scan;
 }
@@ -307,7 +317,7 @@ void Placer::take_report(const std::string& host, const bus::HostReport& report)
     log_warning("sharing not kept host={} why=\"{}\"", host, kept.error().message());
   }
   for (const std::string& note : *notes) log_warning("report odd host={} what=\"{}\"", host, note);
-  if (const auto kept = keep_usage(); !kept) {
+  if (const auto kept = keep_samples(*ledger_); !kept) {
     log_warning("usage not kept why=\"{}\"", kept.error().message());
   }
   if (const auto noted = runner_->note_sharing(*ledger_); !noted) {

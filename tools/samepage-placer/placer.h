@@ -106,7 +106,8 @@ class Placer {
   void handle(BusIncoming& incoming);
   Result<bus::Envelope> greet(const std::string& host, const bus::Hello& hello);
   Result<bus::Welcome> welcome(const std::string& host, Ledger& ledger);
-  Result<void> keep_usage();
+  Result<void> keep_samples(Ledger& ledger);
+  Result<void> keep_asked_samples();
   void take_report(const std::string& host, const bus::HostReport& report);
   void send_ring(const std::string& host);
   void send_ring_to_all();

@@ -52,6 +52,9 @@ Vm read_vm(const json& vm) {
             .zero_mib = number(vm, "zero_mib"),
             .duplicate_mib = number(vm, "duplicate_mib"),
             .unique_mib = number(vm, "unique_mib"),
+            .own_mib = number(vm, "own_mib"),
+            .template_mib = number(vm, "template_mib"),
+            .ksm_mib = number(vm, "ksm_mib"),
             .fingerprint_age_s = number(vm, "fingerprint_age_s"),
             .sharing_domain = text(vm, "sharing_domain"),
             .tracker = text(vm, "tracker"),
@@ -63,6 +66,14 @@ Vm read_vm(const json& vm) {
     result.shares_mib = number(*most, "mib");
   }
   return result;
+}
+
+MemoryPoint read_memory_point(const json& point) {
+  return {.at = point.at("at").get<std::string>(),
+          .host = text(point, "host"),
+          .own_mib = number(point, "own_mib"),
+          .template_mib = number(point, "template_mib"),
+          .ksm_mib = number(point, "ksm_mib")};
 }
 
 bool flag(const json& object, const char* key) {
@@ -264,6 +275,12 @@ std::string disk_object(const NewDisk& disk) {
 
 Result<std::vector<Vm>> parse_vms(std::string_view json_text) {
   return parse(json_text, [](const json& body) { return list<Vm>(body, "vms", read_vm); });
+}
+
+Result<std::vector<MemoryPoint>> parse_vm_history(std::string_view json_text) {
+  return parse(json_text, [](const json& body) {
+    return list<MemoryPoint>(body, "points", read_memory_point);
+  });
 }
 
 Result<Sharing> parse_sharing(std::string_view json_text) {

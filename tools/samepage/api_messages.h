@@ -48,14 +48,21 @@ struct Vm {
   std::string name, uuid;
   std::string host;
   std::string state;
-  std::optional<double> memory_mib, present_mib, zero_mib, duplicate_mib, unique_mib,
-      fingerprint_age_s;
+  std::optional<double> memory_mib, present_mib, zero_mib, duplicate_mib, unique_mib, own_mib,
+      template_mib, ksm_mib, fingerprint_age_s;
   std::string sharing_domain;
   std::string tracker;      ///< How its agent finds changed pages; empty until the first scan.
   std::string shares_with;  ///< The VM it shares most with; empty when there is none.
   std::optional<double> shares_mib;
 };
 Result<std::vector<Vm>> parse_vms(std::string_view json);
+
+/// To whom a VM's memory belonged at one moment.
+struct MemoryPoint {
+  std::string at, host;
+  std::optional<double> own_mib, template_mib, ksm_mib;
+};
+Result<std::vector<MemoryPoint>> parse_vm_history(std::string_view json);
 
 struct Disk {
   std::string name, host, vm, image, socket;

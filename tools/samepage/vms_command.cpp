@@ -1,6 +1,5 @@
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -15,6 +14,12 @@ namespace {
 
 using Align = Table::Align;
 
+struct VmsOptions {
+  bool names = false;
+  std::vector<std::string> moves;  ///< VM=HOST
+  std::string history;
+};
+
 void print_vms(const std::vector<Vm>& vms, Session& session) {
   Table table({{"VM"},
                {"HOST"},
@@ -24,6 +29,9 @@ void print_vms(const std::vector<Vm>& vms, Session& session) {
                {"ZERO", Align::kRight},
                {"DUPLICATE", Align::kRight},
                {"UNIQUE", Align::kRight},
+               {"OWN", Align::kRight},
+               {"TEMPLATE", Align::kRight},
+               {"KSM", Align::kRight},
                {"SCANNED", Align::kRight},
                {"TRACKER"},
                {"DOMAIN"},
@@ -33,6 +41,7 @@ void print_vms(const std::vector<Vm>& vms, Session& session) {
         vm.shares_with.empty() ? "-" : vm.shares_with + " (" + show_mib(vm.shares_mib) + ")";
     table.add_row({vm.name, vm.host, vm.state, show_mib(vm.memory_mib), show_mib(vm.present_mib),
                    show_mib(vm.zero_mib), show_mib(vm.duplicate_mib), show_mib(vm.unique_mib),
+                   show_mib(vm.own_mib), show_mib(vm.template_mib), show_mib(vm.ksm_mib),
                    show_age(vm.fingerprint_age_s), vm.tracker.empty() ? "-" : vm.tracker,
                    vm.sharing_domain, partner});
   }
@@ -54,27 +63,31 @@ Result<void> list(Session& session, bool names) {
   return {};
 }
 
-/// For a URL: names may hold what means something there.
-std::string encoded(const std::string& text) {
-  constexpr std::string_view kPlain =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
-  constexpr std::string_view kDigits = "0123456789ABCDEF";
-  std::string safe;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (kPlain.find(c) != std::string_view::npos) {
-      safe += c;
-    } else {
-      safe += {'%', kDigits[byte / 16U], kDigits[byte % 16U]};
-    }
+Result<void> show_history(Session& session, const std::string& vm) {
+  const std::string path = "/vms/" + http::url_encoded(vm) + "/history";
+  const std::string body = TRY(session.placer.get(path, answer_deadline()));
+  const std::vector<MemoryPoint> points = TRY(parse_vm_history(body));
+  if (session.json) {
+    session.out << body << '\n';
+    return {};
   }
-  return safe;
+  Table table({{"AT"},
+               {"HOST"},
+               {"OWN", Align::kRight},
+               {"TEMPLATE", Align::kRight},
+               {"KSM", Align::kRight}});
+  for (const MemoryPoint& point : points) {
+    table.add_row({point.at, point.host, show_mib(point.own_mib), show_mib(point.template_mib),
+                   show_mib(point.ksm_mib)});
+  }
+  table.print(session.out, session.out_width);
+  return {};
 }
 
 Result<void> what_if(Session& session, const std::vector<std::string>& moves) {
   std::string asked;
   for (const std::string& move : moves) asked += (asked.empty() ? "" : ",") + move;
-  const std::string path = "/what-if?moves=" + encoded(asked);
+  const std::string path = "/what-if?moves=" + http::url_encoded(asked);
   const std::string body = TRY(session.placer.get(path, answer_deadline()));
   const WhatIf found = TRY(parse_what_if(body));
   if (session.json) {
@@ -98,16 +111,25 @@ Result<void> what_if(Session& session, const std::vector<std::string>& moves) {
 }  // namespace
 
 void add_vms(CLI::App& root, Subcommands& subcommands) {
-  const auto names = std::make_shared<bool>(false);
-  const auto moves = std::make_shared<std::vector<std::string>>();
+  const auto options = std::make_shared<VmsOptions>();
   CLI::App& vms = subcommands.add(
-      root, "vms", "List the VMs and what their memory holds", [names, moves](Session& session) {
-        return moves->empty() ? list(session, *names) : what_if(session, *moves);
+      root, "vms", "List the VMs and what their memory holds, or show how one's went",
+      [options](Session& session) {
+        if (!options->history.empty()) return show_history(session, options->history);
+        if (!options->moves.empty()) return what_if(session, options->moves);
+        return list(session, options->names);
       });
-  vms.add_flag("--names", *names, "Print the names only, one a line");
-  vms.add_option("--what-if", *moves,
-                 "Show what the hosts would share if this VM were on that host; may be repeated")
-      ->type_name("VM=HOST");
+  vms.add_flag("--names", options->names, "Print the names only, one a line");
+  CLI::Option* const moves =
+      vms.add_option(
+             "--what-if", options->moves,
+             "Show what the hosts would share if this VM were on that host; may be repeated")
+          ->type_name("VM=HOST");
+  vms.add_option("--history", options->history,
+                 "Show how much of this VM's memory was its own, its template's and KSM's, the "
+                 "newest first")
+      ->type_name(kVmName)
+      ->excludes(moves);
 }
 
 }  // namespace samepage::cli

@@ -66,7 +66,7 @@ Agent::Agent(const Options& options, const Libvirt& libvirt, const Clock& clock)
       vms_(libvirt.vms),
       clock_(clock),
       reporter_({.watches = {.cpu_share = options.scan_cpu},
-                 .observes_ksm = options.ksm != "off",
+                 .memory = {.observes_ksm = options.ksm != "off"},
                  .pressure_folder = pressure_folder(options.pressure_dir)},
                 libvirt.hypervisor, clock) {
   add_report_requests();
@@ -195,7 +195,7 @@ Result<Boots*> Agent::boots() {
 Result<void> Agent::observe_guests() {
   return hypervisor_.observe([this](const VmEvent& event) {
     migrations_->on_vm_event(event);
-    report_soon(event.kind == VmEventKind::kStarted ? Effort::kScan : Effort::kAtOnce);
+    report_soon(event.kind == VmEventKind::kStarted ? Effort::kInTurn : Effort::kAtOnce);
   });
 }
 
@@ -257,7 +257,7 @@ Result<void> Agent::serve(int stop_descriptor) {
     pollfd stop{.fd = stop_descriptor, .events = POLLIN, .revents = 0};
     const int ready = ::poll(&stop, 1, trouble.empty() ? interval_ms : 1'000);
     if (ready > 0) return {};
-    if (trouble.empty()) report_soon(Effort::kScan);
+    if (trouble.empty()) report_soon(Effort::kInTurn);
   }
 }
 
@@ -280,7 +280,7 @@ Result<void> Agent::say_hello() {
   reporter_.send_whole();
   log_info("placer greeted host={} report_interval_ms={}", reply.welcome().host(),
            reply.welcome().report_interval_ms());
-  report_soon(Effort::kScan);
+  report_soon(Effort::kInTurn);
   return {};
 }
 
@@ -334,7 +334,7 @@ void Agent::add_report_requests() {
   requests_.add(Body::kWelcome, [this](const bus::Envelope& request) -> Result<bus::Envelope> {
     take_welcome(request.welcome());
     reporter_.send_whole();
-    report_soon(Effort::kScan);
+    report_soon(Effort::kInTurn);
     return done();
   });
   requests_.add(
@@ -463,7 +463,7 @@ Result<bus::Envelope> Agent::answer_report(Effort effort) {
   }
   bus::Envelope reply;
   *reply.mutable_host_report() = TRY(reporter_.report(domains, effort));
-  if (ksm_ && effort == Effort::kScan) {
+  if (ksm_ && effort != Effort::kAtOnce) {
     const auto followed = ksm_->follow(reporter_.ksm_news());
     if (!followed) log_warning("ksm not paced why=\"{}\"", followed.error().message());
   }

@@ -90,7 +90,7 @@ class Agent {
 
   Reporter reporter_;               // The scanner's alone, but for list().
   std::unique_ptr<KsmDriver> ksm_;  // The scanner's alone; empty unless KSM is managed.
-  std::array<std::atomic<bool>, 2>
+  std::array<std::atomic<bool>, 3>
       report_posted_{};  // By effort: one waits, others would repeat it.
   std::unique_ptr<BusClient> bus_;
   std::unique_ptr<Migrations> migrations_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <span>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -9,7 +10,8 @@
 #include <unistd.h>
 
 #include "core/log.h"
-#include "fingerprinter/memory_shares.h"
+#include "core/page.h"
+#include "fingerprinter/ksm_accounting.h"
 #include "migrator/image_domain.h"
 
 namespace samepage::agent {
@@ -292,7 +294,10 @@ Result<std::optional<VmInfo>> Boots::find_vm(const std::string& name, const VmId
 Result<bus::BootedVm> Boots::look_at(const VmInfo& vm) const {
   bus::BootedVm booted;
   booted.set_vm_uuid(vm.id.uuid);
-  if (const auto shares = fingerprinter::memory_shares(vm)) booted.set_own_bytes(shares->own);
+  const auto counts = fingerprinter::count_frames(std::span(&vm, 1));
+  if (counts && counts->shares.front()) {
+    booted.set_own_bytes(counts->shares.front()->own * kPageSize);
+  }
   return booted;
 }
 

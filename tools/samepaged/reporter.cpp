@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "fingerprinter/overlap.h"
-#include "tools/samepaged/host_memory.h"
 #include "tools/samepaged/host_pressure.h"
 
 namespace samepage::agent {
@@ -47,11 +46,9 @@ Result<bus::HostReport> Reporter::report(const Domains& domains, Effort effort) 
     return std::none_of(vms.begin(), vms.end(),
                         [&](const VmInfo& vm) { return vm.id == entry.first; });
   });
-  if (effort == Effort::kScan) {
+  if (effort != Effort::kAtOnce) {
     watches_.rescan(vms, domains);
-    put_host_memory(vms, memory_);
-    if (options_.observes_ksm) put_ksm(memory_);
-    note_news(vms);
+    memory_.renew(vms, effort == Effort::kScan);
     put_pressure(options_.pressure_folder, report);
     // Of the moment when libvirt was asked: what the counters stand for.
     const auto uptime =
@@ -63,12 +60,13 @@ Result<bus::HostReport> Reporter::report(const Domains& domains, Effort effort) 
     describe(vm, message);
     if (const auto known = watches_.known(vm.id)) put_fingerprint(vm.id, *known, message);
   }
-  *report.mutable_memory() = memory_;
+  memory_.put(report);
+  if (effort != Effort::kAtOnce) note_news(vms, report.memory());
   report.set_scan_seconds(std::chrono::duration<double>(clock_.now() - started).count());
   return report;
 }
 
-void Reporter::note_news(std::span<const VmInfo> vms) {
+void Reporter::note_news(std::span<const VmInfo> vms, const bus::HostMemory& memory) {
   std::map<std::string, std::vector<fingerprinter::Fingerprint>> by_domain;
   news_ = {};
   for (const VmInfo& vm : vms) {
@@ -81,7 +79,7 @@ void Reporter::note_news(std::span<const VmInfo> vms) {
     const double expected = fingerprinter::sharing(fingerprints).total().pages;
     news_.expected_pages += static_cast<std::uint64_t>(expected);
   }
-  news_.achieved_pages = memory_.ksm_mapped_pages() - memory_.ksm_frames();
+  news_.achieved_pages = memory.ksm_mapped_pages() - memory.ksm_frames();
 }
 
 void Reporter::put_fingerprint(const VmId& vm, const GuestWatches::Known& known, bus::Vm& message) {

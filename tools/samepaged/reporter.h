@@ -11,6 +11,7 @@
 #include "core/hypervisor.h"
 #include "fingerprinter/fingerprint.h"
 #include "tools/samepaged/guest_watches.h"
+#include "tools/samepaged/host_memory.h"
 #include "tools/samepaged/ksm_driver.h"
 
 namespace samepage::agent {
@@ -24,7 +25,7 @@ class Reporter {
  public:
   struct Options {
     GuestWatches::Options watches;
-    bool observes_ksm = true;
+    HostMemory::Options memory;
     std::string pressure_folder;  ///< As host_pressure.h's; empty: pressure is not known.
   };
 
@@ -32,10 +33,12 @@ class Reporter {
       : options_(options),
         hypervisor_(hypervisor),
         clock_(clock),
-        watches_(options.watches, clock) {}
+        watches_(options.watches, clock),
+        memory_(options.memory, clock) {}
 
   enum class Effort : std::uint8_t {
     kScan,    ///< Scan every guest whose sharing domain is known, and count the guests' frames.
+    kInTurn,  ///< The same; frames are counted when it is their turn (HostMemory).
     kAtOnce,  ///< Say what is known already, with the states of now.
   };
 
@@ -51,11 +54,11 @@ class Reporter {
 
   GuestWatches& watches() { return watches_; }
 
-  /// What the last report with Effort::kScan says to who drives KSM.
+  /// What the last report that was not at once says to who drives KSM.
   KsmNews ksm_news() const { return news_; }
 
  private:
-  void note_news(std::span<const VmInfo> vms);
+  void note_news(std::span<const VmInfo> vms, const bus::HostMemory& memory);
   void put_fingerprint(const VmId& vm, const GuestWatches::Known& known, bus::Vm& message);
 
   const Options options_;
@@ -64,7 +67,7 @@ class Reporter {
   GuestWatches watches_;
   std::map<VmId, fingerprinter::Fingerprint> told_;
   std::atomic<bool> send_whole_ = false;
-  bus::HostMemory memory_;  // As counted last.
+  HostMemory memory_;
   KsmNews news_;
 };
 
