@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/kvm.h"
 #include "core/page.h"
 #include "imagestore/image_reader.h"
 #include "tools/samepage/divergence.h"
@@ -48,10 +49,6 @@ struct BootFiles {
   Fd disk;
   ImageKernel kernel;
 };
-
-bool has_kvm() {
-  return ::access("/dev/kvm", R_OK | W_OK) == 0;
-}
 
 /// What needs emulation: QEMU counts instructions, and logs blocks, only there.
 bool needs_emulation(const DivergencePlan& plan) {

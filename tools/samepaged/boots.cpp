@@ -7,8 +7,7 @@
 #include <thread>
 #include <utility>
 
-#include <unistd.h>
-
+#include "core/kvm.h"
 #include "core/log.h"
 #include "core/page.h"
 #include "fingerprinter/ksm_accounting.h"
@@ -59,7 +58,7 @@ migrator::ImageDomain domain_of(const bus::MakeTemplate& request) {
           .initrd = request.initrd(),
           .command_line = request.command_line(),
           .nic = request.nic(),
-          .has_kvm = ::access("/dev/kvm", R_OK | W_OK) == 0};
+          .has_kvm = has_kvm()};
 }
 
 }  // namespace
