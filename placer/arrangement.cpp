@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "core/page_count.h"
 #include "placer/packing/wide_cells.h"
 
 namespace samepage::placer {
@@ -267,7 +268,6 @@ double Arrangement::common(const Unit& unit, std::uint32_t host, std::size_t cel
 }
 
 std::string Arrangement::describe(const Obstacle& obstacle, std::uint32_t host) const {
-  constexpr double kPagesPerMib = 256;
   const SceneHost& there = scene_->hosts[host];
   switch (obstacle.kind) {
     case Obstacle::Kind::kClosed:

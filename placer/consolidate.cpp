@@ -8,10 +8,10 @@
 
 #include <fmt/format.h>
 
+#include "core/page_count.h"
+
 namespace samepage::placer {
 namespace {
-
-constexpr double kPagesPerMib = 256;
 
 std::vector<Unit> units_on(const Arrangement& arrangement, std::uint32_t host) {
   std::vector<Unit> units;

@@ -5,13 +5,9 @@
 
 #include <fmt/format.h>
 
+#include "core/page_count.h"
+
 namespace samepage::placer {
-namespace {
-
-constexpr double kPagesPerMib = 256;
-
-}  // namespace
-
 Homes::Homes(Arrangement& arrangement, const Options& options)
     : arrangement_(arrangement), options_(options), excluded_(arrangement.scene().hosts.size()) {}
 

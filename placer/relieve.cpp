@@ -6,10 +6,10 @@
 
 #include <fmt/format.h>
 
+#include "core/page_count.h"
+
 namespace samepage::placer {
 namespace {
-
-constexpr double kPagesPerMib = 256;
 
 class Relief {
  public:

@@ -11,6 +11,7 @@
 
 #include <fmt/format.h>
 
+#include "core/page.h"
 #include "placer/arrangement.h"
 #include "placer/consolidate.h"
 #include "placer/homes.h"
@@ -20,7 +21,6 @@
 namespace samepage::placer {
 namespace {
 
-constexpr double kPageBytes = 4096;
 constexpr std::size_t kVmWindow = 30;
 constexpr std::size_t kHostWindow = 60;
 constexpr std::size_t kNotesMax = 100;
@@ -501,7 +501,7 @@ class Simulator {
       }
       ++busy[step.source];
       ++busy[step.target];
-      const double took_s = std::max(1.0, step.cost_pages * kPageBytes / policy_.link_bytes_s);
+      const double took_s = std::max(1.0, step.cost_pages * kPageSize / policy_.link_bytes_s);
       flights_.push_back({.step = std::move(step), .started_s = now_s_, .ends_s = now_s_ + took_s});
     }
     waiting_ = std::move(later);
@@ -523,14 +523,14 @@ class Simulator {
     if (left != life.left_s.end() && now_s_ - left->second < kPingPongS) ++report_.ping_pongs;
     life.left_s[step.source] = now_s_;
     cooldowns_.moved(scene_.vms[step.vm].name, clock(now_s_));
-    report_.bytes_moved += step.cost_pages * kPageBytes;
+    report_.bytes_moved += step.cost_pages * kPageSize;
     report_.moves.push_back({.started_s = flight.started_s,
                              .ended_s = now_s_,
                              .vm = scene_.vms[step.vm].name,
                              .source = scene_.hosts[step.source].name,
                              .target = scene_.hosts[step.target].name,
                              .reason = step.reason,
-                             .bytes = step.cost_pages * kPageBytes});
+                             .bytes = step.cost_pages * kPageSize});
   }
 
   void finish() {

@@ -5,10 +5,10 @@
 
 #include <fmt/format.h>
 
+#include "core/page_count.h"
+
 namespace samepage::placer {
 namespace {
-
-constexpr double kPagesPerMib = 256;
 
 std::string recent_text(const UsageSeries& series) {
   return fmt::format("{:.0f} % now, {:.0f} % in 95 of 100 observations", 100 * series.latest(),

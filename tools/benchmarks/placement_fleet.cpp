@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <sys/resource.h>
 
+#include "core/page_count.h"
 #include "placer/packing/bound.h"
 #include "placer/packing/fleet_packer.h"
 #include "placer/packing/least_movement.h"
@@ -27,7 +28,6 @@ using placer::Packing;
 using placer::PackItem;
 using placer::PackProblem;
 
-constexpr double kPagesPerMib = 256;
 constexpr double kPagesPerGib = 1024 * kPagesPerMib;
 constexpr double kPagesPerCell = 16 * kPagesPerMib;
 constexpr std::size_t kWords = 64;

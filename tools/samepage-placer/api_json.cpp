@@ -8,6 +8,7 @@
 #include <fmt/chrono.h>
 #include <nlohmann/json.hpp>
 
+#include "core/page_count.h"
 #include "fingerprinter/fingerprint.h"
 #include "placer/sharing.h"
 #include "placer/usage.h"
@@ -17,7 +18,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr double kPagesPerMib = 256;
 constexpr std::size_t kPairsMax = 1'000;
 
 double mib(double pages) {

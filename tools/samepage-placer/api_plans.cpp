@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/page_count.h"
 #include "placer/gang.h"
 #include "placer/planner.h"
 #include "tools/samepage-placer/api.h"
@@ -20,7 +21,6 @@ using nlohmann::json;
 using placer::PlanId;
 
 constexpr std::size_t kPlansListed = 50;
-constexpr double kPagesPerMib = 256;
 
 constexpr auto kAskMax = std::chrono::seconds(3);
 

@@ -3,13 +3,13 @@
 
 #include <fmt/format.h>
 
+#include "core/page.h"
 #include "placer/sharing.h"
 #include "tools/samepage-placer/api.h"
 
 namespace samepage::control {
 namespace {
 
-constexpr std::uint64_t kPageBytes = 4'096;
 constexpr std::size_t kPlansCounted = 1'000;
 
 /// Prometheus' text format, one family after the other.
@@ -36,7 +36,7 @@ std::string host_label(const std::string& host) {
 }
 
 double bytes(double pages) {
-  return pages * static_cast<double>(kPageBytes);
+  return pages * static_cast<double>(kPageSize);
 }
 
 void add_hosts(const placer::Fleet& fleet, Families& families) {

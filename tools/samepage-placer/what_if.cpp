@@ -9,6 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/page_count.h"
 #include "placer/sharing.h"
 
 namespace samepage::control {
@@ -18,7 +19,6 @@ using nlohmann::json;
 using placer::Estimate;
 using placer::Fleet;
 
-constexpr double kPagesPerMib = 256;
 constexpr std::size_t kMovesMax = 1'000;
 
 struct Wish {

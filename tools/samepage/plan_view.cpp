@@ -4,13 +4,12 @@
 
 #include <fmt/format.h>
 
+#include "core/page_count.h"
 #include "tools/samepage/quantity.h"
 #include "tools/samepage/table.h"
 
 namespace samepage::cli {
 namespace {
-
-constexpr double kPagesPerMib = 256;
 
 using Align = Table::Align;
 

@@ -10,6 +10,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/page_count.h"
+
 namespace samepage::cli {
 namespace {
 
@@ -20,7 +22,6 @@ using placer::ScenarioEvent;
 using placer::ScenarioPolicy;
 using placer::ScenarioVm;
 
-constexpr double kPagesPerMib = 256;
 constexpr double kUnlimited = 1e18;
 constexpr std::size_t kHostsMax = 20'000;
 constexpr std::size_t kVmsMax = 400'000;

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "core/page_count.h"
 #include "placer/simulator.h"
 #include "tools/samepage/scenario_reader.h"
 #include "tools/samepage/subcommands.h"
@@ -23,7 +24,6 @@ struct SimulateOptions {
   std::optional<std::uint64_t> seed;
 };
 
-constexpr double kPagesPerMib = 256;
 constexpr double kBytesPerMib = 1024.0 * 1024.0;
 
 Result<std::string> read_file(const std::string& path) {
