@@ -1,11 +1,8 @@
 #include "placer/simulator.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <limits>
 #include <map>
-#include <numbers>
 #include <set>
 #include <utility>
 
@@ -17,12 +14,14 @@
 #include "placer/homes.h"
 #include "placer/packing/page_pools.h"
 #include "placer/relieve.h"
+#include "placer/simulated_memory.h"
+#include "placer/simulated_moves.h"
+#include "placer/simulated_reports.h"
 
 namespace samepage::placer {
 namespace {
 
 constexpr std::size_t kVmWindow = 30;
-constexpr std::size_t kHostWindow = 60;
 constexpr std::size_t kNotesMax = 100;
 constexpr double kPingPongS = 3'600;
 
@@ -30,18 +29,11 @@ struct VmLife {
   enum class State : std::uint8_t { kComing, kHere, kGone };
   State state = State::kComing;
   std::size_t mix = 0;
-  double arrived_s = -1e18;        ///< On its host.
   std::uint32_t first = kNowhere;  ///< Host where it began: its loads are those of that class.
   std::array<UsageSeries, kLoads> usage{UsageSeries(kVmWindow), UsageSeries(kVmWindow),
                                         UsageSeries(kVmWindow)};
   Loads now{};
   std::map<std::uint32_t, double> left_s;  ///< When it left which host, lately.
-};
-
-struct Flight {
-  Step step;
-  double started_s = 0;
-  double ends_s = 0;
 };
 
 class Simulator {
@@ -52,11 +44,10 @@ class Simulator {
         random_(scenario.seed),
         pools_(scenario.words, scenario.pages_per_cell),
         lives_(scenario.vms.size()),
-        usage_(scenario.hosts.size(), HostUsage(kHostWindow)),
-        members_(scenario.hosts.size()),
-        memory_(scenario.hosts.size()),
-        is_dirty_(scenario.hosts.size(), true),
-        cooldowns_(scenario.policy.cooldown) {}
+        reports_(scenario.policy, scenario.hosts.size(), random_),
+        memory_(scene_, scenario.vms.size(), scenario.hosts.size(), scenario.policy.merge_s),
+        cooldowns_(scenario.policy.cooldown),
+        moves_(scenario.policy) {}
 
   Result<SimulationReport> run() {
     TRY(set_up());
@@ -65,7 +56,7 @@ class Simulator {
       land();
       observe();
       decide();
-      launch();
+      moves_.launch(now_s_);
       ++report_.intervals;
     }
     finish();
@@ -132,7 +123,7 @@ class Simulator {
     vm.demand.own = fresh.own;
     vm.full_pages = full;
     lives_[number].mix = mix;
-    if (vm.host != kNowhere) is_dirty_[vm.host] = true;
+    memory_.changed(number);
     return {};
   }
 
@@ -174,34 +165,22 @@ class Simulator {
     there.is_up = event.kind == ScenarioEvent::Kind::kUp;
     if (there.is_up) return;
     note(event.host + " vanished; its VMs are left out of decisions");
-    std::erase_if(waiting_,
-                  [&](const Step& step) { return step.target == host || step.source == host; });
-    std::erase_if(flights_, [&](const Flight& flight) {
-      return flight.step.target == host || flight.step.source == host;
-    });
+    moves_.forget_host(host);
   }
 
   void leave(std::uint32_t vm) {
     SceneVm& here = scene_.vms[vm];
     if (here.host != kNowhere) put(vm, kNowhere);
     lives_[vm].state = VmLife::State::kGone;
-    std::erase_if(waiting_, [&](const Step& step) { return step.vm == vm; });
-    std::erase_if(flights_, [&](const Flight& flight) { return flight.step.vm == vm; });
+    moves_.forget_vm(vm);
   }
 
   void put(std::uint32_t vm, std::uint32_t host) {
     SceneVm& moved = scene_.vms[vm];
-    if (moved.host != kNowhere) {
-      std::erase(members_[moved.host], vm);
-      is_dirty_[moved.host] = true;
-    }
     forget_usage_elsewhere(vm, moved.host, host);
+    memory_.move(vm, moved.host, host, now_s_);
     moved.host = host;
-    lives_[vm].arrived_s = now_s_;
-    if (host == kNowhere) return;
     if (lives_[vm].first == kNowhere) lives_[vm].first = host;
-    members_[host].push_back(vm);
-    is_dirty_[host] = true;
   }
 
   // What a VM used on another class of hosts says nothing of what it uses on this one.
@@ -222,7 +201,7 @@ class Simulator {
         continue;
       }
       put(vm, fixed->second);
-      lives_[vm].arrived_s = now_s_ - policy_.merge_s;  // It has been there for a while.
+      memory_.settle(vm, now_s_);
       ++report_.vms_placed;
     }
     if (homeless.empty()) return;
@@ -303,18 +282,15 @@ class Simulator {
   /// move now marked, those on their way where they will be.
   Arrangement arrange() {
     for (std::uint32_t vm = 0; vm < scene_.vms.size(); ++vm) describe(vm);
-    for (const Flight& flight : flights_) on_its_way(flight.step);
-    for (const Step& step : waiting_) on_its_way(step);
+    moves_.visit([&](const Step& step) { on_its_way(step); });
     seen_ = scene_;
-    for (const Flight& flight : flights_) see_at_target(flight.step);
-    for (const Step& step : waiting_) see_at_target(step);
+    moves_.visit([&](const Step& step) { see_at_target(step); });
     Arrangement arrangement(seen_, {.headroom = policy_.headroom, .load_max = policy_.load_max});
     for (std::uint32_t vm = 0; vm < scene_.vms.size(); ++vm) {
-      const bool unmerged = now_s_ - lives_[vm].arrived_s < policy_.merge_s;
+      const bool unmerged = !memory_.is_merged(vm, now_s_);
       if (seen_.vms[vm].host != kNowhere && unmerged) arrangement.unsettle(vm);
     }
-    for (const Flight& flight : flights_) arrangement.unsettle(flight.step.vm);
-    for (const Step& step : waiting_) arrangement.unsettle(step.vm);
+    moves_.visit([&](const Step& step) { arrangement.unsettle(step.vm); });
     return arrangement;
   }
 
@@ -364,10 +340,7 @@ class Simulator {
       if (lives_[vm].state != VmLife::State::kHere) continue;
       lives_[vm].now = loads_of(vm);
       const std::uint32_t host = scene_.vms[vm].host;
-      const bool unmerging =
-          now_s_ - lives_[vm].arrived_s >= policy_.merge_s &&
-          now_s_ - lives_[vm].arrived_s < policy_.merge_s + 2 * scenario_.interval_s;
-      if (host != kNowhere && unmerging) is_dirty_[host] = true;
+      memory_.note_merging(vm, now_s_, 2 * scenario_.interval_s);
       for (std::size_t i = 0; i < kLoads; ++i) {
         lives_[vm].usage.at(i).add(lives_[vm].now.at(i));
         if (host != kNowhere) loads[host].at(i) += lives_[vm].now.at(i);
@@ -375,7 +348,10 @@ class Simulator {
     }
     std::size_t overloaded = 0;
     for (std::uint32_t host = 0; host < scene_.hosts.size(); ++host) {
-      overloaded += observe_host(host, loads[host]) ? 1U : 0U;
+      const SceneHost& here = scene_.hosts[host];
+      const double pages = memory_.pages(host, now_s_);
+      const bool too_much = reports_.add(host, here.bin, loads[host], pages);
+      overloaded += too_much && here.is_up ? 1U : 0U;
     }
     report_.overloaded_intervals += overloaded;
     report_.overloaded_first = std::max(report_.overloaded_first, overloaded);
@@ -383,51 +359,9 @@ class Simulator {
     if (overloaded > 0) last_overload_s_ = now_s_;
   }
 
-  bool observe_host(std::uint32_t host, const Loads& loads) {
-    const PackBin& bin = scene_.hosts[host].bin;
-    if (is_dirty_[host]) {
-      memory_[host] = memory_of(host);
-      is_dirty_[host] = false;
-    }
-    bool overloaded = false;
-    for (std::size_t i = 0; i < kResources; ++i) {
-      const double capacity = i < kLoads ? bin.loads.at(i) : bin.capacity;
-      const double used = i < kLoads ? loads.at(i) : memory_[host];
-      const double part = capacity > 0 ? used / capacity : 0;
-      overloaded = overloaded || part > policy_.hotspot.threshold.at(i);
-      const bool lies = random_.unit() < policy_.lies;
-      if (!usage_[host].series.at(i).add(lies ? lie() : part)) ++report_.lies_left_out;
-    }
-    return overloaded && scene_.hosts[host].is_up;
-  }
-
-  double lie() {
-    constexpr std::array kLies{-1.0, std::numeric_limits<double>::quiet_NaN(),
-                               std::numeric_limits<double>::infinity()};
-    return kLies.at(random_.below(kLies.size()));
-  }
-
-  // Merged pages, and those that are not merged yet.
-  double memory_of(std::uint32_t host) const {
-    std::vector<std::uint64_t> cells(scene_.words);
-    double pages = 0;
-    for (const std::uint32_t vm : members_[host]) {
-      const SceneVm& here = scene_.vms[vm];
-      if (now_s_ - lives_[vm].arrived_s < policy_.merge_s) {
-        pages += here.full_pages;
-        continue;
-      }
-      pages += here.demand.own;
-      for (std::size_t w = 0; w < cells.size(); ++w) cells[w] |= here.demand.cells[w];
-    }
-    std::size_t count = 0;
-    for (const std::uint64_t word : cells) count += static_cast<std::size_t>(std::popcount(word));
-    return pages + scene_.pages_of_cells[count];
-  }
-
   void decide() {
-    if (!waiting_.empty() || !flights_.empty()) return;  // One plan at a time.
-    std::vector<HotHost> hot = hot_hosts();
+    if (!moves_.empty()) return;  // One plan at a time.
+    std::vector<HotHost> hot = reports_.hot_hosts(scene_);
     const bool drains = std::any_of(scene_.hosts.begin(), scene_.hosts.end(),
                                     [](const SceneHost& host) { return host.leave; });
     const bool consolidates = policy_.consolidate_every_s > 0 && now_s_ > 0 &&
@@ -441,82 +375,33 @@ class Simulator {
                     .memory_threshold = policy_.hotspot.threshold.back(),
                     .moves_max = policy_.moves_max}));
     }
-    if (waiting_.empty() && (drains || ruled)) {
+    if (!moves_.has_waiting() && (drains || ruled)) {
       take(repair(arrangement, scenario_.rules, policy_.moves_max));
     }
-    if (waiting_.empty() && consolidates) {
+    if (!moves_.has_waiting() && consolidates) {
       Decision decision =
-          consolidate(arrangement, mean_memory(),
+          consolidate(arrangement, reports_.mean_memory(),
                       {.low_memory = policy_.low_memory, .moves_max = policy_.moves_max});
       report_.hosts_freed += decision.freed_hosts.size();
       take(std::move(decision));
     }
   }
 
-  std::vector<HotHost> hot_hosts() const {
-    std::vector<HotHost> hot;
-    if (!policy_.hotspots) return hot;
-    for (std::uint32_t host = 0; host < scene_.hosts.size(); ++host) {
-      if (!scene_.hosts[host].is_up) continue;
-      auto found = find_hotspot(usage_[host], scene_.hosts[host].name, policy_.hotspot);
-      if (found)
-        hot.push_back({.host = host, .resource = found->resource, .why = std::move(found->why)});
-    }
-    return hot;
-  }
-
-  std::vector<double> mean_memory() const {
-    std::vector<double> mean;
-    for (const HostUsage& usage : usage_) mean.push_back(usage.series.back().mean());
-    return mean;
-  }
-
   void take(Decision decision) {
-    for (Step& step : decision.steps) waiting_.push_back(std::move(step));
+    for (Step& step : decision.steps) moves_.add(std::move(step));
     for (const Refusal& refusal : decision.refusals) {
       note(scene_.vms[refusal.vm].name + " stays: " + refusal.reason);
     }
   }
 
-  // In the plan's order, as many at once as the limits allow; a move waits for those before it that
-  // touch one of its hosts.
-  void launch() {
-    std::map<std::uint32_t, std::size_t> busy;
-    std::set<std::uint32_t> blocked;
-    for (const Flight& flight : flights_) {
-      ++busy[flight.step.source];
-      ++busy[flight.step.target];
-    }
-    std::vector<Step> later;
-    for (Step& step : waiting_) {
-      const bool free = flights_.size() < policy_.at_once_max && !blocked.contains(step.source) &&
-                        !blocked.contains(step.target) &&
-                        busy[step.source] < policy_.at_once_per_host &&
-                        busy[step.target] < policy_.at_once_per_host;
-      if (!free) {
-        blocked.insert(step.source);
-        blocked.insert(step.target);
-        later.push_back(std::move(step));
-        continue;
-      }
-      ++busy[step.source];
-      ++busy[step.target];
-      const double took_s = std::max(1.0, step.cost_pages * kPageSize / policy_.link_bytes_s);
-      flights_.push_back({.step = std::move(step), .started_s = now_s_, .ends_s = now_s_ + took_s});
-    }
-    waiting_ = std::move(later);
-  }
-
   void land() {
-    std::erase_if(flights_, [&](const Flight& flight) {
-      if (flight.ends_s > now_s_) return false;
+    for (const SimulatedMoves::Flight& flight : moves_.land(now_s_)) {
       record(flight);
       put(flight.step.vm, flight.step.target);
-      return true;
-    });
+    }
   }
 
-  void record(const Flight& flight) {
+  void record(const SimulatedMoves::Flight& flight) {
     const Step& step = flight.step;
     VmLife& life = lives_[step.vm];
     const auto left = life.left_s.find(step.target);
@@ -534,15 +419,16 @@ class Simulator {
   }
 
   void finish() {
+    report_.lies_left_out = reports_.lies_left_out();
     report_.cleared_at_s =
         report_.overloaded_last > 0 ? -1 : last_overload_s_ + scenario_.interval_s;
     if (report_.overloaded_intervals == 0) report_.cleared_at_s = 0;
     for (std::uint32_t host = 0; host < scene_.hosts.size(); ++host) {
-      if (members_[host].empty()) continue;
+      const std::vector<std::uint32_t>& vms = memory_.vms_on(host);
+      if (vms.empty()) continue;
       ++report_.hosts_used;
-      for (const std::uint32_t vm : members_[host])
-        report_.shared_pages += scene_.vms[vm].full_pages;
-      report_.shared_pages -= memory_[host];
+      for (const std::uint32_t vm : vms) report_.shared_pages += scene_.vms[vm].full_pages;
+      report_.shared_pages -= memory_.pages(host, now_s_);
     }
   }
 
@@ -555,30 +441,16 @@ class Simulator {
   Scene seen_;
   std::map<std::uint32_t, std::uint32_t> start_on_;
   std::vector<VmLife> lives_;
-  std::vector<HostUsage> usage_;
-  std::vector<std::vector<std::uint32_t>> members_;
-  std::vector<double> memory_;
-  std::vector<bool> is_dirty_;
+  SimulatedReports reports_;
+  SimulatedMemory memory_;
   Cooldowns cooldowns_;
-  std::vector<Step> waiting_;
-  std::vector<Flight> flights_;
+  SimulatedMoves moves_;
   double now_s_ = 0;
   double last_overload_s_ = 0;
   SimulationReport report_;
 };
 
 }  // namespace
-
-double LoadShape::at(double second, Random& random) const {
-  double level = base;
-  for (const auto& [from, value] : steps) {
-    if (second >= from) level = value;
-  }
-  level +=
-      amplitude * std::sin(2 * std::numbers::pi * (second + phase_s) / std::max(period_s, 1.0));
-  if (noise > 0) level *= 1 + noise * (2 * random.unit() - 1);
-  return std::max(0.0, level);
-}
 
 Result<SimulationReport> simulate(const Scenario& scenario) {
   if (!(scenario.interval_s > 0) || !(scenario.duration_s >= 0)) {
