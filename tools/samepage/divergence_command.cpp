@@ -94,10 +94,10 @@ Result<DivergencePlan> plan_of(const DivergenceOptions& options) {
   return plan;
 }
 
-/// The kernel's command line is ours to change only when the kernel is booted directly.
+/// The kernel's command line is ours to say only when the kernel is booted directly.
 bool needs_kernel(const DivergencePlan& plan) {
   return plan.machine.kernel.empty() &&
-         (plan.blocks > 0 ||
+         (plan.blocks > 0 || !plan.machine.command_line.empty() ||
           std::ranges::any_of(plan.sets, [](const auto& set) { return set.nokaslr; }));
 }
 
@@ -214,7 +214,7 @@ void add_machine_options(CLI::App& app, DivergenceOptions& options) {
                  "A kernel to boot directly; the disk's loader by default")
       ->type_name(kFilePath);
   app.add_option("--initrd", machine.initrd, "That kernel's initrd")->type_name(kFilePath);
-  app.add_option("--append", machine.command_line, "That kernel's command line")->type_name("TEXT");
+  app.add_option("--append", machine.command_line, "The kernel's command line")->type_name("TEXT");
   app.add_option("--accel", options.accelerator,
                  "kvm, or tcg for emulation; kvm by default where there is one, unless fixed-clock "
                  "or --executed is asked for")
