@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""`samepage divergence` of the lab's Debian image, with KASLR and without, with fixed seeds and with a
-fixed clock, twice: the figures are those of the run before to within 5 %, and at least 90 % of the
-differing pages have names.
+"""`samepage divergence` of the lab's Debian image, with KASLR and without, with fixed seeds and with
+a fixed clock, twice: the figures are those of the run before to within 5 %, and at least 90 % of
+the differing pages have names.
 
-Not part of tools/test: thirty boots of Debian take half a core for half an hour. SAMEPAGE_BOOTS sets how
-many boots are compared under each setting, SAMEPAGE_SETTINGS which settings are tried beside none; all
-that are tried together is a further one. The kernel is read out of the image by the command itself.
+Not part of tools/test: thirty boots of Debian take some half an hour. SAMEPAGE_BOOTS sets how many
+boots are compared under each setting, SAMEPAGE_SETTINGS which settings are tried beside none; all
+of them together is a further one. The kernel is read out of the image by the command itself.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import unittest
 from pathlib import Path
 
@@ -109,6 +110,16 @@ class Forks(FleetCase):
         self.fleet.cli("scan")
         return next(vm for vm in self.fleet.cli("vms")["vms"] if vm["name"] == name)
 
+    def metric(self, name: str, whose: str) -> float:
+        """What /metrics says of a VM's memory, in MiB."""
+        said = subprocess.run(["curl", "--silent", "--unix-socket", str(self.fleet.socket),
+                               "http://placer/metrics"], text=True, capture_output=True,
+                              check=True, timeout=60, stdin=subprocess.DEVNULL).stdout
+        line = next(line for line in said.splitlines()
+                    if line.startswith(f'samepage_vm_memory_bytes{{vm="{name}"')
+                    and f'of="{whose}"' in line)
+        return float(line.split()[-1]) / 2**20
+
     def test_a_forks_memory_is_its_templates_until_it_writes(self) -> None:
         self.make_template("writer", "host1", role="sparse", write_mib=WRITTEN_MIB, rate=2000)
         self.addCleanup(lambda: self.fleet.try_cli("template", "rm", "writer"))
@@ -133,6 +144,8 @@ class Forks(FleetCase):
         self.assertLess(kept[0][0], MEMORY_MIB / 8)
         self.assertEqual(sorted(kept), kept, "own memory only grows")
         self.assertEqual({point["host"] for point in points}, {"host1"})
+        self.assertGreater(self.metric("w", "own"), late["own_mib"] / 2)
+        self.assertGreater(self.metric("w", "template"), late["template_mib"] / 2)
 
     def test_a_host_without_the_template_gets_it_from_the_store(self) -> None:
         storm = self.boot("--count", "2", "--name", "g-%", "--on", "host2")

@@ -142,6 +142,7 @@ Result<void> Placer::set_label(const std::string& host, const std::string& label
 }
 
 Result<void> Placer::keep_samples(Ledger& ledger) {
+  const MutexLock lock(keeping_);
   TRY(ledger.usage().add(fleet_.take_samples()));
   return ledger.memory().add(fleet_.take_memory_samples());
 }

@@ -6,6 +6,7 @@
 
 #include "core/bus.h"
 #include "core/clock.h"
+#include "core/mutex.h"
 #include "core/result.h"
 #include "core/task_queue.h"
 #include "tools/samepage-placer/bus_carrier.h"
@@ -120,6 +121,7 @@ class Placer {
   FleetState fleet_;
   EventBell bell_;
   std::unique_ptr<Ledger> ledger_;  // The inbox's.
+  Mutex keeping_;                   // Who has held it finds all samples of before in the ledger.
   std::unique_ptr<TaskQueue> inbox_;
   std::unique_ptr<BusServer> bus_;
   std::unique_ptr<BusCarrier> carrier_;
