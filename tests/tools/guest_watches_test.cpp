@@ -122,11 +122,11 @@ TEST(GuestWatchesTest, AGuestThatEndsOrIsOfAnotherSizeKeepsItsLastScanUntilItIsG
   clock.advance(std::chrono::seconds(60));
 
   ends.end();
-  vms[1].memory_bytes *= 2;
+  vms[1].memory_bytes *= 1'000;  // No mapping of the child is so large.
   watches.rescan(vms, domains());
   EXPECT_EQ(watches.known({"ends"})->at, first);
   EXPECT_EQ(watches.known({"grows"})->at, first);
-  vms[1].memory_bytes /= 2;
+  vms[1].memory_bytes /= 1'000;
   vms.erase(vms.begin());
   watches.rescan(vms, domains());
 
