@@ -1,12 +1,12 @@
 #!/usr/bin/python3
-"""`samepage divergence` of the lab's Debian image, with KASLR and without, with fixed seeds and with
-a fixed clock, twice: what boots could share, and what differs, is that of the run before to within
-5 %, and at least 90 % of the differing pages have names. How much of it lies at the same address is
-shown and not compared: where pages lie is chance, with KASLR and without.
+"""`samepage divergence` of the lab's Debian image, with KASLR and without, with fixed seeds and
+with a fixed clock, twice: what boots could share, and what differs, is that of the run before to
+within 5 %, and at least 90 % of the differing pages have names. How much of it lies at the same
+address is shown and not compared: where pages lie is chance, with KASLR and without.
 
-Not part of tools/test: thirty boots of Debian take some half an hour. SAMEPAGE_BOOTS sets how many
-boots are compared under each setting, SAMEPAGE_SETTINGS which settings are tried beside none; all
-of them together is a further one. The kernel is read out of the image by the command itself.
+Not part of tools/test: thirty boots of Debian take some twenty minutes. SAMEPAGE_BOOTS sets how
+many boots are compared under each setting, SAMEPAGE_SETTINGS which settings are tried beside none;
+all of them together is a further one. The command itself reads the kernel out of the image.
 """
 
 from __future__ import annotations
