@@ -10,6 +10,7 @@
 #include <string>
 
 #include <nbdkit-plugin.h>
+#include <sys/prctl.h>
 
 #include "core/log.h"
 #include "core/sharing_domain.h"
@@ -107,6 +108,9 @@ int config_complete() {
 /// Opened here, before nbdkit says that it is ready, and after it has gone into the background:
 /// threads do not survive a fork.
 int after_fork() {
+  // nbdkit has itself ended, unasked, with the thread that started it: a disk outlives its agent,
+  // and all the more a thread of it.
+  if (::prctl(PR_SET_PDEATHSIG, 0) != 0) nbdkit_debug("it will end with who started it");
   Served& all = served();
   auto disk = Disk::open(all.options);
   if (!disk) {
