@@ -87,6 +87,9 @@ class Disk final {
   Result<CommitReport> finish_commit(const std::string& image);
   void abandon_commit() { overlay_->abandon_commit(); }
 
+  /// For who moves what was written to the disk to another host, or from there.
+  Overlay& overlay() { return *overlay_; }
+
   struct Status {
     OverlayRoot root;
     VersionId committed;

@@ -1,5 +1,6 @@
 #include "imagestore/disk_service.h"
 
+#include <algorithm>
 #include <list>
 #include <optional>
 #include <thread>
@@ -10,6 +11,7 @@
 #include <sys/socket.h>
 
 #include "core/log.h"
+#include "imagestore/page_parcel.h"
 #include "imagestore/store_socket.h"
 
 namespace samepage::imagestore {
@@ -27,6 +29,20 @@ std::string to_text(const VersionId& id) {
 
 std::span<const std::byte> as_bytes(const std::string& text) {
   return std::as_bytes(std::span(text));
+}
+
+Result<VersionId> read_version(const std::string& text) {
+  VersionId id;
+  if (text.size() != id.bytes.size()) return fail(Errc::kInvalid, "a version has 32 bytes");
+  std::ranges::copy(as_bytes(text), id.bytes.begin());
+  return id;
+}
+
+/// A message without a field would be none.
+bus::DiskReply done() {
+  bus::DiskReply reply;
+  reply.add_disks()->set_serves(true);
+  return reply;
 }
 
 void put_failure(const Error& error, bus::Failure& failure) {
@@ -74,7 +90,15 @@ class DiskService::Impl {
 
   void accept(const std::stop_token& stop);
   void serve(const Fd& socket, const std::stop_token& stop);
-  Result<bus::DiskReply> answer(const bus::DiskRequest& request, bool& has_frozen);
+  /// What a connection has begun, and what ends with it.
+  struct Begun {
+    bool freeze = false;
+    bool move = false;
+  };
+
+  Result<bus::DiskReply> answer(const bus::DiskRequest& request, Begun& begun);
+  Result<bus::DiskReply> answer_commit(const bus::DiskRequest& request, Begun& begun);
+  Result<bus::DiskReply> answer_move(const bus::DiskRequest& request, Begun& begun);
 
   Disk& disk_;
   const Fd socket_;
@@ -101,7 +125,7 @@ void DiskService::Impl::accept(const std::stop_token& stop) {
 }
 
 void DiskService::Impl::serve(const Fd& socket, const std::stop_token& stop) {
-  bool has_frozen = false;
+  Begun begun;
   while (!stop.stop_requested()) {
     auto frame =
         receive_frame(socket.get(), steady_clock::now() + std::chrono::milliseconds(kPollMs));
@@ -112,7 +136,7 @@ void DiskService::Impl::serve(const Fd& socket, const std::stop_token& stop) {
       break;
     }
     bus::DiskReply reply;
-    auto answered = answer(request, has_frozen);
+    auto answered = answer(request, begun);
     if (answered) {
       reply = *std::move(answered);
     } else {
@@ -123,35 +147,86 @@ void DiskService::Impl::serve(const Fd& socket, const std::stop_token& stop) {
       break;
     }
   }
-  if (has_frozen) disk_.abandon_commit();
+  if (begun.freeze) disk_.abandon_commit();
+  if (begun.move) disk_.overlay().end_move();
 }
 
-Result<bus::DiskReply> DiskService::Impl::answer(const bus::DiskRequest& request,
-                                                 bool& has_frozen) {
-  bus::DiskReply reply;
-  reply.add_disks()->set_serves(true);  // A message without a field would be none.
+Result<bus::DiskReply> DiskService::Impl::answer(const bus::DiskRequest& request, Begun& begun) {
   switch (request.kind_case()) {
-    case bus::DiskRequest::kAskStatus:
-      put_status(disk_.status(), *reply.mutable_disks(0));
+    case bus::DiskRequest::kAskStatus: {
+      bus::DiskReply reply;
+      put_status(disk_.status(), *reply.add_disks());
       return reply;
+    }
     case bus::DiskRequest::kFreeze:
-      TRY(disk_.begin_commit());
-      has_frozen = true;
-      return reply;
     case bus::DiskRequest::kAbandon:
-      if (std::exchange(has_frozen, false)) disk_.abandon_commit();
+    case bus::DiskRequest::kCommit:
+      return answer_commit(request, begun);
+    default:
+      return answer_move(request, begun);
+  }
+}
+
+Result<bus::DiskReply> DiskService::Impl::answer_commit(const bus::DiskRequest& request,
+                                                        Begun& begun) {
+  bus::DiskReply reply = done();
+  if (request.has_freeze()) {
+    TRY(disk_.begin_commit());
+    begun.freeze = true;
+    return reply;
+  }
+  if (request.has_abandon()) {
+    if (std::exchange(begun.freeze, false)) disk_.abandon_commit();
+    return reply;
+  }
+  if (!std::exchange(begun.freeze, false)) {
+    return fail(Errc::kInvalid, "nothing was frozen to be committed");
+  }
+  const CommitReport report = TRY(disk_.finish_commit(request.commit().image()));
+  bus::DiskCommitted& committed = *reply.mutable_committed();
+  committed.set_image(request.commit().image());
+  committed.set_number(report.number);
+  committed.set_version(to_text(report.version.id));
+  committed.set_changed_pages(report.changed_pages);
+  committed.set_stored_bytes(report.version.stored_bytes);
+  return reply;
+}
+
+Result<bus::DiskReply> DiskService::Impl::answer_move(const bus::DiskRequest& request,
+                                                      Begun& begun) {
+  bus::DiskReply reply = done();
+  Overlay& overlay = disk_.overlay();
+  switch (request.kind_case()) {
+    case bus::DiskRequest::kBeginMove:
+      TRY(overlay.begin_move(request.begin_move().committed()));
+      begun.move = true;
       return reply;
-    case bus::DiskRequest::kCommit: {
-      if (!std::exchange(has_frozen, false)) {
-        return fail(Errc::kInvalid, "nothing was frozen to be committed");
-      }
-      const CommitReport report = TRY(disk_.finish_commit(request.commit().image()));
-      bus::DiskCommitted& committed = *reply.mutable_committed();
-      committed.set_image(request.commit().image());
-      committed.set_number(report.number);
-      committed.set_version(to_text(report.version.id));
-      committed.set_changed_pages(report.changed_pages);
-      committed.set_stored_bytes(report.version.stored_bytes);
+    case bus::DiskRequest::kTakePages: {
+      if (!begun.move) return fail(Errc::kInvalid, "the disk does not move");
+      auto unsent = TRY(overlay.take_unsent(kParcelPagesMax));
+      reply.set_round_ended(unsent.is_last);
+      if (unsent.runs.empty()) return reply;
+      reply.set_parcel_bytes(unsent.bytes.size());
+      const auto parcel =
+          encode_parcel({.runs = std::move(unsent.runs), .bytes = std::move(unsent.bytes)});
+      reply.set_parcel(parcel.data(), parcel.size());
+      return reply;
+    }
+    case bus::DiskRequest::kEndMove:
+      if (std::exchange(begun.move, false)) overlay.end_move();
+      return reply;
+    case bus::DiskRequest::kPutPages: {
+      const auto parcel =
+          TRY(decode_parcel(as_bytes(request.put_pages().parcel()), overlay.root().pages()));
+      TRY(overlay.put(parcel.runs, parcel.bytes));
+      return reply;
+    }
+    case bus::DiskRequest::kFlush:
+      TRY(overlay.flush());
+      return reply;
+    case bus::DiskRequest::kAdoptCommit: {
+      const VersionId version = TRY(read_version(request.adopt_commit().version()));
+      TRY(overlay.adopt_commit(version));
       return reply;
     }
     default:

@@ -13,7 +13,8 @@ namespace samepage::imagestore {
 /// committed: bus::DiskRequest and DiskReply, one a message, several connections at once.
 ///
 /// A commit is a Freeze and then a Commit on the same connection; when the connection ends in
-/// between, what was frozen is let go.
+/// between, what was frozen is let go. In the same way a move is the connection's that began it:
+/// with its end it is as if it had never begun.
 /// Threads: its own, one for each connection. Lifetime: borrows the disk; the destructor waits for
 /// a commit under way.
 class DiskService final {

@@ -11,27 +11,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "core/check.h"
+#include "imagestore/overlay_bits.h"
 
 namespace samepage::imagestore {
 namespace {
 
-// A page's byte in the map: its PageState, and
-constexpr std::uint8_t kStateMask = 3;
-constexpr std::uint8_t kCommitted = 4;   // committed() has it;
-constexpr std::uint8_t kFrozen = 8;      // a commit will have it, as it is or as it was saved;
-constexpr std::uint8_t kHandedOut = 16;  // a commit has it, and it has not been written since;
-constexpr std::uint8_t kUnlogged = 128;  // the log has another state.
-
 constexpr std::uint64_t kMapMark = 0x79616c7265766f01;
-
-PageState state_of(std::uint8_t byte) {
-  return static_cast<PageState>(byte & kStateMask);
-}
-
-std::uint8_t byte_of(PageState state) {
-  return static_cast<std::uint8_t>(state);
-}
 
 tl::unexpected<Error> io_error(std::string_view what) {
   return fail(Errc::kIo, std::string(what) + ": " + std::generic_category().message(errno));
@@ -85,12 +70,7 @@ std::vector<StateRun> runs_of(std::span<const std::uint8_t> states) {
   for (std::uint64_t page = 0; page < states.size(); ++page) {
     const PageState state = state_of(states[page]);
     if (state == PageState::kBase) continue;
-    const bool follows = !runs.empty() && runs.back().first + runs.back().count == page;
-    if (follows && runs.back().state == state) {
-      ++runs.back().count;
-    } else {
-      runs.push_back({.first = page, .count = 1, .state = state});
-    }
+    append_page(runs, page, state);
   }
   return runs;
 }
@@ -116,6 +96,7 @@ Overlay::Overlay(std::filesystem::path folder, const OverlayRoot& root, Fd lock,
       data_(std::move(data)),
       map_(std::move(map)),
       groups_unlogged_(root.pages() / kGroupPages + 1),
+      groups_unsent_(root.pages() / kGroupPages + 1),
       log_(std::move(log)),
       committed_(root.base) {}
 
@@ -197,7 +178,7 @@ Result<void> Overlay::replay_log() {
     } else if (byte == 0) {
       continue;
     } else {
-      byte = static_cast<std::uint8_t>(byte & ~(kFrozen | kHandedOut));
+      byte = static_cast<std::uint8_t>(byte & ~(kFrozen | kHandedOut | kSent));
     }
     map_[page].store(byte, std::memory_order_relaxed);
     if ((byte & kUnlogged) != 0) groups_unlogged_[page / kGroupPages] = true;
@@ -330,24 +311,7 @@ void Overlay::mark(std::uint64_t page, PageState state) {
   const bool logged = (before & kUnlogged) == 0 && state_of(before) == state;
   map_[page] = static_cast<std::uint8_t>(byte_of(state) | (logged ? 0 : kUnlogged));
   if (!logged) groups_unlogged_[page / kGroupPages] = true;
-}
-
-/// Before pages change: what a commit has yet to take. Under the stripe's lock.
-Result<void> Overlay::save_frozen(std::uint64_t first, std::uint64_t count) {
-  if (!is_committing_) return {};
-  for (std::uint64_t page = first; page < first + count; ++page) {
-    const std::uint8_t byte = map_[page];
-    if ((byte & kFrozen) == 0) continue;
-    std::vector<std::byte> bytes;
-    if (state_of(byte) == PageState::kWritten) {
-      bytes.resize(kPageSize);
-      TRY(read(page * kPageSize, bytes));
-    }
-    const std::lock_guard lock(saved_mutex_);
-    saved_.try_emplace(page, std::move(bytes));
-    map_[page] = static_cast<std::uint8_t>(byte & ~kFrozen);
-  }
-  return {};
+  if (is_moving_) groups_unsent_[page / kGroupPages] = true;
 }
 
 std::vector<StateRun> Overlay::unlogged_runs(std::vector<std::size_t>& groups) {
@@ -361,12 +325,7 @@ std::vector<StateRun> Overlay::unlogged_runs(std::vector<std::size_t>& groups) {
       const std::uint8_t byte = map_[page];
       if ((byte & kUnlogged) == 0) continue;
       const PageState state = state_of(byte);
-      const bool follows = !runs.empty() && runs.back().first + runs.back().count == page;
-      if (follows && runs.back().state == state) {
-        ++runs.back().count;
-      } else {
-        runs.push_back({.first = page, .count = 1, .state = state});
-      }
+      append_page(runs, page, state);
     }
   }
   return runs;
@@ -442,111 +401,6 @@ std::unique_lock<std::shared_mutex> Overlay::stop_writes() {
   std::unique_lock gate(gate_);
   --stopping_;
   return gate;
-}
-
-Result<void> Overlay::freeze() {
-  const auto gate = stop_writes();
-  if (is_committing_) return fail(Errc::kInvalid, "a commit of this disk is under way already");
-  for (std::uint64_t page = 0; page < root_.pages(); ++page) {
-    const std::uint8_t byte = map_[page].load(std::memory_order_relaxed);
-    if (state_of(byte) == PageState::kBase || (byte & kCommitted) != 0) continue;
-    map_[page].fetch_or(kFrozen);
-  }
-  is_committing_ = true;
-  return {};
-}
-
-/// The frozen pages among these, in `bytes` one after the other where they have data.
-Result<std::vector<StateRun>> Overlay::take_frozen(std::uint64_t first, std::uint64_t count,
-                                                   std::vector<std::byte>& bytes) {
-  std::vector<StateRun> runs;
-  bytes.clear();
-  const auto add = [&](std::uint64_t page, PageState state) {
-    const bool follows = !runs.empty() && runs.back().first + runs.back().count == page;
-    if (follows && runs.back().state == state) {
-      ++runs.back().count;
-    } else {
-      runs.push_back({.first = page, .count = 1, .state = state});
-    }
-    if (state == PageState::kWritten) bytes.resize(bytes.size() + kPageSize);
-    return std::span(bytes).last(state == PageState::kWritten ? kPageSize : 0);
-  };
-  const std::lock_guard stripe_lock(stripe(first));
-  for (std::uint64_t page = first; page < first + count; ++page) {
-    const std::uint8_t byte = map_[page];
-    if ((byte & kFrozen) != 0) {
-      TRY(read(page * kPageSize, add(page, state_of(byte))));
-      map_[page].fetch_xor(kFrozen | kHandedOut);
-      continue;
-    }
-    const std::lock_guard lock(saved_mutex_);
-    const auto found = saved_.find(page);
-    if (found == saved_.end()) continue;
-    const auto into = add(page, found->second.empty() ? PageState::kZero : PageState::kWritten);
-    std::copy(found->second.begin(), found->second.end(), into.begin());
-    saved_.erase(found);
-    saved_changed_.notify_all();
-  }
-  return runs;
-}
-
-Result<void> Overlay::visit_frozen(const VisitFrozen& visit) {
-  CHECK(is_committing_);
-  std::vector<std::byte> bytes;
-  for (std::uint64_t page = 0; page < root_.pages(); page += kStripePages) {
-    const std::uint64_t count = std::min(kStripePages, root_.pages() - page);
-    const auto runs = TRY(take_frozen(page, count, bytes));
-    std::span<const std::byte> rest(bytes);
-    for (const StateRun& run : runs) {
-      const std::size_t size = run.state == PageState::kWritten ? run.count * kPageSize : 0;
-      TRY(visit(run, rest.first(size)));
-      rest = rest.subspan(size);
-    }
-  }
-  return {};
-}
-
-Result<void> Overlay::adopt_commit(const VersionId& version) {
-  const std::lock_guard lock(log_mutex_);
-  committed_ = version;
-  return append_log({});
-}
-
-Result<void> Overlay::finish_commit(const VersionId& version) {
-  CHECK(is_committing_);
-  TRY(adopt_commit(version));
-  {
-    const auto gate = stop_writes();
-    for (std::uint64_t page = 0; page < root_.pages(); ++page) {
-      const std::uint8_t byte = map_[page].load(std::memory_order_relaxed);
-      if ((byte & kHandedOut) != 0) map_[page].fetch_xor(kHandedOut | kCommitted);
-    }
-    is_committing_ = false;
-  }
-  forget_freeze();
-  return {};
-}
-
-void Overlay::abandon_commit() {
-  {
-    const auto gate = stop_writes();
-    if (!is_committing_) return;
-    for (std::uint64_t page = 0; page < root_.pages(); ++page) {
-      const std::uint8_t byte = map_[page].load(std::memory_order_relaxed);
-      if ((byte & (kFrozen | kHandedOut)) == 0) continue;
-      map_[page].fetch_and(static_cast<std::uint8_t>(~(kFrozen | kHandedOut)));
-    }
-    is_committing_ = false;
-  }
-  forget_freeze();
-}
-
-void Overlay::forget_freeze() {
-  {
-    const std::lock_guard lock(saved_mutex_);
-    saved_.clear();
-  }
-  saved_changed_.notify_all();
 }
 
 }  // namespace samepage::imagestore

@@ -110,6 +110,29 @@ class Overlay final {
 
   static constexpr std::size_t kSavedPagesMax = 16'384;
 
+  /// Begins to hand out all that a copy of this disk elsewhere needs, while the guest goes on: what
+  /// take_unsent() has not handed out since it was written last. Without `committed`, pages that
+  /// committed() has are left out. kInvalid: a commit or another move is under way.
+  Result<void> begin_move(bool committed);
+
+  /// Pages that are to be sent: runs, and the bytes of those that are kWritten, one after the
+  /// other.
+  struct Unsent {
+    std::vector<StateRun> runs;
+    std::vector<std::byte> bytes;
+    bool is_last = false;  ///< Of a round: the next ones come from the disk's beginning again.
+  };
+
+  /// The next pages to send, at most `pages_max` with data, ascending within a round. What is
+  /// written to them afterwards makes them unsent again. One thread at a time.
+  Result<Unsent> take_unsent(std::size_t pages_max);
+
+  /// Forgets what was handed out; a commit may begin again.
+  void end_move();
+
+  /// Takes pages as another overlay handed them out; `bytes` as in Unsent.
+  Result<void> put(std::span<const StateRun> runs, std::span<const std::byte> bytes);
+
  private:
   static constexpr std::size_t kStripes = 1024;
   static constexpr std::uint64_t kStripePages = 64;
@@ -129,6 +152,7 @@ class Overlay final {
   Result<void> zero_pages(std::uint64_t first, std::uint64_t count);
   Result<void> write_data(std::uint64_t offset, std::span<const std::byte> bytes);
   void mark(std::uint64_t page, PageState state);
+  Result<void> take_in_stripe(std::size_t pages_max, Unsent& unsent);
   Result<void> save_frozen(std::uint64_t first, std::uint64_t count);
   Result<std::vector<StateRun>> take_frozen(std::uint64_t first, std::uint64_t count,
                                             std::vector<std::byte>& bytes);
@@ -151,6 +175,7 @@ class Overlay final {
   std::atomic<int> stopping_{0};
   std::array<std::mutex, kStripes> stripes_;
   std::vector<std::atomic<bool>> groups_unlogged_;
+  std::vector<std::atomic<bool>> groups_unsent_;
 
   mutable std::mutex log_mutex_;  ///< Of what follows.
   Fd log_;
@@ -163,6 +188,10 @@ class Overlay final {
   std::mutex saved_mutex_;
   std::condition_variable saved_changed_;
   std::map<std::uint64_t, std::vector<std::byte>> saved_;  ///< Frozen pages; empty: zeros.
+
+  std::atomic<bool> is_moving_{false};
+  bool moves_committed_ = false;
+  std::uint64_t next_unsent_ = 0;  ///< Where take_unsent() goes on.
 };
 
 }  // namespace samepage::imagestore
