@@ -28,10 +28,6 @@ constexpr std::array kObstacles{
              "it shares a folder with this host (filesystem); unmount and detach it first"},
     Obstacle{"<shmem ",
              "it shares memory with other processes of this host (shmem); detach it first"},
-    Obstacle{"socket='/run/samepage/disks/",
-             "it has a disk of the image store, and what it has written there would stay behind; "
-             "shut it down, `samepage disk commit` the disk, and start it on the other host on a "
-             "disk of that version"},
 };
 
 constexpr std::string_view kSpace = " \t\r";

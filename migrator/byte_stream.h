@@ -29,4 +29,15 @@ class ByteStream {
   virtual void shut_down() = 0;
 };
 
+/// Fills the buffer. kUnavailable also: the peer's orderly end came first.
+inline Result<void> read_exactly(ByteStream& stream, std::span<std::byte> buffer,
+                                 Deadline deadline) {
+  while (!buffer.empty()) {
+    const std::size_t got = TRY(stream.read_some(buffer, deadline));
+    if (got == 0) return fail(Errc::kUnavailable, "the peer ended the session");
+    buffer = buffer.subspan(got);
+  }
+  return {};
+}
+
 }  // namespace samepage::migrator

@@ -304,6 +304,19 @@ bool has_agent_channel(std::string_view text) {
   return false;
 }
 
+std::vector<std::string> nbd_sockets(std::string_view text) {
+  std::vector<std::string> sockets;
+  pugi::xml_document document;
+  const auto domain = parse(document, text, "domain");
+  if (!domain) return sockets;
+  for (const auto& found : domain->select_nodes("devices/disk//source[@protocol='nbd']/host")) {
+    std::string socket = found.node().attribute("socket").value();
+    const bool is_new = std::ranges::find(sockets, socket) == sockets.end();
+    if (is_new && !socket.empty()) sockets.push_back(std::move(socket));
+  }
+  return sockets;
+}
+
 std::optional<std::string> ram_block_of(std::string_view file) {
   if (file == "pc.ram" || file == "ram-node0") return std::string(file);
   return std::nullopt;

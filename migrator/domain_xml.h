@@ -65,6 +65,10 @@ Result<DomainSummary> summarize_domain(std::string_view domain);
 /// The file that the domain's first serial line goes to; empty when it goes elsewhere.
 Result<std::string> serial_file(std::string_view domain);
 
+/// The UNIX sockets of NBD servers that its disks are read from, each once; none of what is no
+/// domain.
+std::vector<std::string> nbd_sockets(std::string_view domain);
+
 /// Whether the guest's agent has a channel to the host.
 bool has_agent_channel(std::string_view domain);
 

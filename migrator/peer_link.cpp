@@ -35,7 +35,7 @@ Result<void> PeerLink::send(MessageType type, std::span<const std::byte> head,
 
 Result<PeerLink::Message> PeerLink::receive(Deadline deadline) {
   std::array<std::byte, kHeaderBytes> header{};
-  TRY(read_all(header, deadline));
+  TRY(read_exactly(stream_, header, deadline));
   ByteReader reader(header);
   const auto type = static_cast<MessageType>(TRY(reader.u8()));
   const std::size_t size = TRY(reader.u32());
@@ -43,19 +43,10 @@ Result<PeerLink::Message> PeerLink::receive(Deadline deadline) {
   if (size_max == 0) return fail(Errc::kCorrupt, "a message of an unknown type");
   if (size > size_max) return fail(Errc::kCorrupt, "a message of too many bytes");
   Message message{.type = type, .memory = slabs_.take_bytes(size), .body = {}};
-  TRY(read_all(message.memory.bytes, deadline));
+  TRY(read_exactly(stream_, message.memory.bytes, deadline));
   message.body = message.memory.bytes;
   bytes_.fetch_add(kHeaderBytes + size, std::memory_order_relaxed);
   return message;
-}
-
-Result<void> PeerLink::read_all(std::span<std::byte> buffer, Deadline deadline) {
-  while (!buffer.empty()) {
-    const std::size_t size = TRY(stream_.read_some(buffer, deadline));
-    if (size == 0) return fail(Errc::kUnavailable, "the peer closed the connection");
-    buffer = buffer.subspan(size);
-  }
-  return {};
 }
 
 }  // namespace samepage::migrator

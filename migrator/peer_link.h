@@ -45,8 +45,6 @@ class PeerLink {
   std::uint64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
 
  private:
-  Result<void> read_all(std::span<std::byte> buffer, Deadline deadline);
-
   ByteStream& stream_;
   SlabPool slabs_;
   std::atomic<std::uint64_t> bytes_{0};

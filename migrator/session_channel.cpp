@@ -18,15 +18,6 @@ constexpr std::size_t kTextMax = 1000;
 constexpr std::size_t kSignalBytesMin = 3;
 constexpr std::size_t kSignalBytesMax = kTextMax + 8;
 
-Result<void> read_exactly(ByteStream& stream, std::span<std::byte> buffer, Deadline deadline) {
-  while (!buffer.empty()) {
-    const std::size_t got = TRY(stream.read_some(buffer, deadline));
-    if (got == 0) return fail(Errc::kUnavailable, "the peer ended the session");
-    buffer = buffer.subspan(got);
-  }
-  return {};
-}
-
 Result<Signal> decode(std::span<const std::byte> bytes) {
   ByteReader reader(bytes);
   const auto kind = TRY(reader.u8());
@@ -54,7 +45,7 @@ Result<Channel> receive_channel(ByteStream& stream, Deadline deadline) {
   if (TRY(reader.u32()) != kMagic) return fail(Errc::kCorrupt, "the peer speaks another version");
   const auto channel = TRY(reader.u8());
   if (channel < static_cast<std::uint8_t>(Channel::kSignal) ||
-      channel > static_cast<std::uint8_t>(Channel::kMore)) {
+      channel > static_cast<std::uint8_t>(Channel::kDisk)) {
     return fail(Errc::kCorrupt, "no such channel: " + std::to_string(channel));
   }
   return static_cast<Channel>(channel);

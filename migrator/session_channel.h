@@ -15,6 +15,7 @@ enum class Channel : std::uint8_t {
   kData = 2,     ///< The relay; one per session.
   kControl = 3,  ///< One forwarded libvirt connection.
   kMore = 4,     ///< The relay of a further connection of QEMU's, after kData; kStreamsMax at most.
+  kDisk = 5,     ///< A disk that moves with the VM; kMovingDisksMax at most.
 };
 
 /// Errors: those of the stream.

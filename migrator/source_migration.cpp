@@ -14,13 +14,17 @@
 #include "migrator/copy_pace.h"
 #include "migrator/emulation.h"
 #include "migrator/event_queue.h"
+#include "migrator/finish_gate.h"
 #include "migrator/guest_watch.h"
 #include "migrator/job_watch.h"
+#include "migrator/leaving_disks.h"
+#include "migrator/owner_search.h"
 #include "migrator/session_dialer.h"
 #include "migrator/session_sockets.h"
 #include "migrator/socket_listener.h"
 #include "migrator/socket_stream.h"
 #include "migrator/stream_set.h"
+#include "migrator/target_talk.h"
 
 namespace samepage::migrator {
 namespace {
@@ -29,11 +33,6 @@ using source::Ended;
 using std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kTick{50};
-constexpr std::chrono::milliseconds kSignalMax{5'000};
-constexpr int kSignalsMax = 16;
-
-constexpr const char* kTooSoon =
-    "its memory was across before post-copy could begin; migrate it without --postcopy";
 
 std::string show_time(std::chrono::milliseconds time) {
   return fmt::format("{:g} s", std::chrono::duration<double>(time).count());
@@ -49,7 +48,7 @@ Deadline in(std::chrono::milliseconds time) {
 /// Members in order of construction: threads last, so that they end before what they use.
 class SourceMigration::Impl final {
  public:
-  Impl(SourceOptions options, Hypervisor& hypervisor, MakeRelay make_relay)
+  Impl(SourceOptions options, Hypervisor& hypervisor, MakeRelay make_relay, LeavingDiskList disks)
       : options_(std::move(options)),
         hypervisor_(hypervisor),
         make_relay_(std::move(make_relay)),
@@ -64,7 +63,10 @@ class SourceMigration::Impl final {
                .postcopy = options_.mode.postcopy,
                .switch_look = options_.switch_look},
               hypervisor_),
-        job_(options_.vm, options_.report_every, hypervisor_) {}
+        job_(options_.vm, options_.report_every, hypervisor_),
+        disks_(options_.disks, std::move(disks), [this](Error why) { stop_for(std::move(why)); }),
+        gate_({.postcopy = options_.mode.postcopy, .switch_max = options_.switch_max}, disks_,
+              [this](Error why) { stop_for(std::move(why)); }) {}
 
   SourceOutcome run(const std::function<void(const SourceProgress&)>& on_progress);
   void push(source::Event event) { events_.push(std::move(event)); }
@@ -78,26 +80,22 @@ class SourceMigration::Impl final {
   void begin_copying();
   void accept_streams();
   StreamCarrierParts stream_of(Fd socket, Channel channel);
-  bool may_finish();
   void look_at_clock();
   void stop_copying();
   void cut();
-  Owner find_owner();
-  Owner ask_hypervisor();
-  bool has_let_finish();
-  bool is_halved();
-  void keep_guest_running();
+  Owner search_owner();
+  void stop_for(Error why) { push(source::StopAsked{std::move(why)}); }
   void send(Signal signal);
   void close(Side runs_on);
   void await_migrate();
 
+  Result<void> move_disks_and_memory();
+
   // Each the body of a thread.
   void migrate();
-  void read_signals();
   void report(const std::stop_token& stop,
               const std::function<void(const SourceProgress&)>& on_progress);
 
-  Result<void> hear(const Signal& signal);
   SourceOutcome outcome(steady_clock::time_point began);
 
   const SourceOptions options_;
@@ -121,18 +119,15 @@ class SourceMigration::Impl final {
   Mutex mutex_;
   std::condition_variable_any changed_;
   SourcePhase shown_phase_ GUARDED_BY(mutex_) = SourcePhase::kConnecting;
-  std::optional<steady_clock::time_point> resumed_at_ GUARDED_BY(mutex_);
   std::optional<Error> migrate_error_ GUARDED_BY(mutex_);
   bool migrate_returned_ GUARDED_BY(mutex_) = false;
-  bool signals_ended_ GUARDED_BY(mutex_) = false;   // Nothing more is to be heard of the target.
-  bool has_switched_ GUARDED_BY(mutex_) = false;    // To post-copy,
-  bool has_let_finish_ GUARDED_BY(mutex_) = false;  // and the target's libvirt knows.
   StreamSet streams_;
+  LeavingDisks disks_;
+  FinishGate gate_;
 
-  std::unique_ptr<SignalLink> signals_;
+  TargetTalk talk_{[this](source::Event event) { push(std::move(event)); }};
   std::unique_ptr<SocketListener> stream_listener_;
   std::unique_ptr<ControlForwarder> control_;
-  std::jthread signal_thread_;
   std::jthread accept_thread_;
   std::jthread migrate_thread_;
   std::jthread report_thread_;
@@ -165,12 +160,16 @@ Result<void> SourceMigration::Impl::connect() {
     return fail(Errc::kInvalid, "post-copy is for a VM that runs; migrate it without");
   }
   TRY(make_socket_dir(options_.socket_dir));
-  auto link = std::make_unique<SignalLink>(TRY(dialer_.open(Channel::kSignal)));
-  const Signal first = TRY(link->receive(in(options_.connect_max)));
-  if (first.kind != SignalKind::kReady) {
-    return fail(Errc::kUnavailable, "the target is not ready: " + first.text);
+  auto signals = TRY(dialer_.open(Channel::kSignal));
+  TRY(talk_.open(std::move(signals), in(options_.connect_max)));
+  // Here, so that the target hears of it and waits for nobody.
+  if (options_.mode.postcopy && !disks_.empty()) {
+    return fail(
+        Errc::kInvalid,
+        "it has a disk of the image store, which must be across before it runs on the other "
+        "host: migrate it without --postcopy");
   }
-  signals_ = std::move(link);
+  TRY(disks_.begin([this] { return dialer_.open(Channel::kDisk); }));
 
   stream_listener_ =
       TRY(SocketListener::listen_unix(stream_socket_path(options_.socket_dir, options_.session)));
@@ -178,7 +177,7 @@ Result<void> SourceMigration::Impl::connect() {
       {.path = control_socket_path(options_.socket_dir, options_.session),
        .deadline = session_ends_ + options_.answer_max,
        .may_finish =
-           options_.mode.postcopy ? [this] { return may_finish(); } : std::function<bool()>()},
+           gate_.is_needed() ? [this] { return gate_.may_finish(); } : std::function<bool()>()},
       [this] { return dialer_.open(Channel::kControl); },
       [this] { push(source::FinishHanded{}); }));
   return {};
@@ -231,7 +230,7 @@ void SourceMigration::Impl::enter(SourcePhase phase) {
       return stop_copying();
     case SourcePhase::kWithdrawing:
       pace_.end();
-      return take(source::OwnerFound{find_owner()});
+      return take(source::OwnerFound{search_owner()});
     case SourcePhase::kReleasing:
       pace_.end();
       phase_ends_ = in(options_.answer_max);
@@ -240,7 +239,7 @@ void SourceMigration::Impl::enter(SourcePhase phase) {
 }
 
 void SourceMigration::Impl::begin_copying() {
-  signal_thread_ = std::jthread([this] { read_signals(); });
+  talk_.listen(session_ends_ + 2 * options_.answer_max);
   accept_thread_ = std::jthread([this] { accept_streams(); });
   pace_.begin(is_emulated_);
   job_.begin();
@@ -276,25 +275,13 @@ StreamCarrierParts SourceMigration::Impl::stream_of(Fd socket, Channel channel) 
 
 void SourceMigration::Impl::saw(VmEventKind kind) {
   guest_.saw(kind, steady_clock::now());
-  if (guest_.stopped_at()) pace_.guest_stopped();
-  if (kind != VmEventKind::kPostcopy) return;
-  {
-    const MutexLock lock(mutex_);
-    has_switched_ = true;
-    changed_.notify_all();
+  if (guest_.stopped_at()) {
+    pace_.guest_stopped();
+    disks_.hurry();
   }
+  if (kind != VmEventKind::kPostcopy) return;
+  gate_.saw_switch();
   push(source::SwitchedToPostcopy{});
-}
-
-/// The target's libvirt runs the guest as soon as it is told to finish a post-copy migration.
-/// Before the switch the guest may still go on here, so then it must not be told.
-bool SourceMigration::Impl::may_finish() {
-  const MutexLock lock(mutex_);
-  const Deadline deadline = in(options_.switch_max);
-  while (!has_switched_ && steady_clock::now() < deadline) changed_.wait_until(mutex_, deadline);
-  has_let_finish_ = has_switched_;
-  if (!has_switched_) push(source::StopAsked{Error(Errc::kUnavailable, kTooSoon)});
-  return has_switched_;
 }
 
 void SourceMigration::Impl::look_at_clock() {
@@ -326,6 +313,7 @@ void SourceMigration::Impl::look_at_clock() {
 
 /// What does not end in time ends for want of connections.
 void SourceMigration::Impl::stop_copying() {
+  disks_.stop();
   if (!target_lost_) return pace_.cancel();
   pace_.end();
   cut();
@@ -335,69 +323,43 @@ void SourceMigration::Impl::stop_copying() {
 void SourceMigration::Impl::cut() {
   if (stream_listener_) stream_listener_->stop();
   streams_.stop();
+  disks_.stop();
   if (control_) control_->stop();
 }
 
-Owner SourceMigration::Impl::find_owner() {
+Owner SourceMigration::Impl::search_owner() {
   cut();
-  if (control_->finish() == FinishSeen::kHanded) return Owner::kLetGo;
-  // With post-copy the guest itself tells: the news of the switch may have been lost.
-  if (options_.mode.postcopy && (has_let_finish() || is_halved())) return ask_hypervisor();
-  if (control_->finish() == FinishSeen::kNo && !control_->lost()) {
-    // Without the answer to Finish libvirt never gives the guest up, and now none can come.
-    keep_guest_running();
-    return Owner::kSource;
+  GivenUp given_up{.vm = options_.vm,
+                   .may_be_halved = options_.mode.postcopy,
+                   .let_finish = gate_.has_let_finish(),
+                   .why = {}};
+  {
+    const MutexLock lock(mutex_);
+    given_up.why = migrate_error_;
   }
-  return ask_hypervisor();
-}
-
-bool SourceMigration::Impl::has_let_finish() {
-  const MutexLock lock(mutex_);
-  return has_let_finish_;
-}
-
-/// True also when that cannot be known.
-bool SourceMigration::Impl::is_halved() {
-  const auto vm = find_vm(hypervisor_, options_.vm);
-  return !vm || vm->state == VmState::kOther;
-}
-
-/// The answer to Finish may or may not have reached libvirt; its own view of the guest tells.
-Owner SourceMigration::Impl::ask_hypervisor() {
-  const auto vm = find_vm(hypervisor_, options_.vm);
-  if (!vm) return vm.error().code() == Errc::kNotFound ? Owner::kLetGo : Owner::kUnclear;
-
-  // libvirt resumes only a guest that it keeps. When it was out of reach it may still be deciding.
-  const MutexLock lock(mutex_);
-  const bool decided = migrate_error_ && migrate_error_->code() != Errc::kUnavailable &&
-                       migrate_error_->code() != Errc::kTimedOut;
-  return decided && vm->state == VmState::kRunning ? Owner::kSource : Owner::kUnclear;
-}
-
-/// libvirt resumes the guest after a failed migration, unless it was restarted in the middle.
-void SourceMigration::Impl::keep_guest_running() {
-  if (!guest_.stopped_at()) return;
-  const auto vm = find_vm(hypervisor_, options_.vm);
-  if (!vm || vm->state != VmState::kPaused || !guest_.stopped_at()) return;
-  if (auto resumed = hypervisor_.resume(options_.vm); !resumed) {
-    log_error("could not resume the guest after a failed migration vm={} error=\"{}\"",
-              options_.vm.uuid, resumed.error().message());
-  }
+  return find_owner(given_up, *control_, guest_, hypervisor_);
 }
 
 void SourceMigration::Impl::send(Signal signal) {
-  if (auto sent = signals_->send(signal, in(kSignalMax)); !sent) {
+  if (auto sent = talk_.send(signal); !sent) {
     take(source::TargetLost{std::move(sent).error().within("tell the target")});
   }
 }
 
-void SourceMigration::Impl::migrate() {
-  const auto done = hypervisor_.migrate(
+/// The memory begins when little of the disks is left: it is across the sooner, and a guest that
+/// stands still should not wait for its disks.
+Result<void> SourceMigration::Impl::move_disks_and_memory() {
+  TRY(disks_.wait_until_near(session_ends_));
+  return hypervisor_.migrate(
       {.vm = options_.vm,
        .migrate_socket = stream_socket_path(options_.socket_dir, options_.session),
        .control_socket = control_socket_path(options_.socket_dir, options_.session),
        .downtime_max = CopyPace::kDowntimeNone,
        .mode = options_.mode});
+}
+
+void SourceMigration::Impl::migrate() {
+  const auto done = move_disks_and_memory();
   pace_.end();
   std::optional<Error> error;
   if (!done) error = done.error();
@@ -408,42 +370,6 @@ void SourceMigration::Impl::migrate() {
     changed_.notify_all();
   }
   push(source::MigrateReturned{std::move(error)});
-}
-
-void SourceMigration::Impl::read_signals() {
-  Result<void> heard;
-  for (int signals = 0; heard; ++signals) {
-    auto signal = signals_->receive(session_ends_ + 2 * options_.answer_max);
-    if (!signal) {
-      heard = tl::unexpected(std::move(signal).error());
-    } else if (signals == kSignalsMax) {
-      heard = fail(Errc::kCorrupt, "too many signals");
-    } else {
-      heard = hear(*signal);
-    }
-  }
-  push(source::TargetLost{std::move(heard).error().within("hear from the target")});
-  const MutexLock lock(mutex_);
-  signals_ended_ = true;
-  changed_.notify_all();
-}
-
-Result<void> SourceMigration::Impl::hear(const Signal& signal) {
-  switch (signal.kind) {
-    case SignalKind::kResumed: {
-      const MutexLock lock(mutex_);
-      resumed_at_ = steady_clock::now();
-      push(source::TargetResumed{});
-      return {};
-    }
-    case SignalKind::kRefused:
-      push(source::TargetRefused{Error(Errc::kUnavailable, "the target: " + signal.text)});
-      return {};
-    case SignalKind::kCleared:
-      return fail(Errc::kUnavailable, "the target has cleared its copy");
-    default:
-      return fail(Errc::kCorrupt, "a signal that no target sends");
-  }
 }
 
 void SourceMigration::Impl::report(const std::stop_token& stop,
@@ -465,6 +391,7 @@ void SourceMigration::Impl::report(const std::stop_token& stop,
     }
     progress.relay = streams_.counters();
     progress.wire_bytes = wire_.total();
+    progress.disk_bytes = disks_.counters().bytes;
     if (progress.phase == SourcePhase::kCopying || progress.phase == SourcePhase::kPulling) {
       progress.bytes_remaining = job_.bytes_remaining();
     }
@@ -474,21 +401,15 @@ void SourceMigration::Impl::report(const std::stop_token& stop,
 
 /// Waits until libvirt is through, too: it needs the connections to the end.
 void SourceMigration::Impl::close(Side runs_on) {
-  if (signals_ && runs_on == Side::kSource) {
+  if (runs_on == Side::kSource) {
     cut();
     const Error why = std::get<Ended>(state_).error.value_or(Error(Errc::kUnavailable, "stopped"));
-    const auto sent = signals_->send(
-        {.kind = SignalKind::kAborted, .resume = false, .text = why.message()}, in(kSignalMax));
-    const MutexLock lock(mutex_);
-    const Deadline cleared_by = in(options_.answer_max);
-    const bool listening = sent && signal_thread_.joinable();
-    while (listening && !signals_ended_ && steady_clock::now() < cleared_by) {
-      changed_.wait_until(mutex_, cleared_by);
-    }
+    talk_.send_last({.kind = SignalKind::kAborted, .resume = false, .text = why.message()},
+                    options_.answer_max);
   }
   if (runs_on == Side::kUnknown) {
     // Nothing more may be said, and libvirt's part of it is over or must end.
-    if (signals_) signals_->shut_down();
+    talk_.shut_down();
     cut();
   }
   await_migrate();
@@ -496,11 +417,10 @@ void SourceMigration::Impl::close(Side runs_on) {
   job_.finish();
   pace_.finish();
   cut();
-  if (signals_) signals_->finish();
-  if (signals_) signals_->shut_down();
-  if (signal_thread_.joinable()) signal_thread_.join();
+  talk_.close();
   if (accept_thread_.joinable()) accept_thread_.join();
   streams_.clear();
+  disks_.finish();
   stream_listener_.reset();
   control_.reset();
 }
@@ -529,19 +449,21 @@ SourceOutcome SourceMigration::Impl::outcome(steady_clock::time_point began) {
   outcome.wire_bytes = wire_.total();
   outcome.total = duration_cast<microseconds>(steady_clock::now() - began);
   outcome.relay = streams_.counters();
-  const MutexLock lock(mutex_);
+  outcome.disk_bytes = disks_.counters().bytes;
+  const auto resumed_at = talk_.resumed_at();
   const auto stopped_at = guest_.stopped_at();
   // With post-copy the guest runs long before the target says so.
   const bool is_known = ended.runs_on == Side::kTarget && !options_.mode.postcopy;
-  if (is_known && stopped_at && resumed_at_ && *resumed_at_ > *stopped_at) {
-    outcome.downtime = duration_cast<microseconds>(*resumed_at_ - *stopped_at);
+  if (is_known && stopped_at && resumed_at && *resumed_at > *stopped_at) {
+    outcome.downtime = duration_cast<microseconds>(*resumed_at - *stopped_at);
   }
   return outcome;
 }
 
 Result<std::unique_ptr<SourceMigration>> SourceMigration::create(SourceOptions options,
                                                                  Hypervisor& hypervisor,
-                                                                 MakeRelay make_relay) {
+                                                                 MakeRelay make_relay,
+                                                                 LeavingDiskList disks) {
   TRY(check_session_name(options.session));
   if (options.vm.uuid.empty()) return fail(Errc::kInvalid, "no VM is named");
   if (options.target_port == 0) return fail(Errc::kInvalid, "the target has no port");
@@ -549,7 +471,8 @@ Result<std::unique_ptr<SourceMigration>> SourceMigration::create(SourceOptions o
     return fail(Errc::kInvalid,
                 "at most " + std::to_string(MigrateMode::kStreamsMax) + " parallel connections");
   }
-  auto impl = std::make_unique<Impl>(std::move(options), hypervisor, std::move(make_relay));
+  auto impl = std::make_unique<Impl>(std::move(options), hypervisor, std::move(make_relay),
+                                     std::move(disks));
   return std::unique_ptr<SourceMigration>(new SourceMigration(std::move(impl)));
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "core/hypervisor.h"
+#include "migrator/leaving_disks.h"
 #include "migrator/relay_half.h"
 #include "migrator/session_secret.h"
 #include "migrator/source_state.h"
@@ -30,12 +31,14 @@ struct SourceOptions {
   MigrateMode mode{};
   std::chrono::milliseconds switch_look{20};  ///< Between two looks whether to switch to post-copy.
   std::chrono::milliseconds switch_max{5'000};  ///< For the news of the switch, once it must come.
+  LeavingDisks::Options disks{};
 };
 
 struct SourceProgress {
   SourcePhase phase = SourcePhase::kConnecting;
   RelayCounters relay;
   std::uint64_t wire_bytes = 0;
+  std::uint64_t disk_bytes = 0;       ///< Of the disks that go along, before compression.
   std::uint64_t bytes_remaining = 0;  ///< QEMU's estimate of guest memory still to send.
 };
 
@@ -44,6 +47,7 @@ struct SourceOutcome {
   std::optional<Error> error;  ///< Set unless the VM runs on the target.
   RelayCounters relay;
   std::uint64_t wire_bytes = 0;  ///< On the session's sockets, both directions, TLS included.
+  std::uint64_t disk_bytes = 0;  ///< Of the disks that went along, before compression.
   /// From the guest's stop here to the news that it runs there; zero when it did not stop, and with
   /// post-copy, where that is not known here.
   std::chrono::microseconds downtime{0};
@@ -61,11 +65,13 @@ struct SourceOutcome {
 /// after run(), too. Lifetime: `hypervisor` and what the callbacks use outlive it.
 class SourceMigration final {
  public:
-  /// `make_relay` is called from a thread of the migration's own. kInvalid: an option is out of its
-  /// range.
+  /// `make_relay` is called from a thread of the migration's own. `disks` go along: the target has
+  /// all that was written to them before it can get the guest; with post-copy they are refused.
+  /// kInvalid: an option is out of its range.
   static Result<std::unique_ptr<SourceMigration>> create(SourceOptions options,
                                                          Hypervisor& hypervisor,
-                                                         MakeRelay make_relay);
+                                                         MakeRelay make_relay,
+                                                         LeavingDiskList disks = {});
 
   /// Runs the migration to its end and removes what it made. Once only. `on_progress` is called a
   /// few times a second from another thread.

@@ -10,6 +10,7 @@
 
 #include "core/log.h"
 #include "core/mutex.h"
+#include "migrator/arriving_disks.h"
 #include "migrator/event_queue.h"
 #include "migrator/guest_watch.h"
 #include "migrator/session_server.h"
@@ -52,7 +53,9 @@ class TargetMigration::Impl {
         hypervisor_(hypervisor),
         make_relay_(std::move(make_relay)),
         session_ends_(in(options_.total_max)),
-        phase_ends_(in(options_.source_max)) {}
+        phase_ends_(in(options_.source_max)),
+        disks_(options_.expect_disk, session_ends_,
+               [this](Error why) { push(target::RelayFailed{std::move(why).within("disk")}); }) {}
 
   ~Impl() { stop_connections(); }
 
@@ -107,6 +110,7 @@ class TargetMigration::Impl {
   bool has_data_ GUARDED_BY(mutex_) = false;                // Its channel came,
   bool has_main_ GUARDED_BY(mutex_) = false;                // and its connection to QEMU is there.
   StreamSet streams_;
+  ArrivingDisks disks_;
   std::list<std::unique_ptr<StreamPair>> controls_ GUARDED_BY(mutex_);
   std::jthread signal_thread_ GUARDED_BY(mutex_);
   std::unique_ptr<SessionServer> server_;
@@ -137,6 +141,7 @@ TargetOutcome TargetMigration::Impl::run() {
   }
   say_farewell();
   stop_connections();
+  disks_.finish();
   auto& ended = std::get<Ended>(state_);
   if (ended.copy == Copy::kInDoubt && !abandoned_) look_for_copy(ended);
   static_cast<void>(::unlink(stream_socket_path(options_.socket_dir, options_.session).c_str()));
@@ -279,6 +284,7 @@ void TargetMigration::Impl::cut() {
     changed_.notify_all();
   }
   streams_.stop();
+  disks_.stop();
 }
 
 void TargetMigration::Impl::stop_connections() {
@@ -307,6 +313,8 @@ void TargetMigration::Impl::add_channel(Channel channel, std::unique_ptr<ByteStr
       return add_data(std::move(stream), channel);
     case Channel::kControl:
       return add_control(std::move(stream));
+    case Channel::kDisk:
+      return disks_.add(std::move(stream));
   }
 }
 
@@ -408,6 +416,9 @@ void TargetMigration::Impl::read_signals() {
 Result<void> TargetMigration::Impl::hear(const Signal& signal) {
   switch (signal.kind) {
     case SignalKind::kRelease:
+      if (!disks_.have_arrived()) {
+        return fail(Errc::kCorrupt, "the guest was released before its disks were here");
+      }
       push(target::ReleaseAsked{signal.resume});
       return {};
     case SignalKind::kAborted:

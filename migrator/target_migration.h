@@ -7,6 +7,7 @@
 #include <string>
 
 #include "core/hypervisor.h"
+#include "migrator/moving_disk.h"
 #include "migrator/relay_half.h"
 #include "migrator/session_secret.h"
 #include "migrator/socket_listener.h"
@@ -28,6 +29,7 @@ struct TargetOptions {
   std::chrono::milliseconds total_max{3'660'000};  ///< More than the source's.
   std::chrono::milliseconds deliver_max{10'000};   ///< From RELEASE to the stream's last byte.
   std::chrono::milliseconds resume_max{20'000};    ///< For libvirt to resume or discard.
+  ExpectDisk expect_disk{};  ///< For the disks that the VM takes along; empty: none can come.
 };
 
 struct TargetOutcome {
@@ -42,7 +44,8 @@ struct TargetOutcome {
 ///
 /// Invariant: resumes the guest only on the source's RELEASE or the placer's word, and discards it
 /// only on the source's ABORTED or the placer's word. Whatever else happens, a copy that libvirt
-/// keeps stays paused (see "Never twice" in docs/design-notes.md).
+/// keeps stays paused (see "Never twice" in docs/design-notes.md). Nor does it resume a guest of
+/// which a disk has not arrived, whatever the source says.
 ///
 /// Threads: run() blocks its caller; the other methods may be called from any thread, before and
 /// after run(), too. Lifetime: `hypervisor` and what `make_relay` uses outlive it.

@@ -30,6 +30,7 @@ struct MoveProgress {
   std::uint64_t wire_bytes = 0;
   std::uint64_t page_refs = 0;
   std::uint64_t bytes_remaining = 0;
+  std::uint64_t disk_bytes = 0;
 };
 
 /// What a migration did, as far as its source can tell.
@@ -43,6 +44,7 @@ struct MoveFigures {
   std::uint64_t downtime_us = 0;
   std::uint64_t total_us = 0;
   std::uint64_t template_pages = 0;  ///< That the VM goes on sharing with its template.
+  std::uint64_t disk_bytes = 0;      ///< Of disks that went along, before compression.
 };
 
 enum class Side : std::uint8_t { kUnknown, kSource, kTarget };

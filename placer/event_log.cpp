@@ -28,7 +28,8 @@ Event read_event(const Statement& row) {
                                   .stream_bytes = static_cast<std::uint64_t>(row.integer(8)),
                                   .wire_bytes = static_cast<std::uint64_t>(row.integer(9)),
                                   .page_refs = static_cast<std::uint64_t>(row.integer(10)),
-                                  .bytes_remaining = static_cast<std::uint64_t>(row.integer(11))};
+                                  .bytes_remaining = static_cast<std::uint64_t>(row.integer(11)),
+                                  .disk_bytes = static_cast<std::uint64_t>(row.integer(12))};
   }
   return event;
 }
@@ -49,9 +50,9 @@ Result<Event> EventLog::append(Event event) {
     const MoveProgress& p = *event.progress;
     Statement progress = TRY(database_.prepare(
         "UPDATE events SET phase = ?, stream_bytes = ?, wire_bytes = ?, page_refs = ?,"
-        " bytes_remaining = ? WHERE id = ?"));
+        " bytes_remaining = ?, disk_bytes = ? WHERE id = ?"));
     TRY(progress.bind({p.phase, stored(p.stream_bytes), stored(p.wire_bytes), stored(p.page_refs),
-                       stored(p.bytes_remaining), event.id}));
+                       stored(p.bytes_remaining), stored(p.disk_bytes), event.id}));
     TRY(progress.run());
   }
   Statement drop = TRY(database_.prepare("DELETE FROM events WHERE id <= ?"));
@@ -65,7 +66,7 @@ Result<std::vector<Event>> EventLog::since(std::int64_t id, std::optional<PlanId
                                            std::size_t count) {
   constexpr const char* kColumns =
       "SELECT id, at, kind, text, plan, vm, host, phase, stream_bytes, wire_bytes, page_refs,"
-      " bytes_remaining FROM events WHERE id > ?";
+      " bytes_remaining, disk_bytes FROM events WHERE id > ?";
   Statement row = TRY(database_.prepare(
       std::string(kColumns) + (plan ? " AND plan = ?" : " AND ? = 0") + " ORDER BY id LIMIT ?"));
   TRY(row.bind({id, plan ? plan->value : std::int64_t{0}, stored(count)}));

@@ -60,7 +60,7 @@ Result<PlanKind> parse_kind(std::string_view text) {
   return fail(Errc::kCorrupt, "the journal has the unknown kind \"" + std::string(text) + "\"");
 }
 
-MoveFigures read_figures(const Statement& row, int first, int template_pages) {
+MoveFigures read_figures(const Statement& row, int first, int second) {
   return {.stream_bytes = figure(row, first),
           .wire_bytes = figure(row, first + 1),
           .page_refs = figure(row, first + 2),
@@ -69,7 +69,8 @@ MoveFigures read_figures(const Statement& row, int first, int template_pages) {
           .pages_resent = figure(row, first + 5),
           .downtime_us = figure(row, first + 6),
           .total_us = figure(row, first + 7),
-          .template_pages = figure(row, template_pages)};
+          .template_pages = figure(row, second),
+          .disk_bytes = figure(row, second + 1)};
 }
 
 }  // namespace
@@ -197,7 +198,7 @@ Result<std::vector<MoveRecord>> Journal::moves(PlanId id) {
       " m.state, m.error, s.session, s.attempt, s.stream_bytes, s.wire_bytes, s.page_refs,"
       " s.page_literals, s.zero_pages, s.pages_resent, s.downtime_us, s.total_us, m.paused,"
       " m.term_sharing, m.term_hosts, m.term_movement, m.term_balance, m.streams, m.postcopy,"
-      " m.time_max, m.cause, s.template_pages"
+      " m.time_max, m.cause, s.template_pages, s.disk_bytes"
       " FROM moves m LEFT JOIN sessions s ON s.plan = m.plan AND s.position = m.position"
       " AND s.attempt = (SELECT max(attempt) FROM sessions t WHERE t.plan = m.plan"
       " AND t.position = m.position) WHERE m.plan = ? ORDER BY m.position"));
@@ -362,12 +363,13 @@ Result<void> Journal::move_ended(PlanId id, std::size_t position, const MoveEnd&
     const MoveFigures& f = *end.figures;
     Statement figures = TRY(database_.prepare(
         "UPDATE sessions SET stream_bytes = ?, wire_bytes = ?, page_refs = ?, page_literals = ?,"
-        " zero_pages = ?, pages_resent = ?, downtime_us = ?, total_us = ?, template_pages = ?" +
+        " zero_pages = ?, pages_resent = ?, downtime_us = ?, total_us = ?, template_pages = ?,"
+        " disk_bytes = ?" +
         std::string(kLast)));
     TRY(figures.bind({stored(f.stream_bytes), stored(f.wire_bytes), stored(f.page_refs),
                       stored(f.page_literals), stored(f.zero_pages), stored(f.pages_resent),
-                      stored(f.downtime_us), stored(f.total_us), stored(f.template_pages), id.value,
-                      row_position, id.value, row_position}));
+                      stored(f.downtime_us), stored(f.total_us), stored(f.template_pages),
+                      stored(f.disk_bytes), id.value, row_position, id.value, row_position}));
     TRY(figures.run());
   }
   return change.commit();

@@ -226,9 +226,14 @@ CREATE TABLE vm_memory (
 CREATE INDEX vm_memory_by_age ON vm_memory (at);
 )sql";
 
-constexpr std::array kSchema{kFirst,     kPlansOfAllKinds, kSharingHistory,
-                             kMoveModes, kClassModels,     kMoveTimes,
-                             kCauses,    kTemplatePages,   kVmMemory};
+constexpr std::string_view kDiskBytes = R"sql(
+ALTER TABLE sessions ADD COLUMN disk_bytes INTEGER;
+ALTER TABLE events ADD COLUMN disk_bytes INTEGER NOT NULL DEFAULT 0;
+)sql";
+
+constexpr std::array kSchema{kFirst,       kPlansOfAllKinds, kSharingHistory, kMoveModes,
+                             kClassModels, kMoveTimes,       kCauses,         kTemplatePages,
+                             kVmMemory,    kDiskBytes};
 
 }  // namespace
 

@@ -33,11 +33,6 @@ TEST(MigrationObstacle, NamesTheReasonAndWhatToDo) {
   EXPECT_THAT(*obstacle_in_domain(domain("    <filesystem type='mount'>\n")),
               HasSubstr("shares a folder"));
   EXPECT_THAT(*obstacle_in_domain(domain("    <shmem name='x'>\n")), HasSubstr("shares memory"));
-  EXPECT_THAT(*obstacle_in_domain(domain("    <disk type='network' device='disk'>\n"
-                                         "      <source protocol='nbd' index='1'>\n"
-                                         "        <host transport='unix' "
-                                         "socket='/run/samepage/disks/web.nbd'/>\n")),
-              HasSubstr("samepage disk commit"));
 }
 
 TEST(MigrationObstacle, IsNotFoundInOtherPeoplesWords) {

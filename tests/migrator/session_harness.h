@@ -35,6 +35,7 @@ class SessionHarness {
     std::function<void(TargetOptions&)> target = {};
     MakeRelay source_relay = {};
     MakeRelay target_relay = {};
+    std::function<LeavingDiskList()> disks = {};
   };
 
   explicit SessionHarness(Options options)
@@ -154,7 +155,8 @@ class SessionHarness {
     auto relay = options_.source_relay ? options_.source_relay
                                        : PlainRelay::maker(PlainRelay::Role::kSource,
                                                            options_.source_relay_fails_after);
-    source = SourceMigration::create(source_options, source_host, relay).value();
+    auto disks = options_.disks ? options_.disks() : LeavingDiskList();
+    source = SourceMigration::create(source_options, source_host, relay, std::move(disks)).value();
   }
 
   const Options options_;

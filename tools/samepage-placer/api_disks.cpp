@@ -43,7 +43,8 @@ json disk_json(const bus::DiskState& disk, const std::string& host) {
           {"own_extents", disk.own_extents()},
           {"traced_pages", disk.traced_pages()},
           {"followed_pages", disk.followed_pages()},
-          {"restarts", disk.restarts()}};
+          {"restarts", disk.restarts()},
+          {"phase", disk.phase()}};
 }
 
 json committed_json(const bus::DiskCommitted& committed) {

@@ -56,16 +56,16 @@ json figures_json(const std::optional<placer::MoveFigures>& figures) {
     json none;
     for (const char* key :
          {"stream_bytes", "wire_bytes", "page_refs", "page_literals", "zero_pages", "pages_resent",
-          "downtime_ms", "total_ms", "template_pages"}) {
+          "downtime_ms", "total_ms", "template_pages", "disk_bytes"}) {
       none[key] = nullptr;
     }
     return none;
   }
-  return {{"stream_bytes", figures->stream_bytes},    {"wire_bytes", figures->wire_bytes},
-          {"page_refs", figures->page_refs},          {"page_literals", figures->page_literals},
-          {"zero_pages", figures->zero_pages},        {"pages_resent", figures->pages_resent},
-          {"downtime_ms", ms(figures->downtime_us)},  {"total_ms", ms(figures->total_us)},
-          {"template_pages", figures->template_pages}};
+  return {{"stream_bytes", figures->stream_bytes},     {"wire_bytes", figures->wire_bytes},
+          {"page_refs", figures->page_refs},           {"page_literals", figures->page_literals},
+          {"zero_pages", figures->zero_pages},         {"pages_resent", figures->pages_resent},
+          {"downtime_ms", ms(figures->downtime_us)},   {"total_ms", ms(figures->total_us)},
+          {"template_pages", figures->template_pages}, {"disk_bytes", figures->disk_bytes}};
 }
 
 json terms_json(double sharing, double hosts, double movement, double balance) {
@@ -340,7 +340,8 @@ json to_json(const placer::Event& event) {
                           {"stream_bytes", event.progress->stream_bytes},
                           {"wire_bytes", event.progress->wire_bytes},
                           {"page_refs", event.progress->page_refs},
-                          {"bytes_remaining", event.progress->bytes_remaining}};
+                          {"bytes_remaining", event.progress->bytes_remaining},
+                          {"disk_bytes", event.progress->disk_bytes}};
   }
   return object;
 }

@@ -50,7 +50,8 @@ MoveOutcome read_outcome(const bus::MigrationOutcome& message) {
                       .pages_resent = message.pages_resent(),
                       .downtime_us = message.downtime_us(),
                       .total_us = message.total_us(),
-                      .template_pages = message.template_pages()}};
+                      .template_pages = message.template_pages(),
+                      .disk_bytes = message.disk_bytes()}};
 }
 
 Presence presence(VmState state) {
@@ -232,7 +233,8 @@ void BusCarrier::on_update(const bus::MigrationUpdate& update) {
                                      .stream_bytes = update.stream_bytes(),
                                      .wire_bytes = update.wire_bytes(),
                                      .page_refs = update.page_refs(),
-                                     .bytes_remaining = update.bytes_remaining()};
+                                     .bytes_remaining = update.bytes_remaining(),
+                                     .disk_bytes = update.disk_bytes()};
   }
   changed_.notify_all();
 }

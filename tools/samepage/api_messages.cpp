@@ -87,6 +87,7 @@ Disk read_disk(const json& disk) {
           .vm = text(disk, "vm"),
           .image = text(disk, "image"),
           .socket = text(disk, "socket"),
+          .phase = text(disk, "phase"),
           .number = number(disk, "number"),
           .size_bytes = number(disk, "size_bytes"),
           .written_bytes = number(disk, "written_bytes"),
@@ -155,6 +156,7 @@ Move read_move(const json& move) {
           .downtime_ms = number(move, "downtime_ms"),
           .total_ms = number(move, "total_ms"),
           .template_pages = number(move, "template_pages"),
+          .disk_bytes = number(move, "disk_bytes"),
           .terms = numbers(move, "terms")};
 }
 
@@ -207,7 +209,8 @@ Event read_event(const json& event) {
                                .stream_bytes = number(*progress, "stream_bytes"),
                                .wire_bytes = number(*progress, "wire_bytes"),
                                .page_refs = number(*progress, "page_refs"),
-                               .bytes_remaining = number(*progress, "bytes_remaining")};
+                               .bytes_remaining = number(*progress, "bytes_remaining"),
+                               .disk_bytes = number(*progress, "disk_bytes")};
   }
   return result;
 }

@@ -65,7 +65,7 @@ struct MemoryPoint {
 Result<std::vector<MemoryPoint>> parse_vm_history(std::string_view json);
 
 struct Disk {
-  std::string name, host, vm, image, socket;
+  std::string name, host, vm, image, socket, phase;
   std::optional<double> number, size_bytes, written_bytes, dirty_bytes, fetched_bytes;
   bool serves = false;
 };
@@ -129,7 +129,7 @@ struct Move {
   std::string state;
   std::string error;  ///< Empty when there is none.
   std::optional<double> gain_mib, cost_mib, stream_bytes, wire_bytes, page_refs, downtime_ms,
-      total_ms, template_pages;
+      total_ms, template_pages, disk_bytes;
   std::map<std::string, double> terms;  ///< What spoke for the target, by name.
 };
 struct Stay {
@@ -164,7 +164,7 @@ Result<std::vector<std::pair<std::string, std::string>>> parse_settings(std::str
 
 struct Progress {
   std::string phase;
-  std::optional<double> stream_bytes, wire_bytes, page_refs, bytes_remaining;
+  std::optional<double> stream_bytes, wire_bytes, page_refs, bytes_remaining, disk_bytes;
 };
 struct Event {
   std::uint64_t id = 0;

@@ -30,6 +30,12 @@ std::string show_bytes(std::optional<double> bytes) {
   return bytes ? show_bytes_as_mib(*bytes) : "-";
 }
 
+/// One that moves or was left by a migration says so: docs/man/samepage.1.
+std::string state_of(const Disk& disk) {
+  if (!disk.phase.empty() && disk.phase != "here") return disk.phase;
+  return disk.serves ? "served" : "away";
+}
+
 void print_disks(const std::vector<Disk>& disks, Session& session) {
   Table table({{"DISK"},
                {"HOST"},
@@ -44,8 +50,7 @@ void print_disks(const std::vector<Disk>& disks, Session& session) {
     table.add_row({disk.name, disk.host, disk.vm.empty() ? "-" : disk.vm,
                    fmt::format("{}@{:.0f}", disk.image, disk.number.value_or(0)),
                    show_bytes(disk.size_bytes), show_bytes(disk.written_bytes),
-                   show_bytes(disk.dirty_bytes), show_bytes(disk.fetched_bytes),
-                   disk.serves ? "served" : "away"});
+                   show_bytes(disk.dirty_bytes), show_bytes(disk.fetched_bytes), state_of(disk)});
   }
   table.print(session.out, session.out_width);
 }

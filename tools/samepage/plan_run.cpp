@@ -60,8 +60,11 @@ class PlanRun {
     const Progress& progress = *event->progress;
     const double read = progress.stream_bytes.value_or(0);
     const double whole = read + progress.bytes_remaining.value_or(0);
+    const std::string disks = progress.disk_bytes.value_or(0) > 0
+                                  ? show_bytes_as_mib(progress.disk_bytes) + " of disks, "
+                                  : std::string();
     bar_.show(event->vm, whole > 0 ? read / whole : 0,
-              progress.phase + ", " + show_bytes_as_mib(progress.stream_bytes) + " read, " +
+              progress.phase + ", " + disks + show_bytes_as_mib(progress.stream_bytes) + " read, " +
                   show_bytes_as_mib(progress.wire_bytes) + " sent, " +
                   show_count(progress.page_refs) + " refs");
   }

@@ -101,6 +101,11 @@ void print_results(const Plan& plan, Session& session) {
     session.out << move.vm << " goes on sharing " << show_mib(pages / kPagesPerMib)
                 << " with its template.\n";
   }
+  for (const Move& move : plan.moves) {
+    if (move.disk_bytes.value_or(0) <= 0) continue;
+    session.out << move.vm << " took " << show_bytes_as_mib(move.disk_bytes)
+                << " of its disks along.\n";
+  }
 }
 
 /// Where the placer sees the VM of `move` now, as a sentence.

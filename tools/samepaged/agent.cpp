@@ -112,6 +112,11 @@ void Agent::make_migrations() {
     Boots* const boots = TRY(this->boots());
     return boots->expect(request);
   };
+  migrations.disks_of = [this](const VmId& vm) { return DepartingDisks::of_vm(vm, vms_, *disks_); };
+  migrations.expect_disks = [this](const VmInfo& vm) {
+    return std::make_unique<ComingDisks>(vm, *disks_);
+  };
+  migrations.copy_discarded = [this](const VmId& vm) { disks_->copy_discarded(vm); };
   Migrations::Notices notices;
   notices.update = [this](const bus::MigrationUpdate& update) {
     bus::Envelope envelope;

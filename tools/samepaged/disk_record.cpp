@@ -1,6 +1,7 @@
 #include "tools/samepaged/disk_record.h"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <charconv>
 #include <fstream>
@@ -35,14 +36,39 @@ std::optional<imagestore::VersionId> read_hex(const std::string& text) {
   return id;
 }
 
+constexpr std::array kPhases{DiskPhase::kHere, DiskPhase::kArriving, DiskPhase::kArrived,
+                             DiskPhase::kLeaving, DiskPhase::kLeft};
+
+std::optional<DiskPhase> read_phase(const json& text) {
+  const auto found = std::ranges::find_if(
+      kPhases, [&](DiskPhase phase) { return text == json(to_string(phase)); });
+  if (found == kPhases.end()) return std::nullopt;
+  return *found;
+}
+
 }  // namespace
 
+std::string_view to_string(DiskPhase phase) {
+  switch (phase) {
+    case DiskPhase::kHere:
+      return "here";
+    case DiskPhase::kArriving:
+      return "arriving";
+    case DiskPhase::kArrived:
+      return "arrived";
+    case DiskPhase::kLeaving:
+      return "leaving";
+    case DiskPhase::kLeft:
+      return "left";
+  }
+  return "unknown";
+}
+
 Result<void> write_record(const std::filesystem::path& folder, const DiskRecord& record) {
-  const std::string text = json{{"name", record.name},
-                                {"vm", record.vm},
-                                {"image", record.image},
-                                {"number", record.number},
-                                {"base", to_hex(record.base)}}
+  const std::string text = json{{"name", record.name},         {"vm", record.vm},
+                                {"image", record.image},       {"number", record.number},
+                                {"base", to_hex(record.base)}, {"phase", to_string(record.phase)},
+                                {"vm_uuid", record.vm_uuid},   {"has_moved", record.has_moved}}
                                .dump(2) +
                            "\n";
   const auto path = folder / "disk.json";
@@ -78,6 +104,12 @@ Result<DiskRecord> read_record(const std::filesystem::path& folder) {
       !body["number"].is_number_unsigned()) {
     return fail(Errc::kCorrupt, path.string() + ": damaged");
   }
+  // Records of before disks moved have no phase.
+  const auto phase = read_phase(body.value("phase", json("here")));
+  if (!phase) return fail(Errc::kInvalid, path.string() + ": of a newer release");
+  record.phase = *phase;
+  record.vm_uuid = text("vm_uuid");
+  record.has_moved = body.value("has_moved", json(false)) == json(true);
   record.base = *base;
   record.number = body["number"].get<std::uint64_t>();
   return record;

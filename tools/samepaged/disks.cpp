@@ -23,11 +23,10 @@
 #include "core/log.h"
 #include "imagestore/disk_service.h"
 #include "imagestore/manifest.h"
-#include "imagestore/mirror.h"
 #include "imagestore/overlay.h"
 #include "imagestore/store_socket.h"
 #include "migrator/socket_stream.h"
-#include "tools/samepaged/disk_record.h"
+#include "tools/samepaged/disk_entry.h"
 #include "tools/samepaged/frozen_guest.h"
 
 namespace samepage::agent {
@@ -41,6 +40,7 @@ using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
 constexpr milliseconds kCallMax{5'000};
+constexpr const char* kMoves = "the disk is moving with its VM: wait until the migration has ended";
 constexpr std::chrono::minutes kCommitMax{10};
 constexpr milliseconds kStopMax{20'000};
 constexpr milliseconds kPauseMin{50};
@@ -48,48 +48,14 @@ constexpr milliseconds kSoon{5'000};  // A process that ends sooner has somethin
 constexpr milliseconds kTendInterval{500};
 constexpr milliseconds kStartInterval{5};
 constexpr std::chrono::hours kLeaseInterval{1};
+constexpr std::chrono::seconds kMovedInterval{2};  // For what migrations left.
 constexpr std::chrono::seconds kResumeMax{120};
 
 tl::unexpected<Error> io_error(const std::string& what) {
   return fail(Errc::kIo, what + ": " + std::generic_category().message(errno));
 }
 
-std::string escape(const std::string& text) {
-  std::string escaped;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        escaped += "&amp;";
-        break;
-      case '<':
-        escaped += "&lt;";
-        break;
-      case '\'':
-        escaped += "&apos;";
-        break;
-      default:
-        escaped += c;
-    }
-  }
-  return escaped;
-}
-
 }  // namespace
-
-/// One disk. What is below the mutex is guarded by it; the list's mutex may be taken under it, not
-/// the other way round. (A std::mutex, for the tender passes by a disk that somebody works on.)
-struct Disks::Entry {
-  DiskRecord record;
-  std::filesystem::path folder;
-  std::mutex mutex;
-  Fd process;  ///< A pidfd.
-  bool is_removed = false;
-  std::uint64_t restarts = 0;
-  milliseconds pause{0};
-  steady_clock::time_point next_start;
-  steady_clock::time_point started;
-  steady_clock::time_point resume_until;  ///< Its VM may be paused for the process's absence.
-};
 
 Disks::Disks(Options options, Hypervisor& hypervisor, const Clock& clock)
     : options_(std::move(options)),
@@ -163,23 +129,6 @@ std::shared_ptr<Disks::Entry> Disks::entry(const std::string& name) {
   return found == entries_.end() ? nullptr : found->second;
 }
 
-std::string Disks::xml(const std::string& name, const std::string& target) const {
-  // libvirt 9.0 cannot tell QEMU to wait for an NBD server that comes back. So QEMU pauses the VM
-  // instead of reporting an error to the guest, and repeats the request when it goes on.
-  return "<disk type='network' device='disk'>\n"
-         "  <driver name='qemu' type='raw' cache='none' discard='unmap' error_policy='stop'"
-         " rerror_policy='stop'/>\n"
-         "  <source protocol='nbd'>\n"
-         "    <host transport='unix' socket='" +
-         escape(socket_of(name)) +
-         "'/>\n"
-         "  </source>\n"
-         "  <target dev='" +
-         escape(target) +
-         "' bus='virtio'/>\n"
-         "</disk>\n";
-}
-
 Result<bus::DiskState> Disks::create(const Wanted& wanted) {
   TRY(imagestore::check_image_name(wanted.name));
   auto made = std::make_shared<Entry>();
@@ -217,17 +166,22 @@ Result<bus::DiskState> Disks::create(const Wanted& wanted) {
     return start(*made);
   }();
   if (!begun) {
-    stop(*made);
-    made->is_removed = true;
-    std::error_code ignored;
-    std::filesystem::remove_all(made->folder, ignored);
-    const MutexLock lock(mutex_);
-    entries_.erase(wanted.name);
+    drop(*made);
     return tl::unexpected(begun.error());
   }
   log_info("disk made name={} image={} number={} vm={}", wanted.name, wanted.image,
            made->record.number, wanted.vm);
   return state_of(*made);
+}
+
+/// What could not be made. Under the entry's mutex.
+void Disks::drop(Entry& entry) {
+  stop(entry);
+  entry.is_removed = true;
+  std::error_code ignored;
+  std::filesystem::remove_all(entry.folder, ignored);
+  const MutexLock lock(mutex_);
+  entries_.erase(entry.record.name);
 }
 
 /// The process that serves a disk, when it answers. Under the entry's mutex.
@@ -260,6 +214,7 @@ Result<pid_t> Disks::spawn(const Entry& entry) {
                                  "ceph-conf=" + options_.store.ceph_conf.string(),
                                  "image=" + entry.record.image,
                                  "control=" + control_of(name)};
+  if (entry.record.has_moved) words.push_back("traces=false");
   if (!options_.store_socket.empty()) words.push_back("agent=" + options_.store_socket);
   if (options_.store.domain) {
     words.push_back("domain=" + options_.store.domain->name);
@@ -324,6 +279,7 @@ std::vector<std::shared_ptr<Disks::Entry>> Disks::all() {
 
 void Disks::tend(const std::stop_token& stop) {
   auto next_lease = steady_clock::now();
+  auto next_look = next_lease;
   while (!stop.stop_requested()) {
     std::vector<pollfd> watched{{.fd = wake_.get(), .events = POLLIN, .revents = 0}};
     for (const auto& entry : all()) {
@@ -339,6 +295,10 @@ void Disks::tend(const std::stop_token& stop) {
       renew_leases();
       prune_mirrors();
       next_lease = steady_clock::now() + kLeaseInterval;
+    }
+    if (steady_clock::now() >= next_look) {
+      settle_moved();
+      next_look = steady_clock::now() + kMovedInterval;
     }
     if (stop.stop_requested()) return;
     ::poll(watched.data(), watched.size(), static_cast<int>(kTendInterval.count()));
@@ -384,58 +344,6 @@ void Disks::resume_vm(Entry& entry) {
   }
 }
 
-void Disks::renew_leases() {
-  const auto disks = all();
-  if (disks.empty()) return;
-  ImageStore::Options options = options_.store;
-  options.access = DirOrigin::Access::kRead;
-  const auto store = ImageStore::open(options);
-  if (!store) {
-    log_warning("leases on image versions were not renewed why=\"{}\"", store.error().message());
-    return;
-  }
-  const auto now = std::chrono::floor<std::chrono::seconds>(clock_.today());
-  for (const auto& entry : disks) {
-    const auto held = (*store)->catalog().hold(entry->record.base, holder_of(entry->record.name),
-                                               {.from = now, .lasts = options_.lease});
-    if (!held) {
-      log_error("the version under a disk is not held disk={} why=\"{}\"", entry->record.name,
-                held.error().message());
-    }
-  }
-}
-
-/// The mirrors that no disk uses, those used longest ago first, as far as they are too much.
-void Disks::prune_mirrors() {
-  struct Unused {
-    std::filesystem::path path;
-    std::filesystem::file_time_type used;
-    std::uint64_t bytes = 0;
-  };
-  std::vector<Unused> mirrors;
-  std::uint64_t bytes = 0;
-  std::error_code error;
-  for (const auto& item : std::filesystem::directory_iterator(options_.mirrors, error)) {
-    struct stat about {};
-    if (::stat((item.path() / "data").c_str(), &about) != 0) continue;
-    constexpr std::uint64_t kBlockBytes = 512;
-    const std::uint64_t taken = static_cast<std::uint64_t>(about.st_blocks) * kBlockBytes;
-    bytes += taken;
-    mirrors.push_back({item.path(), item.last_write_time(error), taken});
-  }
-  std::sort(mirrors.begin(), mirrors.end(),
-            [](const Unused& a, const Unused& b) { return a.used < b.used; });
-  for (const Unused& mirror : mirrors) {
-    if (bytes <= options_.mirror_bytes_max) return;
-    const auto removed = imagestore::Mirror::remove_unused(mirror.path);
-    if (!removed) {
-      log_warning("a mirror stays why=\"{}\"", removed.error().message());
-    } else if (*removed) {
-      bytes -= mirror.bytes;
-    }
-  }
-}
-
 Result<bus::DiskState> Disks::state_of(Entry& entry) {
   bus::DiskState state;
   if (auto connection = DiskConnection::open(control_of(entry.record.name))) {
@@ -453,7 +361,10 @@ Result<bus::DiskState> Disks::state_of(Entry& entry) {
                              record.base.bytes.size()));
   state.set_socket(socket_of(record.name));
   const std::unique_lock lock(entry.mutex, std::try_to_lock);
-  if (lock) state.set_restarts(entry.restarts);
+  if (lock) {
+    state.set_restarts(entry.restarts);
+    state.set_phase(std::string(to_string(record.phase)));
+  }
   return state;
 }
 
@@ -491,6 +402,7 @@ Result<void> Disks::remove(const std::string& name) {
   {
     const std::lock_guard lock(found->mutex);
     if (found->is_removed) return fail(Errc::kNotFound, "the disk is being removed already");
+    if (found->is_moving) return fail(Errc::kInvalid, kMoves);
     found->is_removed = true;
     stop(*found);
     std::error_code error;
@@ -515,6 +427,10 @@ Result<void> Disks::remove(const std::string& name) {
 Result<bus::DiskCommitted> Disks::commit(const std::string& name, const std::string& image,
                                          bool freeze_guest) {
   const auto found = TRY(expect(name));
+  {
+    const std::lock_guard lock(found->mutex);
+    if (found->is_moving) return fail(Errc::kInvalid, kMoves);
+  }
   auto connection = TRY(DiskConnection::open(control_of(name)));
   bool was_frozen = false;
   std::string note = "the guest was not asked to write out its file systems";

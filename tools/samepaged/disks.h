@@ -17,6 +17,7 @@
 #include "core/mutex.h"
 #include "core/result.h"
 #include "imagestore/image_store.h"
+#include "tools/samepaged/disk_record.h"
 
 namespace samepage::agent {
 
@@ -90,6 +91,35 @@ class Disks {
   Result<bus::DiskState> clone(const std::string& name, const std::string& new_name,
                                const std::string& vm);
 
+  // Disks that move with their VMs (tools/samepaged/disk_moves.h).
+
+  bool is_empty();
+
+  /// The disks behind these sockets, those of others left out. kInvalid: a socket in this agent's
+  /// folder of which it knows no disk.
+  Result<std::vector<std::string>> at_sockets(const std::vector<std::string>& sockets);
+
+  /// What the target of a migration must know of a disk.
+  Result<bus::DiskOffer> offer(const std::string& name);
+
+  /// Makes the disk that a migration's source offers, whose words may be anybody's, for the VM
+  /// `vm`; it moves until set_moving(). kInvalid: the name is taken, or the store has no version
+  /// that it could stand on. kUnavailable: there is no room.
+  Result<bus::DiskAnswer> receive(const bus::DiskOffer& offer, const VmInfo& vm);
+
+  /// Nothing but the migration touches a disk that moves. kInvalid: it does already.
+  Result<void> set_moving(const std::string& name, bool moving);
+
+  /// Durable.
+  Result<void> set_phase(const std::string& name, DiskPhase phase, const VmId& vm);
+
+  /// The copy of a VM that a migration left here has ended, for the VM is its source's: so are the
+  /// disks that came with it.
+  void copy_discarded(const VmId& vm);
+
+  /// The control socket of a disk's process.
+  std::string control_of(const std::string& name) const;
+
   /// Carries out a request of the placer.
   Result<bus::DiskReply> answer(const bus::DiskRequest& request);
 
@@ -108,12 +138,17 @@ class Disks {
   Result<std::shared_ptr<Entry>> expect(const std::string& name);
   std::vector<std::shared_ptr<Entry>> all();
   Result<void> expect_idle(const Entry& entry);
-  std::string control_of(const std::string& name) const;
+  void settle_moved();
+  void settle_moved(const DiskRecord& record, const std::vector<VmInfo>& vms);
+  Result<void> make_room_for(const bus::DiskOffer& offer, const VmInfo& vm);
+  Result<bool> choose_base(const bus::DiskOffer& offer, DiskRecord& record);
+  Result<void> lay_out(Entry& entry, const bus::DiskOffer& offer, bool committed);
   Result<void> start(Entry& entry);
   Result<pid_t> spawn(const Entry& entry);
   Result<Fd> find_process(const Entry& entry) const;
   void wake_tender();
   void stop(Entry& entry);
+  void drop(Entry& entry);
   void tend(const std::stop_token& stop);
   void restart(Entry& entry);
   void resume_vm(Entry& entry);

@@ -222,6 +222,12 @@ Result<bus::TargetReady> Migrations::prepare(const bus::PrepareTarget& request,
     options.total_max = TRY(time_max(request.time_max_s())) + kTargetPatience;
   }
   session->on_template = expect_template(request);
+  if (options_.expect_disks) {
+    session->coming_disks = options_.expect_disks({.id = session->vm, .name = request.vm_name()});
+    options.expect_disk = [coming = session->coming_disks.get()](std::span<const std::byte> offer) {
+      return coming->expect(offer);
+    };
+  }
   const Arrival arrival{.hypervisor = hypervisor_,
                         .vm = {.id = session->vm, .on_template = session->on_template},
                         .domain = domain,
@@ -253,8 +259,12 @@ Result<void> Migrations::start(const bus::StartMigration& request, const Sharing
   const auto secret = TRY(read_secret(request.secret()));
   if (request.target_port() > UINT16_MAX) return fail(Errc::kInvalid, "there is no such port");
   TRY(hypervisor_.check_migratable(VmId{request.vm_uuid()}));
+  std::unique_ptr<DepartingDisks> disks;
+  if (options_.disks_of) disks = TRY(options_.disks_of(VmId{request.vm_uuid()}));
   const MutexLock lock(mutex_);
   TRY(check_room(request.session(), VmId{request.vm_uuid()}));
+  migrator::LeavingDiskList leaving;
+  if (disks) leaving = TRY(disks->leave());
   auto session = std::make_shared<Session>();
   session->vm = VmId{request.vm_uuid()};
   session->domain = domain;
@@ -271,8 +281,12 @@ Result<void> Migrations::start(const bus::StartMigration& request, const Sharing
   if (request.time_max_s() > 0) options.total_max = TRY(time_max(request.time_max_s()));
   options.socket_dir = options_.socket_dir;
   session->departing = take_pages(domain);
-  session->source = TRY(migrator::SourceMigration::create(
-      std::move(options), hypervisor_, source_relay(domain, secret, session->departing)));
+  auto source = migrator::SourceMigration::create(std::move(options), hypervisor_,
+                                                  source_relay(domain, secret, session->departing),
+                                                  std::move(leaving));
+  if (!source && disks) disks->ended(migrator::Side::kSource);
+  session->source = TRY(std::move(source));
+  session->departing_disks = std::move(disks);
   sessions_.emplace(request.session(), session);
   session->thread = std::jthread(
       [this, name = request.session(), borrowed = session.get()] { run_source(name, *borrowed); });
@@ -309,7 +323,9 @@ Result<void> Migrations::settle(const VmId& vm, migrator::Verdict verdict) {
     }
   }
   if (verdict == migrator::Verdict::kResume) return hypervisor_.resume(vm);
-  return hypervisor_.discard_paused(vm);
+  TRY(hypervisor_.discard_paused(vm));
+  if (options_.copy_discarded) options_.copy_discarded(vm);
+  return {};
 }
 
 std::vector<std::string> Migrations::sessions() {
@@ -380,6 +396,7 @@ migrator::SourceOutcome Migrations::send_away(const std::string& name, Session& 
 
 void Migrations::run_source(const std::string& name, Session& session) {
   const migrator::SourceOutcome outcome = send_away(name, session);
+  if (session.departing_disks) session.departing_disks->ended(outcome.runs_on);
 
   bus::MigrationOutcome message;
   message.set_session(name);
@@ -391,12 +408,13 @@ void Migrations::run_source(const std::string& name, Session& session) {
   put_counters(outcome.relay, outcome.wire_bytes, message);
   message.set_downtime_us(static_cast<std::uint64_t>(outcome.downtime.count()));
   message.set_total_us(static_cast<std::uint64_t>(outcome.total.count()));
+  message.set_disk_bytes(outcome.disk_bytes);
   log_info(
       "migration ended session={} vm={} runs_on={} stream_bytes={} wire_bytes={} "
-      "downtime_us={} total_us={} error=\"{}\"",
+      "disk_bytes={} downtime_us={} total_us={} error=\"{}\"",
       name, session.vm.uuid, bus::MigrationOutcome::Side_Name(message.runs_on()),
-      message.stream_bytes(), message.wire_bytes(), message.downtime_us(), message.total_us(),
-      outcome.error ? outcome.error->message() : "");
+      message.stream_bytes(), message.wire_bytes(), message.disk_bytes(), message.downtime_us(),
+      message.total_us(), outcome.error ? outcome.error->message() : "");
   {
     const MutexLock lock(mutex_);
     if (outcomes_.size() >= options_.outcomes_max) outcomes_.pop_front();
@@ -416,6 +434,7 @@ void Migrations::run_target(const std::string& name, Session& session) {
       outcome.copy == migrator::Copy::kRunning || outcome.copy == migrator::Copy::kPausedByOwner;
   if (is_home) checkpoints_.drop(session.vm);
   if (session.on_template != nullptr) session.on_template->end();
+  if (session.coming_disks) session.coming_disks->ended(outcome.copy);
   {
     const MutexLock lock(mutex_);
     session.untouched.reset();
@@ -429,6 +448,7 @@ void Migrations::take_progress(const std::string& name, Session& session,
   {
     const MutexLock lock(mutex_);
     put_counters(progress.relay, progress.wire_bytes, session.figures);
+    session.figures.set_disk_bytes(progress.disk_bytes);
   }
   bus::MigrationUpdate update;
   update.set_session(name);
@@ -438,6 +458,7 @@ void Migrations::take_progress(const std::string& name, Session& session,
   update.set_wire_bytes(progress.wire_bytes);
   update.set_page_refs(progress.relay.page_refs);
   update.set_bytes_remaining(progress.bytes_remaining);
+  update.set_disk_bytes(progress.disk_bytes);
   notices_.update(update);
 }
 

@@ -19,6 +19,7 @@
 #include "migrator/target_migration.h"
 #include "migrator/template_arrival.h"
 #include "tools/samepaged/departing_pages.h"
+#include "tools/samepaged/disk_moves.h"
 #include "tools/samepaged/host_index.h"
 
 namespace samepage::agent {
@@ -51,6 +52,13 @@ class Migrations {
     /// Lays a ticket for a VM that arrives and was forked from a template. Empty: it moves as any.
     std::function<Result<std::unique_ptr<migrator::TemplateArrival>>(const bus::PrepareTarget&)>
         expect_template;
+
+    /// The disks of a VM that leaves, and of one that comes. Empty: none has any.
+    std::function<Result<std::unique_ptr<DepartingDisks>>(const VmId&)> disks_of;
+    std::function<std::unique_ptr<ComingDisks>(const VmInfo&)> expect_disks;
+
+    /// The placer has found that a VM is another host's, and the copy here was ended.
+    std::function<void(const VmId&)> copy_discarded;
   };
 
   /// Told from the migrations' own threads: progress and, once each, the end.
@@ -92,6 +100,8 @@ class Migrations {
   struct Session {
     VmId vm;
     SharingDomain domain;
+    std::unique_ptr<DepartingDisks> departing_disks;    // A source's.
+    std::unique_ptr<ComingDisks> coming_disks;          // A target's.
     std::unique_ptr<migrator::SourceMigration> source;  // One of the two.
     std::unique_ptr<migrator::TargetMigration> target;
     bus::MigrationOutcome figures;              // A source's, so far.
