@@ -43,7 +43,9 @@ class Drift(FleetCase):
         self.fleet.cli("policy", "--mode", "manual")
 
         a3.migrate_stock(host2)
-        self.wait_until("the watch shows the move anew", lambda: self.moves(shown[-1]) == ["a3"])
+        # The fingerprint of a guest that has just arrived is of what had come by then.
+        self.wait_until("the watch shows the move anew, of a whole fingerprint",
+                        lambda: self.moves(shown[-1]) == ["a3"] and shown[-1]["gain_mib"] > 20)
         again = self.fleet.cli("plan")
         self.assertEqual(self.fleet.cli("apply", again["id"])["state"], "done")
         self.assert_runs_once(a3, host1)
