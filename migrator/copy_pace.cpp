@@ -1,5 +1,6 @@
 #include "migrator/copy_pace.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "core/page.h"
@@ -15,6 +16,8 @@ constexpr std::chrono::milliseconds kEmulatedPause{50};
 constexpr std::uint64_t kLogPiece = 64 * kPageSize;
 /// Between two looks whether QEMU is about to end its first pass.
 constexpr std::chrono::milliseconds kPassLook{10};
+/// Between two looks at what the target's QEMU has.
+constexpr std::chrono::milliseconds kDeliveryLook{2};
 /// Between two attempts to cancel, until libvirt has taken one.
 constexpr std::chrono::milliseconds kCancelAgain{50};
 /// After that, until its call returns: it may have come before QEMU began.
@@ -62,7 +65,7 @@ void CopyPace::finish() {
 }
 
 void CopyPace::first_pass(std::uint64_t bytes_left) {
-  if (bytes_left <= IntakeBrake::kPressedBytes) end_of_pass();
+  if (bytes_left <= kPassEndBytes) end_of_pass();
 }
 
 void CopyPace::further_pass(std::uint64_t bytes) {
@@ -79,21 +82,45 @@ void CopyPace::end_of_pass() {
   speed_is_true_ ? brake_.release() : brake_.press();
 }
 
+void CopyPace::delivered(std::uint64_t bytes) {
+  brake_.delivered(bytes);
+}
+
 void CopyPace::out_of_sight() {
   brake_.release();
 }
 
-/// Once QEMU has forgotten how fast its first pass over the memory was.
 void CopyPace::allow_downtime() {
   while (!brake_.is_used()) {
     if (!wait_while(State::kCopying, kPassLook)) return;
   }
-  bool copying = speed_is_true_ || wait_while(State::kCopying, IntakeBrake::kUntilForgotten);
-  // It fails when libvirt is past that, and is tried again otherwise.
-  while (copying && !hypervisor_.set_downtime_max(options_.vm, options_.downtime_max)) {
-    copying = wait_while(State::kCopying, kPassLook);
+  const Deadline forgotten = steady_clock::now() + kUntilForgotten;
+  if (!speed_is_true_) {
+    while (brake_.bytes_under_way() > kUnderWayBytes && steady_clock::now() < forgotten) {
+      if (!wait_while(State::kCopying, kDeliveryLook)) return;
+    }
+    if (!allow(cautious_downtime())) return;
+    brake_.release();
+    const auto rest = std::chrono::ceil<std::chrono::milliseconds>(forgotten - steady_clock::now());
+    if (!wait_while(State::kCopying, rest)) return;
   }
+  allow(options_.downtime_max);
   brake_.release();
+}
+
+/// False: it was over before libvirt took it. It fails when libvirt is past that.
+bool CopyPace::allow(std::chrono::milliseconds time) {
+  while (!hypervisor_.set_downtime_max(options_.vm, time)) {
+    if (!wait_while(State::kCopying, kPassLook)) return false;
+  }
+  return true;
+}
+
+std::chrono::milliseconds CopyPace::cautious_downtime() const {
+  const double bytes_per_second = std::max(brake_.bytes_per_second_max(), 1.0);
+  const double ms = std::min(1'000 * kLeftBytes / bytes_per_second, 1'000.0 * 3'600);
+  return std::clamp(std::chrono::milliseconds(static_cast<std::int64_t>(ms)), kDowntimeNone,
+                    std::max(kDowntimeNone, options_.downtime_max));
 }
 
 /// When half of the guest's memory is across: late enough that the guest has little to pull, early

@@ -16,9 +16,17 @@
 namespace samepage::migrator {
 
 /// Says to libvirt while it copies a guest what must be said at the right moment: how long the
-/// guest may stand still, once QEMU does not misjudge that any more (intake_brake.h); that it is
-/// time to switch to post-copy; that the copying is to be given up. None of these is sure to be
-/// heard at the first time, so each is said until it is, or until the copying is over.
+/// guest may stand still; that it is time to switch to post-copy; that the copying is to be given
+/// up. None of these is sure to be heard at the first time, so each is said until it is, or until
+/// the copying is over.
+///
+/// QEMU stops the guest once what is left would take less than the downtime limit at the speed of
+/// its last 100 ms. While pages pass that the target has, that speed says nothing of the pages
+/// left. So the first pass over the memory has a limit that is as good as none. At its end QEMU is
+/// held back until the target's QEMU has nearly all that was read (IntakeBrake). Then the limit is
+/// such that QEMU leaves at most kLeftBytes at the fastest that it can have measured, until it has
+/// forgotten the first pass; then it is what was asked for. Where QEMU measures rightly, it is so
+/// at once.
 ///
 /// Threads: every method may be called from any thread, begin() and finish() once; it says what it
 /// says in threads of its own. Lifetime: outlives the streams and relays that it was given to.
@@ -34,6 +42,16 @@ class CopyPace final : public PassWatch {
   /// So short that QEMU does not find the guest ready to be switched over before its time: what
   /// libvirt is to begin with.
   static constexpr std::chrono::milliseconds kDowntimeNone{1};
+
+  /// The first pass ends so many bytes before the memory's end.
+  static constexpr std::uint64_t kPassEndBytes = 1U << 20U;
+  /// As little of the stream under way that the guest may be stopped.
+  static constexpr std::uint64_t kUnderWayBytes = 4U << 20U;
+  /// Of the guest's memory, that QEMU may leave for the downtime while its speed is not true.
+  static constexpr double kLeftBytes = 1.25 * (1U << 20U);
+  /// From the end of the first pass: QEMU is not held back for longer, and has measured a speed
+  /// without it: a whole one of its 100 ms, and the rest of the one before.
+  static constexpr std::chrono::milliseconds kUntilForgotten{250};
 
   /// The hypervisor is borrowed and outlives this.
   CopyPace(Options options, Hypervisor& hypervisor);
@@ -67,6 +85,7 @@ class CopyPace final : public PassWatch {
   void first_pass(std::uint64_t bytes_left) override;
   void further_pass(std::uint64_t bytes) override;
   void speed_is_true(bool is_true) override;
+  void delivered(std::uint64_t bytes) override;
   void out_of_sight() override;
 
   // Each the body of a thread.
@@ -75,6 +94,8 @@ class CopyPace final : public PassWatch {
   void press_cancel();
 
   void end_of_pass();
+  bool allow(std::chrono::milliseconds time);
+  std::chrono::milliseconds cautious_downtime() const;
   void enter(State state);
   bool wait_while(State state, std::chrono::milliseconds time);
 

@@ -4,14 +4,8 @@
 #include <utility>
 
 namespace samepage::migrator {
-namespace {
 
 using std::chrono::steady_clock;
-
-/// Small, so that QEMU does not wait long for a release.
-constexpr std::size_t kPieceBytes = 16U << 10U;
-
-}  // namespace
 
 void IntakeBrake::press() {
   const MutexLock lock(mutex_);
@@ -26,11 +20,28 @@ bool IntakeBrake::is_used() const {
 void IntakeBrake::release() {
   const MutexLock lock(mutex_);
   if (state_ != State::kGone) state_ = State::kReleased;
+  changed_.notify_all();
+}
+
+void IntakeBrake::delivered(std::uint64_t bytes) {
+  const MutexLock lock(mutex_);
+  delivered_ += bytes;
+}
+
+std::uint64_t IntakeBrake::bytes_under_way() const {
+  const MutexLock lock(mutex_);
+  return read_ - std::min(read_, delivered_);
+}
+
+double IntakeBrake::bytes_per_second_max() const {
+  const MutexLock lock(mutex_);
+  return static_cast<double>(std::max(span_bytes_, span_bytes_max_)) /
+         std::chrono::duration<double>(kSpan).count();
 }
 
 void IntakeBrake::pause(std::chrono::milliseconds time) {
   const MutexLock lock(mutex_);
-  next_ = std::max(next_, steady_clock::now() + time);
+  paused_until_ = std::max(paused_until_, steady_clock::now() + time);
 }
 
 void IntakeBrake::give_way() {
@@ -39,31 +50,38 @@ void IntakeBrake::give_way() {
   changed_.notify_all();
 }
 
-std::size_t IntakeBrake::wait(std::size_t wanted, Deadline deadline) {
+Deadline IntakeBrake::turn() const {
+  if (state_ == State::kGone) return Deadline::min();
+  return state_ == State::kPressed ? Deadline::max() : paused_until_;
+}
+
+bool IntakeBrake::wait(Deadline deadline) {
   const MutexLock lock(mutex_);
-  const Deadline turn = next_;
-  const Deadline until = std::min(turn, deadline);
-  while (state_ != State::kGone && steady_clock::now() < until) changed_.wait_until(mutex_, until);
-  if (state_ == State::kGone) return wanted;
-  if (turn > deadline) return 0;
-  return state_ == State::kPressed ? std::min(wanted, kPieceBytes) : wanted;
+  while (steady_clock::now() < turn()) {
+    if (steady_clock::now() >= deadline) return false;
+    changed_.wait_until(mutex_, std::min(turn(), deadline));
+  }
+  return true;
 }
 
 void IntakeBrake::took(std::size_t bytes) {
   const MutexLock lock(mutex_);
-  if (state_ != State::kPressed) return;
-  const std::chrono::duration<double> share(static_cast<double>(bytes) / kBytesPerSecond);
-  next_ = std::max(next_, steady_clock::now()) +
-          std::chrono::duration_cast<steady_clock::duration>(share);
+  read_ += bytes;
+  const auto now = steady_clock::now();
+  if (now >= span_ends_) {
+    span_bytes_max_ = std::max(span_bytes_max_, span_bytes_);
+    span_bytes_ = 0;
+    span_ends_ = now + kSpan;
+  }
+  span_bytes_ += bytes;
 }
 
 BrakedStream::BrakedStream(std::unique_ptr<ByteStream> stream, IntakeBrake& brake)
     : stream_(std::move(stream)), brake_(brake) {}
 
 Result<std::size_t> BrakedStream::read_some(std::span<std::byte> buffer, Deadline deadline) {
-  const std::size_t size = brake_.wait(buffer.size(), deadline);
-  if (size == 0) return fail(Errc::kTimedOut, "QEMU is being slowed down");
-  const std::size_t read = TRY(stream_->read_some(buffer.first(size), deadline));
+  if (!brake_.wait(deadline)) return fail(Errc::kTimedOut, "QEMU is being held back");
+  const std::size_t read = TRY(stream_->read_some(buffer, deadline));
   brake_.took(read);
   return read;
 }

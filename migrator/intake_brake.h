@@ -3,6 +3,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 #include "core/mutex.h"
@@ -10,31 +11,29 @@
 
 namespace samepage::migrator {
 
-/// Slows the reading of QEMU's connections down where that is better for the guest.
-///
-/// QEMU stops the guest once what is left would take less than the downtime limit at the speed of
-/// the last 100 ms. While pages pass that the target has, that speed says nothing of the pages
-/// left. So the first pass over the memory has a limit that is as good as none; at its end the
-/// brake is on until QEMU has forgotten, and only then the limit is raised. It also keeps QEMU from
-/// going round and round meanwhile. Where QEMU measures rightly it is not needed.
+/// Stops the reading of QEMU's connections where that is better for the guest, and knows how much
+/// of what was read has not reached the target's QEMU: that would be downtime, were the guest
+/// stopped now, and QEMU takes it for delivered.
 ///
 /// Threads: every method may be called from any thread.
 class IntakeBrake final {
  public:
-  /// Of all connections together: about what QEMU may then leave for the downtime, in a second.
-  static constexpr std::size_t kBytesPerSecond = 4U << 20U;
-  /// So long until QEMU has measured the slow speed: a whole one of its 100 ms, and the rest of the
-  /// one before.
-  static constexpr std::chrono::milliseconds kUntilForgotten{250};
-  /// What is read meanwhile.
-  static constexpr std::size_t kPressedBytes = kBytesPerSecond * kUntilForgotten.count() / 1000;
-
-  /// Does nothing after release().
+  /// While it is pressed nothing is read. Does nothing after release().
   void press();
   void release();
 
   /// Whether it was pressed, or cannot be any more.
   bool is_used() const;
+
+  /// The target's QEMU has taken so many bytes more of what was read.
+  void delivered(std::uint64_t bytes);
+
+  /// What was read and not delivered.
+  std::uint64_t bytes_under_way() const;
+
+  /// The fastest that was read in any of the kSpan in which something was; 0: nothing was.
+  double bytes_per_second_max() const;
+  static constexpr std::chrono::milliseconds kSpan{50};
 
   /// Before a further pass over the memory is read: nothing is, for so long, pressed or not. An
   /// emulated guest's dirty log needs it (docs/architecture.md, "What only the lab has").
@@ -43,23 +42,29 @@ class IntakeBrake final {
   /// Once the guest has stopped, nothing slows it down any more: for good.
   void give_way();
 
-  /// How many of the `wanted` bytes may be read now, at least one; waits for its turn. 0: that
-  /// would be after the deadline.
-  std::size_t wait(std::size_t wanted, Deadline deadline);
+  /// Waits until something may be read. False: not by the deadline.
+  bool wait(Deadline deadline);
 
-  /// So many of them were read.
+  /// So many bytes were read.
   void took(std::size_t bytes);
 
  private:
   enum class State : std::uint8_t { kUnused, kPressed, kReleased, kGone };
 
+  Deadline turn() const REQUIRES(mutex_);
+
   mutable Mutex mutex_;
   std::condition_variable_any changed_;
   State state_ GUARDED_BY(mutex_) = State::kUnused;
-  Deadline next_ GUARDED_BY(mutex_) = Deadline::min();
+  Deadline paused_until_ GUARDED_BY(mutex_) = Deadline::min();
+  std::uint64_t read_ GUARDED_BY(mutex_) = 0;
+  std::uint64_t delivered_ GUARDED_BY(mutex_) = 0;
+  Deadline span_ends_ GUARDED_BY(mutex_) = Deadline::min();
+  std::uint64_t span_bytes_ GUARDED_BY(mutex_) = 0;
+  std::uint64_t span_bytes_max_ GUARDED_BY(mutex_) = 0;
 };
 
-/// A connection of QEMU's whose reader the brake slows down. Threads: as ByteStream.
+/// A connection of QEMU's whose reader the brake stops. Threads: as ByteStream.
 class BrakedStream final : public ByteStream {
  public:
   /// The brake is borrowed and outlives this.

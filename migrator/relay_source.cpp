@@ -296,7 +296,8 @@ Result<void> RelaySource::Impl::take_base(std::span<const std::byte> body) {
 
 Result<void> RelaySource::Impl::acknowledge(std::span<const std::byte> body) {
   const Ack ack = TRY(decode_ack(body));
-  TRY(window_.acknowledge(ack.sequence));
+  const std::uint64_t bytes = TRY(window_.acknowledge(ack.sequence));
+  if (passes_ != nullptr) passes_->delivered(bytes);
   template_pages_ = ack.template_pages;
   delivered_ = ack.sequence == end_sequence_;
   return {};

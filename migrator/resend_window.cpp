@@ -45,19 +45,21 @@ Result<void> ResendWindow::add(Entry entry, Deadline deadline) {
   return {};
 }
 
-Result<void> ResendWindow::acknowledge(std::uint64_t sequence) {
+Result<std::uint64_t> ResendWindow::acknowledge(std::uint64_t sequence) {
   const MutexLock lock(mutex_);
   if (entries_.empty() || sequence < entries_.front().sequence || sequence >= next_sequence_) {
     return fail(Errc::kCorrupt, "an acknowledgement of what is not under way");
   }
   const auto now = steady_clock::now();
+  std::uint64_t stream_bytes = 0;
   while (!entries_.empty() && entries_.front().sequence <= sequence) {
     wire_bytes_ -= entries_.front().wire_bytes;
+    stream_bytes += entries_.front().stretch.bytes.size();
     meter_.acknowledged(now);
     entries_.pop_front();
   }
   changed_.notify_all();
-  return {};
+  return stream_bytes;
 }
 
 Result<const ResendWindow::Entry*> ResendWindow::under_way(std::uint64_t sequence) {

@@ -37,8 +37,9 @@ class ResendWindow {
   /// kTimedOut: the target has acknowledged too little. Else what close() was given.
   Result<void> add(Entry entry, Deadline deadline);
 
-  /// Lets go of everything up to `sequence`. kCorrupt: that was not sent, or acknowledged before.
-  Result<void> acknowledge(std::uint64_t sequence);
+  /// Lets go of everything up to `sequence`, and says how many bytes of the stream that was.
+  /// kCorrupt: that was not sent, or acknowledged before.
+  Result<std::uint64_t> acknowledge(std::uint64_t sequence);
 
   /// The pages asked for. kCorrupt: there are no such references under way.
   Result<ResentPages> pages(const MissingPages& missing);

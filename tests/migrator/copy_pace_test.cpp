@@ -5,6 +5,7 @@
 
 #include <array>
 #include <thread>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -40,14 +41,36 @@ class CopyPaceTest : public testing::Test {
   CopyPace pace_{{.vm = vm_, .downtime_max = milliseconds(300)}, hypervisor_};
 };
 
-TEST_F(CopyPaceTest, AllowsTheDowntimeOnceQemuHasForgottenItsFirstPass) {
-  const auto began = steady_clock::now();
-  PassWatch& passes = *pace_.passes();
-  passes.first_pass(IntakeBrake::kPressedBytes + 1);
+TEST_F(CopyPaceTest, LeavesQemuAloneBeforeTheEndOfItsFirstPass) {
+  pace_.passes()->first_pass(CopyPace::kPassEndBytes + 1);
+  std::this_thread::sleep_for(milliseconds(20));
   EXPECT_EQ(hypervisor_.downtime_max().count(), 0);
-  passes.first_pass(IntakeBrake::kPressedBytes);
+}
+
+TEST_F(CopyPaceTest, HoldsQemuBackUntilItsStreamIsDeliveredAndTrustsItOnceItHasForgotten) {
+  constexpr std::size_t kBytes = 2 * CopyPace::kUnderWayBytes;
+  auto [qemu, ours] = fakes::FakeByteStream::connect();
+  const auto braked = pace_.brake(std::move(ours));
+  std::vector<std::byte> buffer(kBytes);
+  const std::jthread writer([&, qemu = qemu.get()] {
+    const std::vector<std::byte> bytes(kBytes);
+    EXPECT_TRUE(qemu->write_all(bytes, steady_clock::now() + std::chrono::minutes(1)));
+  });
+  for (std::size_t read = 0; read < kBytes - 1;) {
+    const auto rest = std::span(buffer).subspan(read, kBytes - 1 - read);
+    read += braked->read_some(rest, steady_clock::now() + std::chrono::minutes(1)).value();
+  }
+  const auto last = std::span(buffer).last(1);
+
+  const auto ended = steady_clock::now();
+  PassWatch& passes = *pace_.passes();
+  passes.first_pass(CopyPace::kPassEndBytes);
+  EXPECT_EQ(braked->read_some(last, ended).error().code(), Errc::kTimedOut);
+  passes.delivered(kBytes - CopyPace::kUnderWayBytes);
+  EXPECT_TRUE(braked->read_some(last, ended + std::chrono::minutes(1)));
+  EXPECT_GE(hypervisor_.downtime_max(), CopyPace::kDowntimeNone);
   await([&] { return hypervisor_.downtime_max() == milliseconds(300); });
-  EXPECT_GE(steady_clock::now() - began, IntakeBrake::kUntilForgotten);
+  EXPECT_GE(steady_clock::now() - ended, CopyPace::kUntilForgotten);
 }
 
 TEST_F(CopyPaceTest, AllowsItWhateverIsSeenOfTheStream) {

@@ -1,6 +1,7 @@
 // The promise under test: the target's QEMU gets the bytes that the source's QEMU wrote, soon, and
 // answers go back; pages that the target has cost a reference.
 
+#include <atomic>
 #include <random>
 
 #include <gtest/gtest.h>
@@ -142,11 +143,13 @@ class SeenPasses final : public PassWatch {
   void first_pass(std::uint64_t bytes_left) override { left.push_back(bytes_left); }
   void further_pass(std::uint64_t bytes) override { further.push_back(bytes); }
   void speed_is_true(bool is_true) override { true_speeds += is_true ? 1 : 0; }
+  void delivered(std::uint64_t bytes) override { delivered_bytes += bytes; }
   void out_of_sight() override { ++lost; }
 
   std::vector<std::uint64_t> left;
   std::vector<std::uint64_t> further;
   int true_speeds = 0;
+  std::atomic<std::uint64_t> delivered_bytes{0};
   int lost = 0;
 };
 
@@ -159,8 +162,10 @@ TEST(RelayTest, TellsHowQemuGoesThroughTheMemory) {
   const auto cache = empty_cache();
   SeenPasses seen;
   RelayHarness relay(*cache, patient(), std::nullopt, &seen);
-  relay.migrate(guest.finish());
+  const Bytes stream = guest.finish();
+  relay.migrate(stream);
 
+  EXPECT_EQ(seen.delivered_bytes, stream.size());
   EXPECT_EQ(seen.left, (std::vector<std::uint64_t>{4 * kPageSize, 3 * kPageSize, kPageSize}));
   EXPECT_EQ(seen.further, (std::vector<std::uint64_t>{4 * kPageSize, 4 * kPageSize}));
   EXPECT_EQ(seen.lost, 1) << "once the devices' state follows";

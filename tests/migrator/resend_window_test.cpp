@@ -39,7 +39,7 @@ TEST(ResendWindowTest, BoundsTheBatches) {
   ASSERT_TRUE(window.add(entry(1), soon()));
 
   EXPECT_EQ(window.add(entry(2), soon()).error().code(), Errc::kTimedOut);
-  ASSERT_TRUE(window.acknowledge(0));
+  ASSERT_EQ(window.acknowledge(0), 8 + 2 * kPageSize);
   EXPECT_TRUE(window.add(entry(2), soon()));
 }
 
