@@ -65,11 +65,11 @@ void CopyPace::finish() {
 }
 
 void CopyPace::first_pass(std::uint64_t bytes_left) {
-  if (bytes_left <= kPassEndBytes) end_of_pass();
+  if (bytes_left <= kPassEndBytes) brake_.press();
 }
 
 void CopyPace::further_pass(std::uint64_t bytes) {
-  end_of_pass();
+  brake_.press();
   if (emulated_ && bytes % kLogPiece == 0) brake_.pause(kEmulatedPause);
 }
 
@@ -77,13 +77,8 @@ void CopyPace::speed_is_true(bool is_true) {
   speed_is_true_ = is_true;
 }
 
-/// Where QEMU has measured rightly, there is nothing that it must forget.
-void CopyPace::end_of_pass() {
-  speed_is_true_ ? brake_.release() : brake_.press();
-}
-
-void CopyPace::delivered(std::uint64_t bytes) {
-  brake_.delivered(bytes);
+void CopyPace::delivered(std::uint64_t bytes, std::uint64_t link_bytes) {
+  brake_.delivered(bytes, link_bytes);
 }
 
 void CopyPace::out_of_sight() {
@@ -95,17 +90,15 @@ void CopyPace::allow_downtime() {
     if (!wait_while(State::kCopying, kPassLook)) return;
   }
   const Deadline forgotten = steady_clock::now() + kUntilForgotten;
+  while (!brake_.is_drained() && steady_clock::now() < forgotten) {
+    if (!wait_while(State::kCopying, kDeliveryLook)) return;
+  }
   if (!speed_is_true_) {
-    while (brake_.bytes_under_way() > kUnderWayBytes && steady_clock::now() < forgotten) {
-      if (!wait_while(State::kCopying, kDeliveryLook)) return;
-    }
     if (!allow(cautious_downtime())) return;
-    brake_.release();
     const auto rest = std::chrono::ceil<std::chrono::milliseconds>(forgotten - steady_clock::now());
     if (!wait_while(State::kCopying, rest)) return;
   }
   allow(options_.downtime_max);
-  brake_.release();
 }
 
 /// False: it was over before libvirt took it. It fails when libvirt is past that.

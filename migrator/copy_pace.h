@@ -22,11 +22,10 @@ namespace samepage::migrator {
 ///
 /// QEMU stops the guest once what is left would take less than the downtime limit at the speed of
 /// its last 100 ms. While pages pass that the target has, that speed says nothing of the pages
-/// left. So the first pass over the memory has a limit that is as good as none. At its end QEMU is
-/// held back until the target's QEMU has nearly all that was read (IntakeBrake). Then the limit is
-/// such that QEMU leaves at most kLeftBytes at the fastest that it can have measured, until it has
-/// forgotten the first pass; then it is what was asked for. Where QEMU measures rightly, it is so
-/// at once.
+/// left. So the first pass over the memory has a limit that is as good as none. From its end on
+/// little may be under way (IntakeBrake), and once no more is, the limit is such that QEMU leaves
+/// at most kLeftBytes at the fastest that it can have measured, until it has forgotten the first
+/// pass; then it is what was asked for. Where QEMU measures rightly, it is so at once.
 ///
 /// Threads: every method may be called from any thread, begin() and finish() once; it says what it
 /// says in threads of its own. Lifetime: outlives the streams and relays that it was given to.
@@ -45,12 +44,10 @@ class CopyPace final : public PassWatch {
 
   /// The first pass ends so many bytes before the memory's end.
   static constexpr std::uint64_t kPassEndBytes = 1U << 20U;
-  /// As little of the stream under way that the guest may be stopped.
-  static constexpr std::uint64_t kUnderWayBytes = 4U << 20U;
   /// Of the guest's memory, that QEMU may leave for the downtime while its speed is not true.
   static constexpr double kLeftBytes = 1.25 * (1U << 20U);
-  /// From the end of the first pass: QEMU is not held back for longer, and has measured a speed
-  /// without it: a whole one of its 100 ms, and the rest of the one before.
+  /// From the end of the first pass until QEMU has measured a speed without it: a whole one of its
+  /// 100 ms, and the rest of the one before.
   static constexpr std::chrono::milliseconds kUntilForgotten{250};
 
   /// The hypervisor is borrowed and outlives this.
@@ -85,7 +82,7 @@ class CopyPace final : public PassWatch {
   void first_pass(std::uint64_t bytes_left) override;
   void further_pass(std::uint64_t bytes) override;
   void speed_is_true(bool is_true) override;
-  void delivered(std::uint64_t bytes) override;
+  void delivered(std::uint64_t bytes, std::uint64_t link_bytes) override;
   void out_of_sight() override;
 
   // Each the body of a thread.
@@ -93,7 +90,6 @@ class CopyPace final : public PassWatch {
   void switch_to_postcopy();
   void press_cancel();
 
-  void end_of_pass();
   bool allow(std::chrono::milliseconds time);
   std::chrono::milliseconds cautious_downtime() const;
   void enter(State state);

@@ -23,14 +23,20 @@ void IntakeBrake::release() {
   changed_.notify_all();
 }
 
-void IntakeBrake::delivered(std::uint64_t bytes) {
+void IntakeBrake::delivered(std::uint64_t bytes, std::uint64_t link_bytes) {
   const MutexLock lock(mutex_);
   delivered_ += bytes;
+  bound_ = std::max(kUnderWayBytes, link_bytes);
+  changed_.notify_all();
 }
 
-std::uint64_t IntakeBrake::bytes_under_way() const {
+bool IntakeBrake::is_drained() const {
   const MutexLock lock(mutex_);
-  return read_ - std::min(read_, delivered_);
+  return is_within_bound();
+}
+
+bool IntakeBrake::is_within_bound() const {
+  return read_ <= delivered_ || read_ - delivered_ <= bound_;
 }
 
 double IntakeBrake::bytes_per_second_max() const {
@@ -52,7 +58,7 @@ void IntakeBrake::give_way() {
 
 Deadline IntakeBrake::turn() const {
   if (state_ == State::kGone) return Deadline::min();
-  return state_ == State::kPressed ? Deadline::max() : paused_until_;
+  return state_ == State::kPressed && !is_within_bound() ? Deadline::max() : paused_until_;
 }
 
 bool IntakeBrake::wait(Deadline deadline) {

@@ -11,25 +11,28 @@
 
 namespace samepage::migrator {
 
-/// Stops the reading of QEMU's connections where that is better for the guest, and knows how much
-/// of what was read has not reached the target's QEMU: that would be downtime, were the guest
-/// stopped now, and QEMU takes it for delivered.
+/// Bounds how much may have been read of QEMU's connections and not be delivered to the target's
+/// QEMU: that would be downtime, were the guest stopped now, and QEMU takes it for delivered.
 ///
 /// Threads: every method may be called from any thread.
 class IntakeBrake final {
  public:
-  /// While it is pressed nothing is read. Does nothing after release().
+  /// The bound, of all connections together, unless the link needs more.
+  static constexpr std::uint64_t kUnderWayBytes = 4U << 20U;
+
+  /// From now on the bound holds, until release(). Does nothing after that.
   void press();
   void release();
 
   /// Whether it was pressed, or cannot be any more.
   bool is_used() const;
 
-  /// The target's QEMU has taken so many bytes more of what was read.
-  void delivered(std::uint64_t bytes);
+  /// The target's QEMU has taken so many bytes more of what was read, and the link needs so many to
+  /// be under way.
+  void delivered(std::uint64_t bytes, std::uint64_t link_bytes);
 
-  /// What was read and not delivered.
-  std::uint64_t bytes_under_way() const;
+  /// Whether what is under way is within the bound, pressed or not.
+  bool is_drained() const;
 
   /// The fastest that was read in any of the kSpan in which something was; 0: nothing was.
   double bytes_per_second_max() const;
@@ -51,6 +54,7 @@ class IntakeBrake final {
  private:
   enum class State : std::uint8_t { kUnused, kPressed, kReleased, kGone };
 
+  bool is_within_bound() const REQUIRES(mutex_);
   Deadline turn() const REQUIRES(mutex_);
 
   mutable Mutex mutex_;
@@ -59,6 +63,7 @@ class IntakeBrake final {
   Deadline paused_until_ GUARDED_BY(mutex_) = Deadline::min();
   std::uint64_t read_ GUARDED_BY(mutex_) = 0;
   std::uint64_t delivered_ GUARDED_BY(mutex_) = 0;
+  std::uint64_t bound_ GUARDED_BY(mutex_) = kUnderWayBytes;
   Deadline span_ends_ GUARDED_BY(mutex_) = Deadline::min();
   std::uint64_t span_bytes_ GUARDED_BY(mutex_) = 0;
   std::uint64_t span_bytes_max_ GUARDED_BY(mutex_) = 0;

@@ -22,7 +22,7 @@ void LinkMeter::sent(std::size_t bytes, Time now) {
   under_way_.push_back({.bytes = bytes, .at = now, .alone = under_way_.empty()});
 }
 
-void LinkMeter::acknowledged(Time now) {
+void LinkMeter::arrived(Time now) {
   CHECK(!under_way_.empty());
   const Sent arrived = under_way_.front();
   under_way_.pop_front();

@@ -7,10 +7,10 @@
 
 namespace samepage::migrator {
 
-/// Measures the way to the target and back by what is sent and acknowledged, and says how much may
-/// be under way: as much as keeps the way busy, and little more, because QEMU takes all of it for
-/// delivered when it estimates the downtime.
-/// A pure function of what it is told. Threads: one at a time.
+/// Measures the way to the target and back by what is sent and what is said to have arrived, and
+/// says how much may be under way: as much as keeps the way busy, and little more, because QEMU
+/// takes all of it for delivered when it estimates the downtime. A pure function of what it is
+/// told. Threads: one at a time.
 class LinkMeter {
  public:
   using Time = std::chrono::steady_clock::time_point;
@@ -23,13 +23,13 @@ class LinkMeter {
   void sent(std::size_t bytes, Time now);
 
   /// The oldest that was sent has arrived.
-  void acknowledged(Time now);
+  void arrived(Time now);
 
   /// Of the way while several batches were under way that are large enough to tell; 0: not known
   /// yet.
   double bytes_per_second() const;
 
-  /// The shortest time from sending to acknowledgement that was seen.
+  /// The shortest time from sending to the news of the arrival that was seen.
   std::chrono::duration<double> round_trip() const { return round_trip_; }
 
   /// How many bytes may be under way.

@@ -64,8 +64,9 @@ class PassWatch {
   /// known to the target, and the link is not what it waits for.
   virtual void speed_is_true(bool is_true) = 0;
 
-  /// The target's QEMU has taken so many bytes more of the stream. From a thread of its own.
-  virtual void delivered(std::uint64_t bytes) = 0;
+  /// The target's QEMU has taken so many bytes more of the stream, and the link needs so many to be
+  /// under way. From a thread of its own.
+  virtual void delivered(std::uint64_t bytes, std::uint64_t link_bytes) = 0;
 
   /// The rest of the stream is not followed: the memory is across, or QEMU speaks in a way that is
   /// not understood.

@@ -11,7 +11,7 @@ namespace samepage::migrator {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x59'41'4C'45'52'50'41'53;  // "SAPRELAY"
-constexpr std::uint32_t kVersion = 4;
+constexpr std::uint32_t kVersion = 5;
 constexpr int kRareLevel = 3;  // Messages that are few.
 
 Result<void> at_end(const ByteReader& reader) {
@@ -52,6 +52,7 @@ std::size_t body_bytes_max(MessageType type) {
     case MessageType::kHello:
     case MessageType::kMissing:
     case MessageType::kAck:
+    case MessageType::kArrived:
     case MessageType::kEnd:
       return 4U << 10U;
   }
@@ -182,6 +183,19 @@ Result<Ack> decode_ack(std::span<const std::byte> body) {
   ack.template_pages = TRY(reader.u64());
   TRY(at_end(reader));
   return ack;
+}
+
+std::vector<std::byte> encode_arrived(std::uint64_t sequence) {
+  ByteWriter body;
+  body.u64(sequence);
+  return body.take();
+}
+
+Result<std::uint64_t> decode_arrived(std::span<const std::byte> body) {
+  ByteReader reader(body);
+  const std::uint64_t sequence = TRY(reader.u64());
+  TRY(at_end(reader));
+  return sequence;
 }
 
 PageDigest end_mac(const DigestKey& key, const StreamEnd& end) {

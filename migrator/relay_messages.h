@@ -29,6 +29,7 @@ enum class MessageType : std::uint8_t {
   kReturnPath = 8,  ///< Target to source: bytes of QEMU's answer; none when QEMU closed its side.
   kBase = 9,        ///< Target to source: what a guest like this one has where (BasePages).
   kDoubt = 10,      ///< Target to source: a batch does not add up; what its references became.
+  kArrived = 11,    ///< Target to source: a batch has come across, and waits for its turn.
 };
 
 /// No larger body is sent or taken. Zero for what is no type.
@@ -82,6 +83,10 @@ struct Ack {
 };
 std::vector<std::byte> encode_ack(const Ack& ack);
 Result<Ack> decode_ack(std::span<const std::byte> body);
+
+/// The number of a batch.
+std::vector<std::byte> encode_arrived(std::uint64_t sequence);
+Result<std::uint64_t> decode_arrived(std::span<const std::byte> body);
 
 struct StreamEnd {
   std::uint64_t sequence = 0;

@@ -263,6 +263,8 @@ Result<void> RelaySource::Impl::handle_reply(const PeerLink::Message& message) {
       return take_base(message.body);
     case MessageType::kAck:
       return acknowledge(message.body);
+    case MessageType::kArrived:
+      return window_.arrived(TRY(decode_arrived(message.body)));
     case MessageType::kReturnPath:
       return return_path(message.body);
     default:
@@ -297,7 +299,7 @@ Result<void> RelaySource::Impl::take_base(std::span<const std::byte> body) {
 Result<void> RelaySource::Impl::acknowledge(std::span<const std::byte> body) {
   const Ack ack = TRY(decode_ack(body));
   const std::uint64_t bytes = TRY(window_.acknowledge(ack.sequence));
-  if (passes_ != nullptr) passes_->delivered(bytes);
+  if (passes_ != nullptr) passes_->delivered(bytes, window_.link_bytes());
   template_pages_ = ack.template_pages;
   delivered_ = ack.sequence == end_sequence_;
   return {};

@@ -202,6 +202,7 @@ Result<void> RelayTarget::Impl::take_batch(PeerLink::Message message) {
   arrival->is_pipe = body.is_pipe();
   arrival->stretch = arrival->is_pipe ? arrival->body : slabs_.take_bytes(body.header.size);
   arrival->stretch.bytes = arrival->stretch.bytes.last(body.header.size);
+  TRY(link_.send(MessageType::kArrived, encode_arrived(next_sequence_), after(options_.stall_max)));
   ++next_sequence_;
   next_begin_ += body.header.size;
   return arrivals_.add(std::move(arrival));

@@ -23,9 +23,9 @@ void append(PageView page, std::uint32_t ref, ResentPages& resent) {
 }  // namespace
 
 bool ResendWindow::has_room(std::size_t wire_bytes) {
-  if (entries_.empty()) return true;
-  return entries_.size() < limits_.batches_max &&
-         wire_bytes_ + wire_bytes <= std::min(limits_.wire_bytes_max, meter_.window());
+  if (entries_.size() >= limits_.batches_max) return false;
+  if (next_to_arrive_ == next_sequence_) return true;
+  return wire_bytes_ + wire_bytes <= std::min(limits_.wire_bytes_max, meter_.window());
 }
 
 Result<void> ResendWindow::add(Entry entry, Deadline deadline) {
@@ -45,17 +45,29 @@ Result<void> ResendWindow::add(Entry entry, Deadline deadline) {
   return {};
 }
 
+void ResendWindow::take_off_link(std::uint64_t sequence) {
+  const auto now = steady_clock::now();
+  for (; next_to_arrive_ <= sequence; ++next_to_arrive_) {
+    wire_bytes_ -= entries_[next_to_arrive_ - entries_.front().sequence].wire_bytes;
+    meter_.arrived(now);
+  }
+}
+
+Result<void> ResendWindow::arrived(std::uint64_t sequence) {
+  const MutexLock lock(mutex_);
+  TRY(under_way(sequence));
+  take_off_link(sequence);
+  changed_.notify_all();
+  return {};
+}
+
 Result<std::uint64_t> ResendWindow::acknowledge(std::uint64_t sequence) {
   const MutexLock lock(mutex_);
-  if (entries_.empty() || sequence < entries_.front().sequence || sequence >= next_sequence_) {
-    return fail(Errc::kCorrupt, "an acknowledgement of what is not under way");
-  }
-  const auto now = steady_clock::now();
+  TRY(under_way(sequence));
+  take_off_link(sequence);
   std::uint64_t stream_bytes = 0;
   while (!entries_.empty() && entries_.front().sequence <= sequence) {
-    wire_bytes_ -= entries_.front().wire_bytes;
     stream_bytes += entries_.front().stretch.bytes.size();
-    meter_.acknowledged(now);
     entries_.pop_front();
   }
   changed_.notify_all();
@@ -64,7 +76,7 @@ Result<std::uint64_t> ResendWindow::acknowledge(std::uint64_t sequence) {
 
 Result<const ResendWindow::Entry*> ResendWindow::under_way(std::uint64_t sequence) {
   if (entries_.empty() || sequence < entries_.front().sequence || sequence >= next_sequence_) {
-    return fail(Errc::kCorrupt, "a request for pages of a batch that is not under way");
+    return fail(Errc::kCorrupt, "an answer to a batch that is not under way");
   }
   return &entries_[sequence - entries_.front().sequence];
 }
@@ -106,6 +118,11 @@ Result<void> ResendWindow::wait_until_empty(Deadline deadline) {
   }
   if (closed_) return fail(Errc::kUnavailable, "the relay ended");
   return {};
+}
+
+std::uint64_t ResendWindow::link_bytes() const {
+  const MutexLock lock(mutex_);
+  return meter_.window();
 }
 
 double ResendWindow::link_bytes_per_second() const {

@@ -35,6 +35,7 @@ void decode(std::span<const std::byte> body) {
   if (const auto base = decode_base(body, unpacker)) CHECK(base->checks.size() <= kBasePagesMax);
   if (const auto doubt = decode_doubt(body)) CHECK(same(encode_doubt(*doubt), body));
   if (const auto ack = decode_ack(body)) CHECK(same(encode_ack(*ack), body));
+  if (const auto arrived = decode_arrived(body)) CHECK(same(encode_arrived(*arrived), body));
   if (const auto end = decode_end(body)) CHECK(same(encode_end(*end), body));
 }
 

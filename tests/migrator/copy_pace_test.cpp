@@ -48,7 +48,7 @@ TEST_F(CopyPaceTest, LeavesQemuAloneBeforeTheEndOfItsFirstPass) {
 }
 
 TEST_F(CopyPaceTest, HoldsQemuBackUntilItsStreamIsDeliveredAndTrustsItOnceItHasForgotten) {
-  constexpr std::size_t kBytes = 2 * CopyPace::kUnderWayBytes;
+  constexpr std::size_t kBytes = 2 * IntakeBrake::kUnderWayBytes;
   auto [qemu, ours] = fakes::FakeByteStream::connect();
   const auto braked = pace_.brake(std::move(ours));
   std::vector<std::byte> buffer(kBytes);
@@ -66,9 +66,10 @@ TEST_F(CopyPaceTest, HoldsQemuBackUntilItsStreamIsDeliveredAndTrustsItOnceItHasF
   PassWatch& passes = *pace_.passes();
   passes.first_pass(CopyPace::kPassEndBytes);
   EXPECT_EQ(braked->read_some(last, ended).error().code(), Errc::kTimedOut);
-  passes.delivered(kBytes - CopyPace::kUnderWayBytes);
+  EXPECT_EQ(hypervisor_.downtime_max().count(), 0);
+  passes.delivered(kBytes - IntakeBrake::kUnderWayBytes, 0);
   EXPECT_TRUE(braked->read_some(last, ended + std::chrono::minutes(1)));
-  EXPECT_GE(hypervisor_.downtime_max(), CopyPace::kDowntimeNone);
+  await([&] { return hypervisor_.downtime_max() >= CopyPace::kDowntimeNone; });
   await([&] { return hypervisor_.downtime_max() == milliseconds(300); });
   EXPECT_GE(steady_clock::now() - ended, CopyPace::kUntilForgotten);
 }

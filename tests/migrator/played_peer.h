@@ -92,6 +92,13 @@ class PlayedSource {
   void send(MessageType type, std::span<const std::byte> body) {
     (void)link.send(type, body, in_time());
   }
+  /// The next that the target says, but for the news of what has arrived.
+  PeerLink::Message answer() {
+    for (;;) {
+      auto message = link.receive(in_time()).value();
+      if (message.type != MessageType::kArrived) return message;
+    }
+  }
   /// A batch of a text and, perhaps, a page that the target must ask for.
   void send_batch(std::uint64_t sequence, std::string_view text, const Bytes* page = nullptr,
                   PageHash hash = {1}) {

@@ -47,6 +47,7 @@ TEST(RelayMessagesTest, ComeBackAsTheyWereSent) {
   const Ack ack = decode_ack(encode_ack({.sequence = 5, .template_pages = 6})).value();
   EXPECT_EQ(ack.sequence, 5U);
   EXPECT_EQ(ack.template_pages, 6U);
+  EXPECT_EQ(decode_arrived(encode_arrived(7)), 7U);
 }
 
 TEST(RelayMessagesTest, RefuseEveryTruncationAndEveryTail) {
@@ -67,6 +68,7 @@ TEST(RelayMessagesTest, RefuseEveryTruncationAndEveryTail) {
          ByteUnpacker unpacker;
          return decode_resend(body, unpacker).has_value();
        }},
+      {encode_arrived(1), [](const Bytes& body) { return decode_arrived(body).has_value(); }},
       {encode_ack({.sequence = 1}), [](const Bytes& body) { return decode_ack(body).has_value(); }},
       {encode_end({}), [](const Bytes& body) { return decode_end(body).has_value(); }},
   };

@@ -42,15 +42,15 @@ LinkMeter measured(double bytes_per_ms, double delay_ms) {
   LinkMeter meter;
   constexpr std::size_t kBytes = 100'000;
   meter.sent(kBytes, at_ms(0));
-  meter.acknowledged(at_ms(delay_ms + kBytes / bytes_per_ms));
+  meter.arrived(at_ms(delay_ms + kBytes / bytes_per_ms));
   double free_at = 1000;
   for (int i = 0; i < 100; ++i) {
     meter.sent(kBytes, at_ms(1000));
     meter.sent(kBytes, at_ms(1000));
     free_at += kBytes / bytes_per_ms;
-    meter.acknowledged(at_ms(free_at + delay_ms));
+    meter.arrived(at_ms(free_at + delay_ms));
     free_at += kBytes / bytes_per_ms;
-    meter.acknowledged(at_ms(free_at + delay_ms));
+    meter.arrived(at_ms(free_at + delay_ms));
   }
   return meter;
 }
@@ -74,7 +74,7 @@ TEST(LinkMeterTest, SmallBatchesTellNothingOfTheRate) {
   LinkMeter meter;
   for (int i = 0; i < 50; ++i) {
     meter.sent(200, at_ms(10 * i));
-    meter.acknowledged(at_ms(10 * i + 5));
+    meter.arrived(at_ms(10 * i + 5));
   }
   EXPECT_EQ(meter.bytes_per_second(), 0);
   EXPECT_EQ(meter.window(), LinkMeter::kWindowFirst);
@@ -246,20 +246,37 @@ class IntakeBrakeTest : public testing::Test {
   std::unique_ptr<BrakedStream> stream_;
 };
 
-TEST_F(IntakeBrakeTest, ReadsNothingWhilePressedAndLosesNothing) {
+TEST_F(IntakeBrakeTest, BoundsWhatIsUnderWayAndLosesNothing) {
+  brake_.took(IntakeBrake::kUnderWayBytes + 1);
+  EXPECT_FALSE(brake_.is_drained());
+  EXPECT_TRUE(stream_->read_some(std::span(buffer_).first(1), in_time())) << "not before press()";
   brake_.press();
   const auto soon = std::chrono::steady_clock::now() + milliseconds(1);
   EXPECT_EQ(stream_->read_some(buffer_, soon).error().code(), Errc::kTimedOut);
+
+  const std::jthread delivering([this] { brake_.delivered(2, 0); });
+  EXPECT_EQ(stream_->read_some(buffer_, in_time()), kBytes - 1);
+}
+
+TEST_F(IntakeBrakeTest, ALinkThatNeedsMoreMayHaveItUnderWay) {
+  constexpr std::uint64_t kLink = 3 * IntakeBrake::kUnderWayBytes;
+  brake_.took(kLink + 1);
+  brake_.delivered(0, kLink);
+  EXPECT_FALSE(brake_.is_drained());
+  brake_.delivered(1, kLink);
+  EXPECT_TRUE(brake_.is_drained());
+}
+
+TEST_F(IntakeBrakeTest, ReleasedItBoundsNothing) {
+  brake_.press();
+  brake_.took(2 * IntakeBrake::kUnderWayBytes);
   const std::jthread releasing([this] { brake_.release(); });
   EXPECT_EQ(stream_->read_some(buffer_, in_time()), kBytes);
 }
 
-TEST_F(IntakeBrakeTest, KnowsWhatIsUnderWayAndHowFastItCame) {
-  EXPECT_EQ(brake_.bytes_under_way(), 0U);
+TEST_F(IntakeBrakeTest, KnowsHowFastItCame) {
   EXPECT_EQ(brake_.bytes_per_second_max(), 0);
   EXPECT_EQ(read_all(), kBytes);
-  brake_.delivered(kBytes - 1);
-  EXPECT_EQ(brake_.bytes_under_way(), 1U);
 
   constexpr double kSpans = std::chrono::seconds(1) / IntakeBrake::kSpan;
   EXPECT_GT(brake_.bytes_per_second_max(), 0);
@@ -294,6 +311,7 @@ TEST_F(IntakeBrakeTest, IsUsedOncePressedReleasedOrOutOfTheWay) {
 TEST_F(IntakeBrakeTest, CannotBePressedOnceReleased) {
   brake_.release();
   brake_.press();
+  brake_.took(2 * IntakeBrake::kUnderWayBytes);
   EXPECT_EQ(stream_->read_some(buffer_, in_time()), kBytes);
 }
 

@@ -40,6 +40,8 @@ TEST(RelayPeerTest, TheSourceRefusesWhatNoTargetSays) {
       {MessageType::kAck, encode_ack({.sequence = 0})},
       {MessageType::kAck, encode_ack({.sequence = UINT64_MAX})},
       {MessageType::kAck, {}},
+      {MessageType::kArrived, encode_arrived(0)},
+      {MessageType::kArrived, {}},
       {MessageType::kMissing, encode_missing({.sequence = 0, .refs = {1}})},
       {MessageType::kBatch, {}},
       {MessageType::kHello, encode_hello({})},
@@ -76,7 +78,7 @@ TEST(RelayPeerTest, ABatchWithAnotherMacIsNotDelivered) {
   const auto cache = empty_cache();
   PlayedSource source(*cache);
   source.send_batch(0, "good");
-  ASSERT_EQ(source.link.receive(in_time()).value().type, MessageType::kAck);
+  ASSERT_EQ(source.answer().type, MessageType::kAck);
   source.lies = true;
   source.send_batch(1, "bad");
 
@@ -91,13 +93,13 @@ TEST(RelayPeerTest, APipesBatchIsDeliveredAndNotKept) {
     SCOPED_TRACE(is_pipe);
     PlayedSource source(*cache);
     source.send_page(0, page, is_pipe);
-    ASSERT_EQ(source.link.receive(in_time()).value().type, MessageType::kAck);
+    ASSERT_EQ(source.answer().type, MessageType::kAck);
     source.send_copy(1, page, 0);
     if (is_pipe) {
       EXPECT_EQ(source.error(), Errc::kCorrupt);
       EXPECT_EQ(source.delivered(), page);
     } else {
-      EXPECT_EQ(source.link.receive(in_time()).value().type, MessageType::kAck);
+      EXPECT_EQ(source.answer().type, MessageType::kAck);
     }
   }
 }
@@ -155,7 +157,7 @@ TEST(RelayPeerTest, AResentPageMustBeTheStreams) {
     SCOPED_TRACE(lie);
     PlayedSource source(*cache);
     source.send_batch(0, "page", &page);
-    const auto missing = decode_missing(source.link.receive(in_time()).value().body).value();
+    const auto missing = decode_missing(source.answer().body).value();
     ResentPages resent{.sequence = missing.sequence, .refs = missing.refs, .pages = page};
     if (lie == 0) resent.pages[4095] ^= std::byte{1};
     if (lie == 1) ++resent.sequence;
@@ -163,12 +165,12 @@ TEST(RelayPeerTest, AResentPageMustBeTheStreams) {
     if (lie == 3) resent = {.sequence = missing.sequence, .refs = {}, .pages = {}};
     source.send(MessageType::kResend, encode_resend(resent, packer));
     if (lie == 4) {
-      EXPECT_EQ(source.link.receive(in_time()).value().type, MessageType::kAck);
+      EXPECT_EQ(source.answer().type, MessageType::kAck);
       continue;
     }
     // The target asks once what is wrong with the batch, and the source insists.
     if (lie == 0) {
-      const auto doubt = source.link.receive(in_time()).value();
+      const auto doubt = source.answer();
       ASSERT_EQ(doubt.type, MessageType::kDoubt);
       EXPECT_EQ(decode_doubt(doubt.body).value().digests.size(), 1U);
       source.send(MessageType::kResend, encode_resend(resent, packer));
@@ -190,7 +192,7 @@ TEST(RelayPeerTest, ABatchThatIsInDoubtIsMended) {
   PlayedSource source(*cache);
   source.send_batch(0, "page", &other, hash_page(std::span(page).first<kPageSize>(), {11}));
 
-  const auto doubt = source.link.receive(in_time()).value();
+  const auto doubt = source.answer();
   ASSERT_EQ(doubt.type, MessageType::kDoubt);
   source.send(MessageType::kResend,
               encode_resend({.sequence = 0, .refs = {0}, .pages = other}, packer));
@@ -238,8 +240,9 @@ TEST(RelayPeerTest, TheTargetHoldsABoundedNumberOfBatches) {
 
 TEST(RelayPeerTest, TheTargetRefusesWhatNoSourceSays) {
   const auto cache = empty_cache();
-  for (const MessageType type : {MessageType::kAck, MessageType::kMissing, MessageType::kFilter,
-                                 MessageType::kReturnPath, MessageType::kHello}) {
+  for (const MessageType type :
+       {MessageType::kAck, MessageType::kArrived, MessageType::kMissing, MessageType::kFilter,
+        MessageType::kReturnPath, MessageType::kHello}) {
     SCOPED_TRACE(static_cast<int>(type));
     PlayedSource source(*cache);
     source.send(type, {});

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "migrator/hit_watch.h"
+#include "migrator/link_meter.h"
 #include "tests/fakes/fake_qemu_stream.h"
 #include "tests/migrator/relay_harness.h"
 
@@ -143,7 +144,10 @@ class SeenPasses final : public PassWatch {
   void first_pass(std::uint64_t bytes_left) override { left.push_back(bytes_left); }
   void further_pass(std::uint64_t bytes) override { further.push_back(bytes); }
   void speed_is_true(bool is_true) override { true_speeds += is_true ? 1 : 0; }
-  void delivered(std::uint64_t bytes) override { delivered_bytes += bytes; }
+  void delivered(std::uint64_t bytes, std::uint64_t link_bytes) override {
+    delivered_bytes += bytes;
+    EXPECT_GE(link_bytes, LinkMeter::kWindowMin);
+  }
   void out_of_sight() override { ++lost; }
 
   std::vector<std::uint64_t> left;

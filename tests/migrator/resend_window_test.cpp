@@ -53,6 +53,21 @@ TEST(ResendWindowTest, BoundsTheBytesButLetsOneBatchPass) {
   EXPECT_TRUE(window.add(entry(2, 400), soon()));
 }
 
+TEST(ResendWindowTest, WhatHasArrivedNeedsNoRoomOnTheLink) {
+  ResendWindow window({.batches_max = 3, .wire_bytes_max = 1000}, kKey);
+  ASSERT_TRUE(window.add(entry(0, 900), soon()));
+  EXPECT_EQ(window.add(entry(1, 900), soon()).error().code(), Errc::kTimedOut);
+  ASSERT_TRUE(window.arrived(0));
+  ASSERT_TRUE(window.add(entry(1, 900), soon()));
+  EXPECT_EQ(window.add(entry(2, 900), soon()).error().code(), Errc::kTimedOut);
+
+  EXPECT_EQ(window.acknowledge(0), 8 + 2 * kPageSize);
+  EXPECT_EQ(window.add(entry(2, 900), soon()).error().code(), Errc::kTimedOut)
+      << "the second is still on the link";
+  EXPECT_EQ(window.acknowledge(1), 8 + 2 * kPageSize) << "arrived, too, then";
+  EXPECT_TRUE(window.add(entry(2, 900), soon()));
+}
+
 TEST(ResendWindowTest, WakesWhoWaitsForRoom) {
   ResendWindow window({.batches_max = 1, .wire_bytes_max = 1000}, kKey);
   ASSERT_TRUE(window.add(entry(0), soon()));
@@ -83,6 +98,8 @@ TEST(ResendWindowTest, RefusesWhatIsNotUnderWay) {
 
   EXPECT_EQ(window.acknowledge(0).error().code(), Errc::kCorrupt);
   EXPECT_EQ(window.acknowledge(3).error().code(), Errc::kCorrupt);
+  EXPECT_EQ(window.arrived(0).error().code(), Errc::kCorrupt);
+  EXPECT_EQ(window.arrived(3).error().code(), Errc::kCorrupt);
   EXPECT_EQ(window.pages({.sequence = 0, .refs = {0}}).error().code(), Errc::kCorrupt);
   EXPECT_EQ(window.pages({.sequence = 3, .refs = {0}}).error().code(), Errc::kCorrupt);
   EXPECT_EQ(window.pages({.sequence = 1, .refs = {2}}).error().code(), Errc::kCorrupt);
