@@ -134,6 +134,12 @@ class DiskMove(FleetCase):
         self.assert_files_are_right(target)
         return move
 
+    def assert_stays(self, sentence: str, *options: str) -> None:
+        done = self.fleet.run_cli("migrate", "web", "--to", "host2", *options)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(sentence, done.stderr)
+        self.assertEqual(self.host1.domain("web").isActive(), 1)
+
     def test_a_guest_that_writes_moves_and_comes_back_with_its_disk(self) -> None:
         there = self.move_while_it_writes(self.host1, self.host2)
         self.assertGreater(there["disk_bytes"], DATA_MIB << 20)
@@ -148,6 +154,17 @@ class DiskMove(FleetCase):
         self.assert_files_are_right(self.host2)
         committed = self.fleet.cli("disk", "commit", "web", "--image", "golden")
         self.assertGreater(committed["number"], 1)
+
+    def test_a_host_that_has_such_a_disk_is_refused_and_so_is_postcopy(self) -> None:
+        self.assert_stays("migrate it without --postcopy", "--postcopy")
+        self.fleet.cli("disk", "create", "web", "--host", "host2", "--image", "debian")
+        try:
+            self.assert_stays("there is a disk web on that host already")
+        finally:
+            self.host2.run([str(self.fleet.programs / "samepage"), "--socket",
+                            str(self.fleet.socket), "disk", "rm", "web", "--host", "host2"])
+        self.wait_for_disks({"host1": "here"})
+        self.assert_files_are_right(self.host1)
 
 
 if __name__ == "__main__":
