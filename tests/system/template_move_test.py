@@ -133,6 +133,8 @@ class TemplateMoves(FleetCase):
         fork = self.fork("w", "host1")
         shelf = self.host2.path(f"{SHELF}/templates")
         self.fleet.kill("host2")
+        self.wait_until("host2 is down",
+                        lambda: self.fleet.cli("hosts")["hosts"][1]["state"] == "down")
         for left in shelf.glob("*"):
             shutil.rmtree(left)
         self.fleet.start_agent(self.host2)
