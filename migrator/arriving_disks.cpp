@@ -29,6 +29,7 @@ class ArrivingDisks::Receiver {
           const auto received = receive();
           if (received) return link_.finish();
           link_.refuse(received.error(), soon());
+          link_.discard(soon());
           link_.shut_down();
           if (!stopped_) set_.on_failure_(received.error());
         }) {}

@@ -45,6 +45,11 @@ void DiskLink::refuse(const Error& why, Deadline deadline) {
   if (sent) finish();
 }
 
+void DiskLink::discard(Deadline deadline) {
+  while (receive(deadline)) {
+  }
+}
+
 Result<DiskMessage> DiskLink::receive(Deadline deadline) {
   std::array<std::byte, kHeaderBytes> header{};
   TRY(read_exactly(*stream_, header, deadline));

@@ -45,6 +45,10 @@ class DiskLink final {
   /// The reason is cut when it is long. Failures are not reported: the connection ends.
   void refuse(const Error& why, Deadline deadline);
 
+  /// Reads until the other side closes: a connection that ends with something unread may take with
+  /// it what was said last.
+  void discard(Deadline deadline);
+
   /// kCorrupt: what came is no message.
   Result<DiskMessage> receive(Deadline deadline);
 
