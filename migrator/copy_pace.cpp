@@ -89,14 +89,12 @@ void CopyPace::allow_downtime() {
   while (!brake_.is_used()) {
     if (!wait_while(State::kCopying, kPassLook)) return;
   }
-  const Deadline forgotten = steady_clock::now() + kUntilForgotten;
-  while (!brake_.is_drained() && steady_clock::now() < forgotten) {
+  while (!brake_.is_drained()) {
     if (!wait_while(State::kCopying, kDeliveryLook)) return;
   }
-  if (!speed_is_true_) {
-    if (!allow(cautious_downtime())) return;
-    const auto rest = std::chrono::ceil<std::chrono::milliseconds>(forgotten - steady_clock::now());
-    if (!wait_while(State::kCopying, rest)) return;
+  const Deadline forgotten = steady_clock::now() + kUntilForgotten;
+  while (!speed_is_true_ && steady_clock::now() < forgotten) {
+    if (!allow(cautious_downtime()) || !wait_while(State::kCopying, IntakeBrake::kSpan)) return;
   }
   allow(options_.downtime_max);
 }
@@ -110,10 +108,9 @@ bool CopyPace::allow(std::chrono::milliseconds time) {
 }
 
 std::chrono::milliseconds CopyPace::cautious_downtime() const {
-  const double bytes_per_second = std::max(brake_.bytes_per_second_max(), 1.0);
-  const double ms = std::min(1'000 * kLeftBytes / bytes_per_second, 1'000.0 * 3'600);
-  return std::clamp(std::chrono::milliseconds(static_cast<std::int64_t>(ms)), kDowntimeNone,
-                    std::max(kDowntimeNone, options_.downtime_max));
+  const double most = static_cast<double>(options_.downtime_max.count());
+  const double ms = std::min(1'000 * kLeftBytes / brake_.believed_speed_max(), most);
+  return std::max(std::chrono::milliseconds(static_cast<std::int64_t>(ms)), kDowntimeNone);
 }
 
 /// When half of the guest's memory is across: late enough that the guest has little to pull, early

@@ -4,8 +4,20 @@
 #include <utility>
 
 namespace samepage::migrator {
+namespace {
 
 using std::chrono::steady_clock;
+
+/// For so many spans QEMU counts.
+constexpr std::int64_t kCountSpans = 2;
+/// So long is what it may believe remembered.
+constexpr std::int64_t kSpansKept = 10;
+
+std::int64_t span_of(steady_clock::time_point time) {
+  return time.time_since_epoch() / IntakeBrake::kSpan;
+}
+
+}  // namespace
 
 void IntakeBrake::press() {
   const MutexLock lock(mutex_);
@@ -32,17 +44,31 @@ void IntakeBrake::delivered(std::uint64_t bytes, std::uint64_t link_bytes) {
 
 bool IntakeBrake::is_drained() const {
   const MutexLock lock(mutex_);
-  return is_within_bound();
+  return state_ == State::kReleased || state_ == State::kGone || is_within_bound();
 }
 
 bool IntakeBrake::is_within_bound() const {
   return read_ <= delivered_ || read_ - delivered_ <= bound_;
 }
 
-double IntakeBrake::bytes_per_second_max() const {
+double IntakeBrake::believed_speed_max() const {
+  const std::int64_t now = span_of(steady_clock::now());
   const MutexLock lock(mutex_);
-  return static_cast<double>(std::max(span_bytes_, span_bytes_max_)) /
-         std::chrono::duration<double>(kSpan).count();
+  const auto bytes_in = [&](std::int64_t span) REQUIRES(mutex_) {
+    const auto found = span_bytes_.find(span);
+    return found == span_bytes_.end() ? 0.0 : static_cast<double>(found->second);
+  };
+  double spans_fastest = 0;
+  for (std::int64_t end = now; end >= now - kCountSpans; --end) {
+    double bytes = bytes_in(end);
+    for (std::int64_t spans = 1; spans < kSpansKept; ++spans) {
+      bytes += bytes_in(end - spans);
+      if (spans >= kCountSpans) {
+        spans_fastest = std::max(spans_fastest, bytes / static_cast<double>(spans));
+      }
+    }
+  }
+  return spans_fastest / std::chrono::duration<double>(kSpan).count();
 }
 
 void IntakeBrake::pause(std::chrono::milliseconds time) {
@@ -71,15 +97,11 @@ bool IntakeBrake::wait(Deadline deadline) {
 }
 
 void IntakeBrake::took(std::size_t bytes) {
+  const std::int64_t span = span_of(steady_clock::now());
   const MutexLock lock(mutex_);
   read_ += bytes;
-  const auto now = steady_clock::now();
-  if (now >= span_ends_) {
-    span_bytes_max_ = std::max(span_bytes_max_, span_bytes_);
-    span_bytes_ = 0;
-    span_ends_ = now + kSpan;
-  }
-  span_bytes_ += bytes;
+  span_bytes_[span] += bytes;
+  span_bytes_.erase(span_bytes_.begin(), span_bytes_.lower_bound(span - kSpansKept));
 }
 
 BrakedStream::BrakedStream(std::unique_ptr<ByteStream> stream, IntakeBrake& brake)

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 
 #include "core/mutex.h"
@@ -31,11 +32,12 @@ class IntakeBrake final {
   /// be under way.
   void delivered(std::uint64_t bytes, std::uint64_t link_bytes);
 
-  /// Whether what is under way is within the bound, pressed or not.
+  /// Whether what is under way is within the bound, pressed or not, or will not be bounded.
   bool is_drained() const;
 
-  /// The fastest that was read in any of the kSpan in which something was; 0: nothing was.
-  double bytes_per_second_max() const;
+  /// The fastest that QEMU may believe its pages to go. It counts for 100 ms, or until it can write
+  /// again when it could not at their end, and believes what it has counted last.
+  double believed_speed_max() const;
   static constexpr std::chrono::milliseconds kSpan{50};
 
   /// Before a further pass over the memory is read: nothing is, for so long, pressed or not. An
@@ -64,9 +66,7 @@ class IntakeBrake final {
   std::uint64_t read_ GUARDED_BY(mutex_) = 0;
   std::uint64_t delivered_ GUARDED_BY(mutex_) = 0;
   std::uint64_t bound_ GUARDED_BY(mutex_) = kUnderWayBytes;
-  Deadline span_ends_ GUARDED_BY(mutex_) = Deadline::min();
-  std::uint64_t span_bytes_ GUARDED_BY(mutex_) = 0;
-  std::uint64_t span_bytes_max_ GUARDED_BY(mutex_) = 0;
+  std::map<std::int64_t, std::uint64_t> span_bytes_ GUARDED_BY(mutex_);  ///< By kSpan, the latest.
 };
 
 /// A connection of QEMU's whose reader the brake stops. Threads: as ByteStream.
