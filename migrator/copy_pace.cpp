@@ -78,6 +78,7 @@ void CopyPace::speed_is_true(bool is_true) {
 }
 
 void CopyPace::delivered(std::uint64_t bytes, std::uint64_t link_bytes) {
+  link_bytes_ = link_bytes;
   brake_.delivered(bytes, link_bytes);
 }
 
@@ -109,7 +110,9 @@ bool CopyPace::allow(std::chrono::milliseconds time) {
 
 std::chrono::milliseconds CopyPace::cautious_downtime() const {
   const double most = static_cast<double>(options_.downtime_max.count());
-  const double ms = std::min(1'000 * kLeftBytes / brake_.believed_speed_max(), most);
+  const auto left =
+      static_cast<double>(std::clamp(2 * link_bytes_.load(), kLeftBytesMin, kLeftBytesMax));
+  const double ms = std::min(1'000 * left / brake_.believed_speed_max(), most);
   return std::max(std::chrono::milliseconds(static_cast<std::int64_t>(ms)), kDowntimeNone);
 }
 

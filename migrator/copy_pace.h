@@ -24,7 +24,7 @@ namespace samepage::migrator {
 /// its last 100 ms. While pages pass that the target has, that speed says nothing of the pages
 /// left. So the first pass over the memory has a limit that is as good as none. From its end on
 /// little may be under way (IntakeBrake), and once no more is, the limit is such that QEMU leaves
-/// at most kLeftBytes at the fastest that it may believe in, until it has forgotten the first
+/// at most a few MiB at the fastest that it may believe in, until it has forgotten the first
 /// pass; then it is what was asked for. Where QEMU measures rightly, it is so at once.
 ///
 /// Threads: every method may be called from any thread, begin() and finish() once; it says what it
@@ -44,8 +44,10 @@ class CopyPace final : public PassWatch {
 
   /// The first pass ends so many bytes before the memory's end.
   static constexpr std::uint64_t kPassEndBytes = 1U << 20U;
-  /// Of the guest's memory, that QEMU may leave for the downtime while its speed is not true.
-  static constexpr double kLeftBytes = 1.25 * (1U << 20U);
+  /// Of the guest's memory, that QEMU may leave for the downtime while its speed is not true: what
+  /// the link carries in some 40 ms, within these limits.
+  static constexpr std::uint64_t kLeftBytesMin = 5U << 18U;
+  static constexpr std::uint64_t kLeftBytesMax = 4U << 20U;
   /// From the time on at which little is under way, until QEMU has measured a speed without the
   /// first pass: a whole one of its 100 ms, and the rest of the one before.
   static constexpr std::chrono::milliseconds kUntilForgotten{250};
@@ -100,6 +102,7 @@ class CopyPace final : public PassWatch {
   IntakeBrake brake_;
   bool emulated_ = false;  // Set before any relay begins.
   std::atomic<bool> speed_is_true_{false};
+  std::atomic<std::uint64_t> link_bytes_{0};  ///< Under way in about 20 ms.
   Mutex mutex_;
   std::condition_variable_any changed_;
   State state_ GUARDED_BY(mutex_) = State::kCopying;
