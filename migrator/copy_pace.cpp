@@ -101,11 +101,15 @@ void CopyPace::allow_downtime() {
 }
 
 /// False: it was over before libvirt took it. It fails when libvirt is past that.
+/// QEMU looks at its limit when it has counted for 100 ms. So it is eased only then: it counts to
+/// the end as soon as it can write again.
 bool CopyPace::allow(std::chrono::milliseconds time) {
-  while (!hypervisor_.set_downtime_max(options_.vm, time)) {
-    if (!wait_while(State::kCopying, kPassLook)) return false;
-  }
-  return true;
+  bool is_allowed = false;
+  do {
+    is_allowed = hypervisor_.set_downtime_max(options_.vm, time).has_value();
+    brake_.ease();
+  } while (!is_allowed && wait_while(State::kCopying, kPassLook));
+  return is_allowed;
 }
 
 std::chrono::milliseconds CopyPace::cautious_downtime() const {

@@ -22,10 +22,11 @@ namespace samepage::migrator {
 ///
 /// QEMU stops the guest once what is left would take less than the downtime limit at the speed of
 /// its last 100 ms. While pages pass that the target has, that speed says nothing of the pages
-/// left. So the first pass over the memory has a limit that is as good as none. From its end on
-/// little may be under way (IntakeBrake), and once no more is, the limit is such that QEMU leaves
-/// at most a few MiB at the fastest that it may believe in, until it has forgotten the first
-/// pass; then it is what was asked for. Where QEMU measures rightly, it is so at once.
+/// left. So the first pass over the memory has a limit that is as good as none. At its end QEMU is
+/// held back until little is under way, and little may be from then on (IntakeBrake). The limit is
+/// then such that QEMU leaves at most a few MiB at the fastest that it may believe in, until it has
+/// forgotten the first pass; then it is what was asked for. Where QEMU measures rightly, it is so
+/// at once.
 ///
 /// Threads: every method may be called from any thread, begin() and finish() once; it says what it
 /// says in threads of its own. Lifetime: outlives the streams and relays that it was given to.

@@ -24,6 +24,12 @@ void IntakeBrake::press() {
   if (state_ == State::kUnused) state_ = State::kPressed;
 }
 
+void IntakeBrake::ease() {
+  const MutexLock lock(mutex_);
+  if (state_ == State::kPressed) state_ = State::kBounding;
+  changed_.notify_all();
+}
+
 bool IntakeBrake::is_used() const {
   const MutexLock lock(mutex_);
   return state_ != State::kUnused;
@@ -84,7 +90,9 @@ void IntakeBrake::give_way() {
 
 Deadline IntakeBrake::turn() const {
   if (state_ == State::kGone) return Deadline::min();
-  return state_ == State::kPressed && !is_within_bound() ? Deadline::max() : paused_until_;
+  const bool is_held =
+      state_ == State::kPressed || (state_ == State::kBounding && !is_within_bound());
+  return is_held ? Deadline::max() : paused_until_;
 }
 
 bool IntakeBrake::wait(Deadline deadline) {

@@ -21,8 +21,10 @@ class IntakeBrake final {
   /// The bound, of all connections together, unless the link needs more.
   static constexpr std::uint64_t kUnderWayBytes = 4U << 20U;
 
-  /// From now on the bound holds, until release(). Does nothing after that.
+  /// From now on nothing is read, until ease(). Does nothing after release().
   void press();
+  /// From now on the bound holds. Does nothing unless it was pressed.
+  void ease();
   void release();
 
   /// Whether it was pressed, or cannot be any more.
@@ -54,7 +56,7 @@ class IntakeBrake final {
   void took(std::size_t bytes);
 
  private:
-  enum class State : std::uint8_t { kUnused, kPressed, kReleased, kGone };
+  enum class State : std::uint8_t { kUnused, kPressed, kBounding, kReleased, kGone };
 
   bool is_within_bound() const REQUIRES(mutex_);
   Deadline turn() const REQUIRES(mutex_);

@@ -114,7 +114,7 @@ TEST(CopyPaceEmulatedTest, PausesWhereTheDirtyLogHasAGap) {
   PassWatch& passes = *pace.passes();
   passes.speed_is_true(true);
   passes.further_pass(8 * kLogPiece + 2 * kPageSize);
-  EXPECT_TRUE(braked->read_some(one, steady_clock::now()));
+  EXPECT_TRUE(braked->read_some(one, steady_clock::now() + std::chrono::minutes(1)));
   const auto before = steady_clock::now();
   passes.further_pass(8 * kLogPiece);
   EXPECT_EQ(braked->read_some(one, before).error().code(), Errc::kTimedOut);

@@ -251,11 +251,23 @@ TEST_F(IntakeBrakeTest, BoundsWhatIsUnderWayAndLosesNothing) {
   EXPECT_FALSE(brake_.is_drained());
   EXPECT_TRUE(stream_->read_some(std::span(buffer_).first(1), in_time())) << "not before press()";
   brake_.press();
+  brake_.ease();
   const auto soon = std::chrono::steady_clock::now() + milliseconds(1);
   EXPECT_EQ(stream_->read_some(buffer_, soon).error().code(), Errc::kTimedOut);
 
   const std::jthread delivering([this] { brake_.delivered(2, 0); });
   EXPECT_EQ(stream_->read_some(buffer_, in_time()), kBytes - 1);
+}
+
+TEST_F(IntakeBrakeTest, PressedItLetsNothingBeReadUntilItIsEased) {
+  brake_.ease();
+  EXPECT_FALSE(brake_.is_used());
+  brake_.press();
+  const auto soon = std::chrono::steady_clock::now() + milliseconds(1);
+  EXPECT_EQ(stream_->read_some(buffer_, soon).error().code(), Errc::kTimedOut);
+
+  const std::jthread easing([this] { brake_.ease(); });
+  EXPECT_EQ(stream_->read_some(buffer_, in_time()), kBytes);
 }
 
 TEST_F(IntakeBrakeTest, ALinkThatNeedsMoreMayHaveItUnderWay) {
