@@ -9,32 +9,11 @@
 #include "migrator/arriving_disks.h"
 #include "migrator/disk_channel.h"
 #include "tests/fuzz/fuzz_target.h"
+#include "tests/fuzz/said_already.h"
 #include "tests/migrator/played_disk.h"
 
 namespace samepage::migrator {
 namespace {
-
-/// A connection whose peer said all this and left.
-class SaidAlready final : public ByteStream {
- public:
-  SaidAlready(std::span<const std::byte> bytes, std::size_t piece) : bytes_(bytes), piece_(piece) {}
-
-  Result<std::size_t> read_some(std::span<std::byte> buffer, Deadline /*deadline*/) override {
-    const std::size_t size = std::min({buffer.size(), bytes_.size(), piece_});
-    std::copy_n(bytes_.begin(), size, buffer.begin());
-    bytes_ = bytes_.subspan(size);
-    return size;
-  }
-  Result<void> write_all(std::span<const std::byte> /*bytes*/, Deadline /*deadline*/) override {
-    return {};
-  }
-  Result<void> finish_writing() override { return {}; }
-  void shut_down() override {}
-
- private:
-  std::span<const std::byte> bytes_;
-  const std::size_t piece_;
-};
 
 void read_words(std::span<const std::byte> input, std::size_t piece) {
   DiskLink link(std::make_unique<SaidAlready>(input, piece));

@@ -9,33 +9,12 @@
 #include "migrator/libvirt_rpc.h"
 #include "migrator/session_channel.h"
 #include "tests/fuzz/fuzz_target.h"
+#include "tests/fuzz/said_already.h"
 
 namespace samepage::migrator {
 namespace {
 
 constexpr std::size_t kTextMax = 1'000;
-
-/// A connection whose peer said all this and left.
-class SaidAlready final : public ByteStream {
- public:
-  SaidAlready(std::span<const std::byte> bytes, std::size_t piece) : bytes_(bytes), piece_(piece) {}
-
-  Result<std::size_t> read_some(std::span<std::byte> buffer, Deadline /*deadline*/) override {
-    const std::size_t size = std::min({buffer.size(), bytes_.size(), piece_});
-    std::copy_n(bytes_.begin(), size, buffer.begin());
-    bytes_ = bytes_.subspan(size);
-    return size;
-  }
-  Result<void> write_all(std::span<const std::byte> /*bytes*/, Deadline /*deadline*/) override {
-    return {};
-  }
-  Result<void> finish_writing() override { return {}; }
-  void shut_down() override {}
-
- private:
-  std::span<const std::byte> bytes_;
-  const std::size_t piece_;
-};
 
 void read_channel(std::span<const std::byte> input, std::size_t piece) {
   SaidAlready stream(input, piece);

@@ -11,6 +11,7 @@
 #include "tests/fakes/fake_byte_stream.h"
 #include "tests/migrator/played_disk.h"
 #include "tests/migrator/session_harness.h"
+#include "tests/migrator/session_moments.h"
 
 namespace samepage::migrator {
 namespace {
@@ -176,26 +177,6 @@ TEST_F(SessionDiskTest, PostcopyIsRefusedBeforeAnythingIsDone) {
   EXPECT_THAT(two.source_outcome.error->message(), HasSubstr("--postcopy"));
   expect_stayed(two);
 }
-
-struct Fault {
-  std::function<void(SessionHarness&)> strike;
-  std::string name;
-};
-
-struct At {
-  Moment moment;
-  bool on_source;
-  std::string name;
-};
-
-const std::vector<At> kMoments{
-    {Moment::kPrepared, true, "Prepared"},
-    {Moment::kHalfStreamed, true, "HalfStreamed"},
-    {Moment::kGuestStopped, true, "GuestStopped"},
-    {Moment::kPerformed, true, "Performed"},
-    {Moment::kFinishExecuted, false, "FinishExecuted"},
-    {Moment::kFinishAnswered, true, "FinishAnswered"},
-};
 
 const std::vector<Fault> kFaults{
     {[](SessionHarness& two) { two.wire->cut_all(); }, "NetworkDies"},

@@ -10,29 +10,10 @@
 #include <gtest/gtest.h>
 
 #include "tests/migrator/session_harness.h"
+#include "tests/migrator/session_moments.h"
 
 namespace samepage::migrator {
 namespace {
-
-struct At {
-  Moment moment;
-  bool on_source;  ///< Whose fake reaches it.
-  std::string name;
-};
-
-const std::vector<At> kMoments{
-    {Moment::kPrepared, true, "Prepared"},
-    {Moment::kHalfStreamed, true, "HalfStreamed"},
-    {Moment::kGuestStopped, true, "GuestStopped"},
-    {Moment::kPerformed, true, "Performed"},
-    {Moment::kFinishExecuted, false, "FinishExecuted"},
-    {Moment::kFinishAnswered, true, "FinishAnswered"},
-};
-
-struct Fault {
-  std::function<void(SessionHarness&)> strike;
-  std::string name;
-};
 
 const std::vector<Fault> kFaults{
     {[](SessionHarness& two) { two.wire->cut_all(); }, "NetworkDies"},
