@@ -15,6 +15,7 @@ namespace {
 constexpr std::uint32_t kMagic = 0x53504d31;  // Also the version of everything in this file.
 constexpr std::size_t kChannelBytes = 5;
 constexpr std::size_t kTextMax = 1000;
+constexpr int kSignalsMax = 16;
 constexpr std::size_t kSignalBytesMin = 3;
 constexpr std::size_t kSignalBytesMax = kTextMax + 8;
 
@@ -73,6 +74,16 @@ Result<Signal> SignalLink::receive(Deadline deadline) {
   std::vector<std::byte> body(size);
   TRY(read_exactly(*stream_, body, deadline));
   return decode(body);
+}
+
+Error SignalLink::receive_all(Deadline deadline,
+                              const std::function<Result<void>(const Signal&)>& hear) {
+  for (int signals = 0;; ++signals) {
+    const auto signal = receive(deadline);
+    if (!signal) return signal.error();
+    if (signals == kSignalsMax) return {Errc::kCorrupt, "too many signals"};
+    if (const auto heard = hear(*signal); !heard) return heard.error();
+  }
 }
 
 }  // namespace samepage::migrator

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -52,6 +53,9 @@ class SignalLink final {
 
   /// kCorrupt: what came is no signal. kUnavailable: also the peer's orderly end.
   Result<Signal> receive(Deadline deadline);
+
+  /// Hands signals to `hear` until it fails or none comes any more, and says which.
+  Error receive_all(Deadline deadline, const std::function<Result<void>(const Signal&)>& hear);
 
   /// Says farewell, so that the peer knows that nothing was cut off.
   void finish() { static_cast<void>(stream_->finish_writing()); }

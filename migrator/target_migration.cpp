@@ -31,7 +31,6 @@ constexpr std::chrono::milliseconds kRetryEvery{10};
 constexpr std::chrono::milliseconds kSignalMax{5'000};
 constexpr std::chrono::milliseconds kFarewellMax{60'000};
 constexpr std::chrono::milliseconds kCleanUpMax{5'000};
-constexpr int kSignalsMax = 16;
 constexpr std::size_t kControlsMax = 4;
 
 Deadline in(std::chrono::milliseconds time) {
@@ -396,18 +395,8 @@ void TargetMigration::Impl::read_signals() {
     const MutexLock lock(mutex_);
     link = signals_.get();
   }
-  Result<void> heard;
-  for (int signals = 0; heard; ++signals) {
-    auto signal = link->receive(session_ends_);
-    if (!signal) {
-      heard = tl::unexpected(std::move(signal).error());
-    } else if (signals == kSignalsMax) {
-      heard = fail(Errc::kCorrupt, "too many signals");
-    } else {
-      heard = hear(*signal);
-    }
-  }
-  push(target::SourceLost{std::move(heard).error().within("hear from the source")});
+  Error end = link->receive_all(session_ends_, [this](const Signal& one) { return hear(one); });
+  push(target::SourceLost{std::move(end).within("hear from the source")});
   const MutexLock lock(mutex_);
   signals_ended_ = true;
   changed_.notify_all();

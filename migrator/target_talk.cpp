@@ -8,7 +8,6 @@ namespace {
 using std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kSignalMax{5'000};
-constexpr int kSignalsMax = 16;
 
 }  // namespace
 
@@ -56,18 +55,8 @@ void TargetTalk::close() {
 }
 
 void TargetTalk::hear_all(Deadline deadline) {
-  Result<void> heard;
-  for (int signals = 0; heard; ++signals) {
-    auto signal = link_->receive(deadline);
-    if (!signal) {
-      heard = tl::unexpected(std::move(signal).error());
-    } else if (signals == kSignalsMax) {
-      heard = fail(Errc::kCorrupt, "too many signals");
-    } else {
-      heard = hear(*signal);
-    }
-  }
-  on_event_(source::TargetLost{std::move(heard).error().within("hear from the target")});
+  Error end = link_->receive_all(deadline, [this](const Signal& signal) { return hear(signal); });
+  on_event_(source::TargetLost{std::move(end).within("hear from the target")});
   const MutexLock lock(mutex_);
   has_ended_ = true;
   changed_.notify_all();
