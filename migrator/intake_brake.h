@@ -25,6 +25,7 @@ class IntakeBrake final {
   void press();
   /// From now on the bound holds. Does nothing unless it was pressed.
   void ease();
+  /// From now on nothing is held back, but by pause().
   void release();
 
   /// Whether it was pressed, or cannot be any more.
