@@ -88,7 +88,9 @@ Result<void> Disk::read(std::uint64_t offset, std::span<std::byte> bytes) {
 }
 
 Result<void> Disk::write(std::uint64_t offset, std::span<const std::byte> bytes) {
-  return overlay_->write(offset, bytes, read_base_);
+  TRY(overlay_->write(offset, bytes, read_base_));
+  throttle_.wrote(bytes.size());
+  return {};
 }
 
 Result<void> Disk::zero(std::uint64_t offset, std::uint64_t bytes) {

@@ -17,6 +17,7 @@
 #include "imagestore/commit.h"
 #include "imagestore/mirror.h"
 #include "imagestore/overlay.h"
+#include "imagestore/write_throttle.h"
 
 namespace samepage::imagestore {
 
@@ -90,6 +91,9 @@ class Disk final {
   /// For who moves what was written to the disk to another host, or from there.
   Overlay& overlay() { return *overlay_; }
 
+  /// Guests write no faster from now on; 0: as fast as they like.
+  void limit_writes(std::uint64_t bytes_per_s) { throttle_.limit(bytes_per_s); }
+
   struct Status {
     OverlayRoot root;
     VersionId committed;
@@ -107,6 +111,7 @@ class Disk final {
 
   const Options options_;
   std::unique_ptr<Overlay> overlay_;
+  WriteThrottle throttle_;
   std::unique_ptr<Mirror> mirror_;
   TraceRecorder recorder_;
   std::unique_ptr<BaseReader> reader_;

@@ -99,6 +99,7 @@ class DiskService::Impl {
   Result<bus::DiskReply> answer(const bus::DiskRequest& request, Begun& begun);
   Result<bus::DiskReply> answer_commit(const bus::DiskRequest& request, Begun& begun);
   Result<bus::DiskReply> answer_move(const bus::DiskRequest& request, Begun& begun);
+  void end_move();
 
   Disk& disk_;
   const Fd socket_;
@@ -148,7 +149,12 @@ void DiskService::Impl::serve(const Fd& socket, const std::stop_token& stop) {
     }
   }
   if (begun.freeze) disk_.abandon_commit();
-  if (begun.move) disk_.overlay().end_move();
+  if (begun.move) end_move();
+}
+
+void DiskService::Impl::end_move() {
+  disk_.limit_writes(0);
+  disk_.overlay().end_move();
 }
 
 Result<bus::DiskReply> DiskService::Impl::answer(const bus::DiskRequest& request, Begun& begun) {
@@ -212,8 +218,12 @@ Result<bus::DiskReply> DiskService::Impl::answer_move(const bus::DiskRequest& re
       reply.set_parcel(parcel.data(), parcel.size());
       return reply;
     }
+    case bus::DiskRequest::kLimitWrites:
+      if (!begun.move) return fail(Errc::kInvalid, "the disk does not move");
+      disk_.limit_writes(request.limit_writes().bytes_per_s());
+      return reply;
     case bus::DiskRequest::kEndMove:
-      if (std::exchange(begun.move, false)) overlay.end_move();
+      if (std::exchange(begun.move, false)) end_move();
       return reply;
     case bus::DiskRequest::kPutPages: {
       const auto parcel =

@@ -9,7 +9,9 @@
 
 #include <sys/prctl.h>
 
+#include "core/log.h"
 #include "core/mutex.h"
+#include "migrator/auto_converge.h"
 
 namespace samepage::migrator {
 namespace {
@@ -123,13 +125,32 @@ class LeavingDisks::Sender {
         TRY(link_->expect(DiskWord::kFlushed, in(options_.stall_max)));
       }
       ++rounds_;
-      TRY(rest(sent <= options_.near_bytes || steady_clock::now() - began <= options_.near_time));
+      const auto took = steady_clock::now() - began;
+      const bool is_near = sent <= options_.near_bytes || took <= options_.near_time;
+      if (!is_near) TRY(hold_writer(sent, took));
+      TRY(rest(is_near));
     }
+  }
+
+  Result<void> hold_writer(std::uint64_t sent, steady_clock::duration took) {
+    const auto limit = converge_.round_ended(sent, took);
+    if (!limit || has_stopped()) return {};
+    log_info("a guest writes faster than its disk is sent, and is held disk={} mib_per_s={}", name_,
+             *limit >> 20U);
+    is_held_ = true;
+    return disk_->limit_writes(*limit);
+  }
+
+  /// What the guest has written must not wait for anything once the guest stands still.
+  Result<void> free_writer() {
+    if (!has_stopped() || !std::exchange(is_held_, false)) return {};
+    return disk_->limit_writes(0);
   }
 
   Result<std::uint64_t> send_round() {
     std::uint64_t sent = 0;
     for (bool goes_on = true; goes_on;) {
+      TRY(free_writer());
       const LeavingDisk::Parcel parcel = TRY(disk_->next());
       goes_on = !parcel.is_last;
       if (parcel.bytes.empty()) continue;
@@ -161,6 +182,11 @@ class LeavingDisks::Sender {
     return stands_still_;
   }
 
+  bool has_stopped() {
+    const MutexLock lock(mutex_);
+    return hurries_;
+  }
+
   Result<void> rest(bool is_near) {
     const MutexLock lock(mutex_);
     is_near_ = is_near_ || is_near;
@@ -176,6 +202,8 @@ class LeavingDisks::Sender {
   std::unique_ptr<LeavingDisk> disk_;  ///< The thread's, once that has begun.
   const std::string name_;
   const std::function<void(Error)> on_failure_;
+  AutoConverge converge_;           ///< The thread's.
+  bool is_held_ = false;            ///< The guest, by this. The thread's.
   std::unique_ptr<DiskLink> link_;  ///< Set once, under the mutex, before the thread.
   std::atomic<std::uint64_t> bytes_ = 0;
   std::atomic<unsigned> rounds_ = 0;

@@ -41,6 +41,9 @@ class LeavingDisk {
     bool is_last = false;          ///< Of its round.
   };
   virtual Result<Parcel> next() = 0;
+
+  /// The guest writes no faster from now on, until this disk is let go of; 0: as fast as it likes.
+  virtual Result<void> limit_writes(std::uint64_t bytes_per_s) = 0;
 };
 
 using LeavingDiskList = std::vector<std::unique_ptr<LeavingDisk>>;

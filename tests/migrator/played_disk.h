@@ -46,6 +46,11 @@ class PlayedDisk final {
     const MutexLock lock(mutex_);
     return is_complete_;
   }
+  /// The limits that the guest was told, in their order; 0: none.
+  std::vector<std::uint64_t> limits() const {
+    const MutexLock lock(mutex_);
+    return limits_;
+  }
   unsigned flushes() const {
     const MutexLock lock(mutex_);
     return flushes_;
@@ -95,13 +100,23 @@ class PlayedDisk final {
     Result<Parcel> next() override {
       TRY(disk_.before_next());
       const MutexLock lock(disk_.mutex_);
-      if (disk_.unsent_.empty()) return Parcel{.bytes = {}, .disk_bytes = 0, .is_last = true};
-      const std::uint64_t page = *disk_.unsent_.begin();
-      disk_.unsent_.erase(page);
+      const auto unsent = disk_.unsent_.lower_bound(disk_.next_);
+      if (unsent == disk_.unsent_.end()) {
+        disk_.next_ = 0;
+        return Parcel{.bytes = {}, .disk_bytes = 0, .is_last = true};
+      }
+      const std::uint64_t page = *unsent;
+      disk_.next_ = page + 1;
+      disk_.unsent_.erase(unsent);
       ByteWriter writer;
       writer.u64(page);
       writer.u64(disk_.source_[page]);
       return Parcel{.bytes = writer.take(), .disk_bytes = kPageBytes, .is_last = false};
+    }
+    Result<void> limit_writes(std::uint64_t bytes_per_s) override {
+      const MutexLock lock(disk_.mutex_);
+      disk_.limits_.push_back(bytes_per_s);
+      return {};
     }
 
    private:
@@ -140,10 +155,12 @@ class PlayedDisk final {
   mutable Mutex mutex_;
   Pages source_ GUARDED_BY(mutex_);
   std::set<std::uint64_t> unsent_ GUARDED_BY(mutex_);
+  std::uint64_t next_ GUARDED_BY(mutex_) = 0;  ///< Where the round goes on.
   Pages target_ GUARDED_BY(mutex_);
   bool is_offered_ GUARDED_BY(mutex_) = false;
   bool is_complete_ GUARDED_BY(mutex_) = false;
   unsigned flushes_ GUARDED_BY(mutex_) = 0;
+  std::vector<std::uint64_t> limits_ GUARDED_BY(mutex_);
 };
 
 }  // namespace samepage::migrator

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "migrator/arriving_disks.h"
+#include "migrator/auto_converge.h"
 #include "tests/fakes/fake_byte_stream.h"
 #include "tests/migrator/played_disk.h"
 #include "tests/migrator/session_harness.h"
@@ -82,6 +83,28 @@ TEST_F(SessionDiskTest, TheMemoryBeginsWhenTheDiskIsNearlyAcross) {
   two.run();
   EXPECT_EQ(there, kPages);
   EXPECT_EQ(two.source_outcome.runs_on, Side::kTarget);
+}
+
+TEST_F(SessionDiskTest, AGuestThatWritesFasterThanTheLinkIsHeldUntilItStandsStill) {
+  SessionHarness two(options([](SourceOptions& source) {
+    source.disks.near_time = 0ms;
+    source.disks.near_bytes = kPages / 4 * 4096;
+  }));
+  std::uint64_t written = 0;
+  disk_.before_next = [&] {
+    for (int i = 0; i < 2 && disk_.limits().empty(); ++i, ++written) {
+      disk_.write(written * 199 % kPages, kPages + written);
+    }
+    return Result<void>();
+  };
+  two.run();
+
+  EXPECT_EQ(two.source_outcome.runs_on, Side::kTarget);
+  EXPECT_EQ(disk_.on_target(), disk_.on_source());
+  const auto limits = disk_.limits();
+  ASSERT_GE(limits.size(), 2U);
+  EXPECT_GE(limits.front(), AutoConverge::kBytesPerSecondMin);
+  EXPECT_EQ(limits.back(), 0U);
 }
 
 TEST_F(SessionDiskTest, ATargetThatCannotHaveTheDiskIsNotBegunWith) {

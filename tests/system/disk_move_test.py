@@ -15,6 +15,7 @@ from fleet_case import FleetCase, Host  # noqa: E402
 from samepage_lab import Guest, LabError, debian_image  # noqa: E402
 
 LINK_MBIT = 1_000
+SLOW_LINK_MBIT = 100
 DATA_MIB = 48
 
 # Writes a file of its own over and over, each time with what the file's sum must be, until it is
@@ -146,6 +147,20 @@ class DiskMove(FleetCase):
         self.assertEqual(list(self.host1.path("/var/lib/samepage/disks").iterdir()), [])
         self.move_while_it_writes(self.host2, self.host1)
         self.assertEqual(list(self.host2.path("/var/lib/samepage/disks").iterdir()), [])
+
+    def test_a_guest_that_writes_faster_than_the_link_is_held_until_it_has_moved(self) -> None:
+        self.guest.run("rm -f /root/stop /root/stopped; nohup sh -c 'while ! test -e /root/stop; do "
+                       "dd if=/root/data of=/root/again bs=1M oflag=direct conv=notrunc status=none; "
+                       "done; touch /root/stopped' > /dev/null 2>&1 &")
+        self.link(SLOW_LINK_MBIT)
+        move = self.fleet.cli("migrate", "web", "--to", "host2")["moves"][0]
+        print(f"held: downtime {move['downtime_ms']:.0f} ms of {move['total_ms']:.0f}, "
+              f"disk {move['disk_bytes'] >> 20} MiB, wire {move['wire_bytes'] >> 20} MiB")
+        self.assertIn("is held disk=web", self.fleet.log("host1"))
+        self.wait_for_disks({"host2": "here"})
+        self.stop_writer(self.host2)
+        self.run_in(self.host2, "sync; echo 3 > /proc/sys/vm/drop_caches; "
+                    "sha256sum -c --quiet /root/data.sum && cmp /root/data /root/again")
 
     def test_what_was_committed_is_not_sent_again(self) -> None:
         self.fleet.cli("disk", "commit", "web", "--image", "golden")

@@ -59,6 +59,13 @@ class Leaving final : public migrator::LeavingDisk {
                   .is_last = reply.round_ended()};
   }
 
+  Result<void> limit_writes(std::uint64_t bytes_per_s) override {
+    bus::DiskRequest request;
+    request.mutable_limit_writes()->set_bytes_per_s(bytes_per_s);
+    TRY(connection_->call(request, soon()));
+    return {};
+  }
+
  private:
   const std::string name_;
   Disks& disks_;
