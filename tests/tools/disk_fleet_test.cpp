@@ -20,6 +20,7 @@
 #include "imagestore/verifier.h"
 #include "tests/imagestore/killing.h"
 #include "tests/imagestore/scratch.h"
+#include "tests/tools/sanitizer_preload.h"
 #include "tests/tools/services_harness.h"
 
 namespace samepage {
@@ -29,15 +30,6 @@ using Nbd = Handle<nbd_handle, nbd_close>;
 
 class DiskFleetTest : public ServicesTest {
  protected:
-#ifdef SAMEPAGE_SANITIZER_RUNTIME
-  static void SetUpTestSuite() {
-    ::setenv("LD_PRELOAD", SAMEPAGE_SANITIZER_RUNTIME, 1);
-  }
-  static void TearDownTestSuite() {
-    ::unsetenv("LD_PRELOAD");
-  }
-#endif
-
   void SetUp() override {
     ServicesTest::SetUp();
     imagestore::write_file(folder_.file("image"), bytes_);
@@ -63,9 +55,7 @@ class DiskFleetTest : public ServicesTest {
     return peer.pid;
   }
 
-  static Deadline soon() {
-    return std::chrono::steady_clock::now() + kPatience;
-  }
+  static Deadline soon() { return std::chrono::steady_clock::now() + kPatience; }
 
   /// What the host says, once it answers.
   Result<bus::DiskReply> ask(const bus::DiskRequest& request) {
@@ -125,6 +115,7 @@ class DiskFleetTest : public ServicesTest {
   }
 
   const std::string pool_ = folder_.file("pool");
+  SanitizerPreload preload_;
   std::vector<std::byte> bytes_ = imagestore::disk_bytes(500, 1);
   std::mt19937_64 random_{imagestore::test_seed()};
   std::unique_ptr<HostUnderTest> host_;

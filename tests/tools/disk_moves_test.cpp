@@ -14,6 +14,7 @@
 #include "tests/fakes/fake_hypervisor.h"
 #include "tests/fakes/fake_vm_control.h"
 #include "tests/imagestore/store_harness.h"
+#include "tests/tools/sanitizer_preload.h"
 
 namespace samepage::agent {
 namespace {
@@ -84,15 +85,6 @@ struct DiskHost {
 
 class DiskMovesTest : public ::testing::Test {
  protected:
-#ifdef SAMEPAGE_SANITIZER_RUNTIME
-  static void SetUpTestSuite() {
-    ::setenv("LD_PRELOAD", SAMEPAGE_SANITIZER_RUNTIME, 1);
-  }
-  static void TearDownTestSuite() {
-    ::unsetenv("LD_PRELOAD");
-  }
-#endif
-
   DiskMovesTest() {
     imagestore::write_file(scratch_ / "image", imagestore::disk_bytes(500, 1));
     store_ = imagestore::open_store(scratch_ / "store");
@@ -147,6 +139,7 @@ class DiskMovesTest : public ::testing::Test {
     return *std::move(arriving);
   }
 
+  SanitizerPreload preload_;
   Scratch scratch_;
   fakes::FakeVmControl vms_{scratch_ / "backing"};
   std::unique_ptr<imagestore::ImageStore> store_;

@@ -20,6 +20,7 @@
 #include "tests/imagestore/killing.h"
 #include "tests/imagestore/small_disk.h"
 #include "tests/imagestore/store_harness.h"
+#include "tests/tools/sanitizer_preload.h"
 
 namespace samepage::agent {
 namespace {
@@ -31,15 +32,6 @@ using Nbd = Handle<nbd_handle, nbd_close>;
 
 class DisksTest : public ::testing::Test {
  protected:
-#ifdef SAMEPAGE_SANITIZER_RUNTIME
-  static void SetUpTestSuite() {
-    ::setenv("LD_PRELOAD", SAMEPAGE_SANITIZER_RUNTIME, 1);
-  }
-  static void TearDownTestSuite() {
-    ::unsetenv("LD_PRELOAD");
-  }
-#endif
-
   DisksTest() : bytes_(imagestore::disk_bytes(500, 1)) {
     imagestore::write_file(scratch_ / "image", bytes_);
     store_ = imagestore::open_store(scratch_ / "store");
@@ -123,6 +115,7 @@ class DisksTest : public ::testing::Test {
     ASSERT_TRUE(eventually([&] { return pid_of(name) > 0 && pid_of(name) != before; }));
   }
 
+  SanitizerPreload preload_;
   Scratch scratch_;
   SystemClock clock_;
   fakes::FakeHypervisor hypervisor_;
