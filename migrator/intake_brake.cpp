@@ -1,6 +1,7 @@
 #include "migrator/intake_brake.h"
 
 #include <algorithm>
+#include <ranges>
 #include <utility>
 
 namespace samepage::migrator {
@@ -44,7 +45,10 @@ void IntakeBrake::release() {
 void IntakeBrake::delivered(std::uint64_t bytes, std::uint64_t link_bytes) {
   const MutexLock lock(mutex_);
   delivered_ += bytes;
-  bound_ = std::max(kUnderWayBytes, link_bytes);
+  add(bytes, taken_in_);
+  const auto fastest = std::ranges::max(taken_in_ | std::views::values);
+  const auto at_once = static_cast<std::uint64_t>(kTakenShare * static_cast<double>(fastest));
+  bound_ = std::max(kUnderWayBytes, std::min(link_bytes, at_once));
   changed_.notify_all();
 }
 
@@ -61,8 +65,8 @@ double IntakeBrake::believed_speed_max() const {
   const std::int64_t now = span_of(steady_clock::now());
   const MutexLock lock(mutex_);
   const auto bytes_in = [&](std::int64_t span) REQUIRES(mutex_) {
-    const auto found = span_bytes_.find(span);
-    return found == span_bytes_.end() ? 0.0 : static_cast<double>(found->second);
+    const auto found = read_in_.find(span);
+    return found == read_in_.end() ? 0.0 : static_cast<double>(found->second);
   };
   double spans_fastest = 0;
   for (std::int64_t end = now; end >= now - kCountSpans; --end) {
@@ -105,11 +109,15 @@ bool IntakeBrake::wait(Deadline deadline) {
 }
 
 void IntakeBrake::took(std::size_t bytes) {
-  const std::int64_t span = span_of(steady_clock::now());
   const MutexLock lock(mutex_);
   read_ += bytes;
-  span_bytes_[span] += bytes;
-  span_bytes_.erase(span_bytes_.begin(), span_bytes_.lower_bound(span - kSpansKept));
+  add(bytes, read_in_);
+}
+
+void IntakeBrake::add(std::uint64_t bytes, SpanBytes& span_bytes) {
+  const std::int64_t span = span_of(steady_clock::now());
+  span_bytes[span] += bytes;
+  span_bytes.erase(span_bytes.begin(), span_bytes.lower_bound(span - kSpansKept));
 }
 
 BrakedStream::BrakedStream(std::unique_ptr<ByteStream> stream, IntakeBrake& brake)

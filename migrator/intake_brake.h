@@ -13,13 +13,18 @@
 namespace samepage::migrator {
 
 /// Bounds how much may have been read of QEMU's connections and not be delivered to the target's
-/// QEMU: that would be downtime, were the guest stopped now, and QEMU takes it for delivered.
+/// QEMU: that would be downtime, were the guest stopped now, and QEMU takes it for delivered. A
+/// link that needs more under way to be busy may have it, as far as the target's QEMU takes that at
+/// once.
 ///
 /// Threads: every method may be called from any thread.
 class IntakeBrake final {
  public:
-  /// The bound, of all connections together, unless the link needs more.
+  /// The least bound, of all connections together.
   static constexpr std::uint64_t kUnderWayBytes = 4U << 20U;
+  /// Of what the target's QEMU has taken in its fastest kSpan lately: the bound that no link
+  /// exceeds.
+  static constexpr double kTakenShare = 0.25;
 
   /// From now on nothing is read, until ease(). Does nothing after release().
   void press();
@@ -69,7 +74,12 @@ class IntakeBrake final {
   std::uint64_t read_ GUARDED_BY(mutex_) = 0;
   std::uint64_t delivered_ GUARDED_BY(mutex_) = 0;
   std::uint64_t bound_ GUARDED_BY(mutex_) = kUnderWayBytes;
-  std::map<std::int64_t, std::uint64_t> span_bytes_ GUARDED_BY(mutex_);  ///< By kSpan, the latest.
+
+  /// The latest, each by kSpan.
+  using SpanBytes = std::map<std::int64_t, std::uint64_t>;
+  static void add(std::uint64_t bytes, SpanBytes& span_bytes);
+  SpanBytes read_in_ GUARDED_BY(mutex_);
+  SpanBytes taken_in_ GUARDED_BY(mutex_);
 };
 
 /// A connection of QEMU's whose reader the brake stops. Threads: as ByteStream.
