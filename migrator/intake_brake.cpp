@@ -139,6 +139,7 @@ Result<void> BrakedStream::finish_writing() {
 }
 
 void BrakedStream::shut_down() {
+  brake_.give_way();
   stream_->shut_down();
 }
 

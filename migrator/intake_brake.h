@@ -82,7 +82,8 @@ class IntakeBrake final {
   SpanBytes taken_in_ GUARDED_BY(mutex_);
 };
 
-/// A connection of QEMU's whose reader the brake stops. Threads: as ByteStream.
+/// A connection of QEMU's whose reader the brake stops, until any of them is shut down: then
+/// nothing of the migration is worth waiting for. Threads: as ByteStream.
 class BrakedStream final : public ByteStream {
  public:
   /// The brake is borrowed and outlives this.

@@ -60,6 +60,14 @@ TEST_F(IntakeBrakeTest, PressedItLetsNothingBeReadUntilItIsEased) {
   EXPECT_EQ(stream_->read_some(buffer_, in_time()), kBytes);
 }
 
+TEST_F(IntakeBrakeTest, NobodyWaitsOnceAConnectionIsShutDown) {
+  brake_.press();
+  const std::jthread ending([this] { stream_->shut_down(); });
+  const auto began = std::chrono::steady_clock::now();
+  static_cast<void>(stream_->read_some(buffer_, in_time()));
+  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(30));
+}
+
 TEST_F(IntakeBrakeTest, ALinkThatNeedsMoreMayHaveItUnderWay) {
   constexpr std::uint64_t kLink = 3 * IntakeBrake::kUnderWayBytes;
   constexpr auto kTaken = static_cast<std::uint64_t>(kLink / IntakeBrake::kTakenShare);
