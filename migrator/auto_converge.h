@@ -21,7 +21,7 @@ class AutoConverge final {
   /// Rounds in a row that were not, before the guest is held.
   static constexpr unsigned kRoundsMax = 2;
 
-  /// A round has sent so much in so long. The new limit, when there is one.
+  /// A round has sent so much in so long. The new limit in bytes a second, when there is one.
   std::optional<std::uint64_t> round_ended(std::uint64_t bytes, std::chrono::nanoseconds took);
 
  private:
