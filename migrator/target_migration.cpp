@@ -357,8 +357,8 @@ void TargetMigration::Impl::add_control(std::unique_ptr<ByteStream> stream) {
                                                    StreamPairHooks{}, session_ends_));
 }
 
-/// libvirt has prepared QEMU before the source sends a stream, but QEMU may be slow to listen. It
-/// takes the first connection for the main one.
+/// libvirt has prepared QEMU before the source sends a stream, but QEMU may be slow to listen, and
+/// may have died since. It takes the first connection for the main one.
 Result<std::unique_ptr<ByteStream>> TargetMigration::Impl::connect_to_qemu(Channel channel) {
   const std::string path = stream_socket_path(options_.socket_dir, options_.session);
   const Deadline deadline = in(options_.qemu_max);
@@ -368,6 +368,10 @@ Result<std::unique_ptr<ByteStream>> TargetMigration::Impl::connect_to_qemu(Chann
       auto socket = connect_unix(path, deadline);
       if (socket) return adopt(*std::move(socket), channel);
       last = socket.error();
+      if (const auto vm = find_vm(hypervisor_, options_.vm);
+          !vm && vm.error().code() == Errc::kNotFound) {
+        return fail(Errc::kUnavailable, "QEMU ended before the stream came");
+      }
     }
     if (steady_clock::now() >= deadline) return tl::unexpected(last);
     const MutexLock lock(mutex_);

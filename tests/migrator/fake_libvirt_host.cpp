@@ -205,6 +205,17 @@ Result<void> FakeLibvirtHost::cancel_migration(const VmId& /*vm*/) {
   return {};
 }
 
+void FakeLibvirtHost::kill_incoming_qemu() {
+  std::shared_ptr<Incoming> incoming;
+  {
+    const MutexLock lock(mutex_);
+    incoming = incoming_.lock();
+  }
+  if (!incoming) return;
+  incoming->listener->stop();
+  forget(incoming->vm);
+}
+
 void FakeLibvirtHost::hang_cancels() {
   const MutexLock lock(mutex_);
   cancels_hang_ = true;
@@ -400,7 +411,7 @@ void FakeLibvirtHost::serve(Fd socket) {
     const MutexLock lock(mutex_);
     clients_.push_back(client);
   }
-  std::unique_ptr<Incoming> incoming;
+  std::shared_ptr<Incoming> incoming;
   if (options_.greets) static_cast<void>(client->write_all(kGreeting, in_time()));
   for (bool open = true; open;) {
     const auto message = read_message(*client);
@@ -415,12 +426,12 @@ void FakeLibvirtHost::serve(Fd socket) {
 }
 
 bool FakeLibvirtHost::answer(SocketStream& client, const RpcHeader& call, const std::string& text,
-                             std::unique_ptr<Incoming>& incoming, std::uint32_t last_word) {
+                             std::shared_ptr<Incoming>& incoming, std::uint32_t last_word) {
   RpcHeader reply = call;
   reply.type = 1;
   if (call.procedure == kPrepare) {
     const std::size_t space = text.find(' ');
-    incoming = std::make_unique<Incoming>();
+    incoming = std::make_shared<Incoming>();
     incoming->vm = VmId{text.substr(0, space)};
     incoming->streams = static_cast<unsigned>(std::stoul(text.substr(space + 1)));
     incoming->postcopy = text.find(" postcopy ") != std::string::npos;
@@ -429,6 +440,10 @@ bool FakeLibvirtHost::answer(SocketStream& client, const RpcHeader& call, const 
     incoming->listener = SocketListener::listen_unix(options_.folder + file).value();
     incoming->qemu =
         std::jthread([this, qemu = incoming.get()] { qemu->take_stream(options_.stream_bytes); });
+    {
+      const MutexLock lock(mutex_);
+      incoming_ = incoming;
+    }
     set_state(incoming->vm, VmState::kPaused, VmEventKind::kStarted);
   } else if (call.procedure == kFinish && incoming) {
     // libvirt runs the guest of a post-copy migration at once, and waits for the rest of it.

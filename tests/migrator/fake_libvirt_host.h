@@ -58,6 +58,9 @@ class FakeLibvirtHost final : public Hypervisor {
   /// Closes every connection and waits for the host's threads; no moment comes any more.
   void stop();
 
+  /// The QEMU that waits for a stream dies; libvirt's control connection stays open.
+  void kill_incoming_qemu();
+
   /// From now on cancel_migration() returns, with an error, when the migration has ended.
   void hang_cancels();
 
@@ -98,7 +101,7 @@ class FakeLibvirtHost final : public Hypervisor {
                     std::uint32_t last_word);
   void serve(Fd socket);
   bool answer(SocketStream& client, const RpcHeader& call, const std::string& text,
-              std::unique_ptr<Incoming>& incoming, std::uint32_t last_word);
+              std::shared_ptr<Incoming>& incoming, std::uint32_t last_word);
 
   const Options options_;
   RunningLedger& ledger_;
@@ -111,6 +114,7 @@ class FakeLibvirtHost final : public Hypervisor {
   bool cancels_hang_ GUARDED_BY(mutex_) = false;
   bool cancelled_ GUARDED_BY(mutex_) = false;
   bool switches_ GUARDED_BY(mutex_) = false;
+  std::weak_ptr<Incoming> incoming_ GUARDED_BY(mutex_);                 // Of the last Prepare.
   std::vector<std::shared_ptr<SocketStream>> more_ GUARDED_BY(mutex_);  // Of multifd.
   int failing_resumes_ GUARDED_BY(mutex_) = 0;
   Errc resume_error_ GUARDED_BY(mutex_) = Errc::kUnavailable;

@@ -7,6 +7,7 @@
 #include <functional>
 #include <random>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "tests/migrator/session_harness.h"
@@ -68,6 +69,18 @@ TEST(SessionFaultTest, AnAnswerToFinishThatIsLostLeavesAPausedCopyInDoubt) {
   EXPECT_EQ(two.target_outcome.copy, Copy::kInDoubt);
   EXPECT_EQ(two.state_on(two.source_host), VmState::kRunning);
   EXPECT_EQ(two.state_on(two.target_host), VmState::kPaused);
+}
+
+TEST(SessionFaultTest, AQemuThatDiesBeforeTheStreamComesIsNotWaitedFor) {
+  SessionHarness two({});
+  two.source_host.at(Moment::kPrepared, [&] { two.target_host.kill_incoming_qemu(); });
+  const auto began = std::chrono::steady_clock::now();
+  two.run();
+
+  EXPECT_LT(std::chrono::steady_clock::now() - began, TargetOptions{}.qemu_max / 2);
+  EXPECT_EQ(two.source_outcome.runs_on, Side::kSource);
+  EXPECT_THAT(two.source_outcome.error->message(), ::testing::HasSubstr("QEMU ended"));
+  two.expect_runs_once();
 }
 
 TEST(SessionFaultTest, AReleaseThatIsLostIsSettledByThePlacer) {
