@@ -62,7 +62,6 @@ int main(void) {
 
   write_files("/data/image", settings.image_mib, seed_of(settings.image));
   write_files("/data/own", settings.own_mib, next_random(&worker.state));
-  start_switchers();  // Before there is memory that they would keep old pages of.
   if (!work_once) work_once = memory_work(&worker);
   say("\nready role=%s image=%s\n", settings.role, settings.image);
   work_for_ever(&worker, work_once);

@@ -109,7 +109,6 @@ static void serve(void) {
   if (!work_once) work_once = server_work(&worker);
   wait_for(kNginxPort, "GET / HTTP/1.0\r\n\r\n", "HTTP/1.1 200");
   wait_for(kRedisPort, "PING\r\n", "+PONG");
-  start_switchers();
   say("\nready role=%s image=%s\n", settings.role, settings.image);
   work_for_ever(&worker, work_once);
 }

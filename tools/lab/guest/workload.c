@@ -12,10 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const int64_t kBeatNs = 50 * 1000000ll;
 static const int64_t kTickNs = 10 * 1000000ll;
-static const int64_t kSwitchNs = 2 * 1000000ll;
-enum { kSwitchers = 2 };
 
 static int serial_fd = 2;
 
@@ -127,7 +124,8 @@ void read_settings(struct settings* settings) {
   close(fd);
   line[length] = 0;
 
-  *settings = (struct settings){.role = "idle", .image = "a", .image_mib = 48, .write_mib = 16};
+  *settings = (struct settings){.role = "idle", .image = "a", .image_mib = 48, .write_mib = 16,
+                                .beat_ms = 50};
   for (char* word = strtok(line, " \n"); word; word = strtok(NULL, " \n")) {
     if (strncmp(word, "samepage.", 9) != 0) continue;
     char* key = word + 9;
@@ -148,6 +146,8 @@ void read_settings(struct settings* settings) {
       settings->write_mib = atol(value);
     else if (!strcmp(key, "rate"))
       settings->rate = atol(value);
+    else if (!strcmp(key, "beat_ms"))
+      settings->beat_ms = atol(value);
   }
 }
 
@@ -193,38 +193,19 @@ work_fn* memory_work(struct worker* worker) {
   return work_once;
 }
 
-// Processes that only wake up, in turn, so that the guest changes address spaces all the time as a
-// guest with many processes does. QEMU 7.2's TCG relies on it: its dirty log does not notice writes
-// through a translation that was cached as dirty before the log was read last, and only a change of
-// address spaces drops those translations. Without it, live migration loses writes to the kernel's
-// own pages, and the guest crashes after its arrival.
-void start_switchers(void) {
-  const int64_t start = now_ns();
-  for (int i = 0; i < kSwitchers; ++i) {
-    const pid_t child = fork();
-    if (child < 0) fail("fork");
-    if (child > 0) continue;
-    for (int64_t next = start + i * kSwitchNs;; next += kSwitchers * kSwitchNs) {
-      if (next < now_ns())
-        next = now_ns() / (kSwitchers * kSwitchNs) * kSwitchers * kSwitchNs +
-               (kSwitchers + i) * kSwitchNs;
-      sleep_until(next);
-    }
-  }
-}
-
 void work_for_ever(struct worker* worker, work_fn* work_once) {
   uint64_t beats = 0, work = 0;
-  const int64_t tick_ns = work_once ? kTickNs : kBeatNs;
+  const int64_t beat_ns = worker->settings->beat_ms * 1000000ll;
+  const int64_t tick_ns = work_once ? kTickNs : beat_ns;
   const double per_tick = (double)worker->settings->rate * tick_ns / 1e9;
   double due = 0;
   int64_t next_beat = now_ns(), next_tick = next_beat;
   for (;;) {
     if (now_ns() >= next_beat) {
       say("heartbeat n=%llu work=%llu\n", (unsigned long long)++beats, (unsigned long long)work);
-      next_beat += kBeatNs;
+      next_beat += beat_ns;
       // After a stall, go on from now: a burst of late heartbeats would hide the gap.
-      if (next_beat < now_ns()) next_beat = now_ns() + kBeatNs;
+      if (next_beat < now_ns()) next_beat = now_ns() + beat_ns;
     }
     if (work_once)
       for (due += per_tick; due >= 1; due -= 1) {

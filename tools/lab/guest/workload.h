@@ -19,6 +19,7 @@ struct settings {
   long own_mib;
   long write_mib;
   long rate;
+  long beat_ms;
 };
 
 // What a role works with. `buffer` is write_mib of memory, for roles that write.
@@ -56,9 +57,6 @@ void write_files(const char* folder, long mib, uint64_t seed);
 
 // The work of role "sparse" or "random", with its memory made ready; NULL for any other role.
 work_fn* memory_work(struct worker* worker);
-
-// Processes that only wake up, in turn: see workload.c.
-void start_switchers(void);
 
 // Prints the heartbeat and does the work at settings->rate for ever. `work_once` may be NULL.
 void work_for_ever(struct worker* worker, work_fn* work_once) __attribute__((noreturn));
