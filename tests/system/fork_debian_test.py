@@ -29,7 +29,8 @@ class DebianForks(FleetCase):
         cls.lab.host("host1").run(
             [str(cls.fleet.programs / "samepage"), "image", "import", str(image.disk), "--name",
              "debian", "--store", str(cls.fleet.store)], timeout_s=600)
-        spec = GuestSpec(name="leader", kind="debian", memory_mib=MEMORY_MIB, nic=True)
+        spec = GuestSpec(name="leader", kind="debian", memory_mib=MEMORY_MIB, nic=True,
+                         kernel_options="samepage.beat_ms=1000")
         (cls.lab.folder / "serial").mkdir(exist_ok=True)
         serial = cls.lab.folder / "serial" / "leader.log"
         domain = cls.lab.folder / "leader.xml"

@@ -15,17 +15,18 @@ import tempfile
 from pathlib import Path
 
 from .debian_image import DebianImage, debian_image
+from .fleet import built_programs
 from .initramfs import cache_folder
 
 _PACKAGING = Path(__file__).parents[3] / "packaging" / "guest"
 _HOOK = """\
 #!/bin/sh
-head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \\n' >/var/www/html/random
+read -r name </proc/sys/kernel/hostname
+echo "$name" >/var/www/html/name
 tries=0
 until [ -e /sys/class/net/eth0 ] || [ $tries -ge 150 ]; do sleep 0.2; tries=$((tries + 1)); done
-ip address replace "10.98.0.${1##*-}/24" dev eth0
-ip link set eth0 up
-hostname >/var/www/html/name
+printf 'address replace 10.98.0.%s/24 dev eth0\\nlink set eth0 up\\n' "${1##*-}" | ip -batch -
+od -An -N32 -tx8 /dev/urandom >/var/www/html/random
 """
 _UNIT = "/etc/systemd/system/samepage-first-run.service"
 _WANTED = "/etc/systemd/system/multi-user.target.wants/samepage-first-run.service"
@@ -35,9 +36,10 @@ def fork_image() -> DebianImage:
     """Built now (some seconds) if it is not in the cache. LabUnavailable: as debian_image()."""
     base = debian_image("a")
     files = {
-        "/usr/lib/samepage/first-run": (_PACKAGING / "first-run").read_bytes(),
+        "/usr/lib/samepage/first-run": (built_programs() / "samepage-first-run").read_bytes(),
         "/etc/samepage/first-run.d/50-lab": _HOOK.encode(),
         _UNIT: (_PACKAGING / "samepage-first-run.service").read_bytes(),
+        "/etc/modules-load.d/samepage.conf": (_PACKAGING / "samepage.conf").read_bytes(),
         "/etc/udev/rules.d/60-samepage.rules": (_PACKAGING / "60-samepage.rules").read_bytes(),
     }
     recipe = hashlib.sha256(f"{base.folder.name} {sorted(files.items())}".encode())
@@ -59,7 +61,7 @@ def _build(base: DebianImage, files: dict[str, bytes], folder: Path) -> None:
         for i, (path, content) in enumerate(files.items()):
             source = Path(work) / str(i)
             source.write_bytes(content)
-            executable = content.startswith(b"#!")
+            executable = content.startswith((b"#!", b"\x7fELF"))
             script += [f"write {source} {path}", f"sif {path} mode 0100{755 if executable else 644}"]
         script.append(f"symlink {_WANTED} {_UNIT}")
         done = subprocess.run(["debugfs", "-w", "-f", "-", DebianImage(made).disk], check=True,

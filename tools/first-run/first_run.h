@@ -1,0 +1,71 @@
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/result.h"
+
+namespace samepage::first_run {
+
+/// Who a VM is, as its host says (the firmware file opt/org.samepage/identity).
+struct Identity {
+  std::string uuid;
+  std::string name;
+  std::string role;  ///< "vm", or "leader": what a template is made of.
+};
+
+/// `text` is "UUID NAME ROLE" and then anything. kCorrupt: it is not, or the UUID is none.
+Result<Identity> parse_identity(std::string_view text);
+
+/// What the step asks of the kernel and of other programs.
+class GuestSystem {
+ public:
+  virtual ~GuestSystem() = default;
+
+  /// Mixes `secret` into the kernel's random pool and makes its generator draw from the pool, which
+  /// it would do only a minute later by itself.
+  virtual Result<void> reseed(std::string_view secret) = 0;
+  virtual Result<void> set_clock(std::chrono::seconds since_epoch) = 0;
+  virtual Result<void> set_host_name(const std::string& name) = 0;
+
+  /// Runs a program, found on PATH, to its end. kIo: it cannot be started, or ended with another
+  /// status than 0.
+  virtual Result<void> run(const std::vector<std::string>& command) = 0;
+};
+
+/// Makes a VM that was forked from a template somebody of its own: random pool, clock, host name,
+/// machine-id, SSH host keys, and what its owner adds (docs/guest.md).
+///
+/// Invariant: does nothing in a leader, nor when all was done for this VM already, so it may be
+/// run as often as one likes, one run at a time. What keeps others waiting comes first, what takes
+/// longest comes last.
+class FirstRun {
+ public:
+  /// `system` must outlive it; every path is below `root`.
+  FirstRun(std::filesystem::path root, GuestSystem& system)
+      : root_(std::move(root)), system_(system) {}
+
+  /// Whatever fails is said on stderr and keeps nothing else from being done. kIo: something of the
+  /// VM's identity could not be set, and the next run does all of it again; hooks and restarts of
+  /// services do not count. kCorrupt: as parse_identity().
+  Result<void> run();
+
+ private:
+  Result<void> become(const Identity& identity);
+  Result<void> set_clock();
+  Result<void> write(const std::string& path, std::string_view text) const;
+  bool has_networks() const;
+  void run_hooks(const Identity& identity);
+  Result<void> make_ssh_keys();
+  void restart(const char* unit);
+  void attempt(const char* what, const Result<void>& done);
+
+  const std::filesystem::path root_;
+  GuestSystem& system_;
+  bool failed_ = false;
+};
+
+}  // namespace samepage::first_run
