@@ -3,6 +3,7 @@
 
 #include "imagestore/manifest.h"
 
+#include <algorithm>
 #include <map>
 #include <random>
 
@@ -107,7 +108,8 @@ TEST_F(ManifestTest, EqualContentsHaveEqualNamesHoweverTheyWereBuilt) {
   std::mt19937_64 random(test_seed());
   for (int round = 0; round < 30; ++round) {
     const std::uint64_t base_size = 1 + random() % (std::uint64_t{1} << (12 + random() % 30));
-    const std::uint64_t size = base_size + (round % 3 == 0 ? 0 : random() % (base_size * 600));
+    const std::uint64_t growth = round % 3 == 0 ? 0 : random() % (base_size * 600);
+    const std::uint64_t size = std::min(base_size + growth, kImageBytesMax);
     Pages pages;
     for (int i = 0; i < 40; ++i) pages[random() % pages_in(base_size)] = digest_of(random());
     const VersionId base = build(base_size, pages);
