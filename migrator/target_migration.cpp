@@ -444,6 +444,9 @@ TargetOutcome TargetMigration::run() {
 void TargetMigration::settle(Verdict verdict) {
   impl_->push(target::Settled{verdict});
 }
+void TargetMigration::supersede() {
+  impl_->push(target::Superseded{});
+}
 void TargetMigration::abandon() {
   impl_->push(target::Abandoned{});
 }

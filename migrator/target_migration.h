@@ -68,6 +68,9 @@ class TargetMigration final {
   /// hypervisor is to be told directly.
   void settle(Verdict verdict);
 
+  /// Ends the session if its source has not come: the placer has made another one for the VM.
+  void supersede();
+
   /// Closes every connection at once without a word, as if this agent had died. A copy that libvirt
   /// keeps stays paused.
   void abandon();

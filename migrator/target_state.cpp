@@ -10,7 +10,8 @@ namespace {
 
 constexpr std::array<std::string_view, std::variant_size_v<Event>> kEventNames{
     "source connected", "stream delivered", "relay failed", "release asked", "abort asked",
-    "source lost",      "timed out",        "settled",      "done",          "abandoned"};
+    "source lost",      "timed out",        "settled",      "done",          "abandoned",
+    "superseded"};
 
 Result<State> obey(const Settled& event) {
   if (event.verdict == Verdict::kResume) return Resuming{.resume = true};
@@ -34,6 +35,9 @@ Result<State> on(const Waiting&, const TimedOut& event) {
 }
 Result<State> on(const Waiting&, const Settled& event) {
   return obey(event);
+}
+Result<State> on(const Waiting&, const Superseded&) {
+  return Ended{Copy::kNone, Error(Errc::kUnavailable, "another session took its place")};
 }
 
 Result<State> on(const Receiving&, const StreamDelivered&) {

@@ -100,8 +100,11 @@ struct Done {
 
 struct Abandoned {};
 
+/// Another session for the same VM takes the place of one that nobody came to.
+struct Superseded {};
+
 using Event = std::variant<SourceConnected, StreamDelivered, RelayFailed, ReleaseAsked, AbortAsked,
-                           SourceLost, TimedOut, Settled, Done, Abandoned>;
+                           SourceLost, TimedOut, Settled, Done, Abandoned, Superseded>;
 
 /// The phase after `event`. kInvalid: the event makes no sense in this phase; the state stays.
 Result<State> step(const State& state, const Event& event);

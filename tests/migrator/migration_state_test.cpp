@@ -188,6 +188,7 @@ const std::map<std::string, target::Event> kTargetEvents{
     {"done", target::Done{}},
     {"failed", target::Done{kWhy}},
     {"abandoned", target::Abandoned{}},
+    {"superseded", target::Superseded{}},
 };
 
 const std::map<std::pair<std::string, std::string>, std::string> kTargetTable{
@@ -197,6 +198,7 @@ const std::map<std::pair<std::string, std::string>, std::string> kTargetTable{
     {{"waiting", "settle resume"}, "resuming"},
     {{"waiting", "settle discard"}, "discarding"},
     {{"waiting", "abandoned"}, "ended in doubt error"},
+    {{"waiting", "superseded"}, "ended none error"},
 
     {{"receiving", "delivered"}, "receiving all"},
     {{"receiving", "relay failed"}, "receiving"},

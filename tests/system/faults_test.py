@@ -83,11 +83,13 @@ class Faults(FleetCase):
         for point in range(int(os.environ.get("SAMEPAGE_FAULTS", "1"))):
             with self.subTest(kind=kind, point=point, seed=self.seed):
                 began = time.monotonic()
-                end = self.strike_once(strike)
+                end, why = self.strike_once(strike)
                 self.ends.setdefault(kind, []).append(end)
-                print(f"{kind} {point + 1}: {end}, {time.monotonic() - began:.1f} s", flush=True)
+                print(f"{kind} {point + 1}: {end}, {time.monotonic() - began:.1f} s {why}",
+                      flush=True)
 
-    def strike_once(self, strike: Callable[[Host, Host], None]) -> str:
+    def strike_once(self, strike: Callable[[Host, Host], None]) -> tuple[str, str]:
+        """Where the guest is, and what was wrong with the move."""
         source = self.mover.host
         target = next(host for host in self.lab.hosts if host is not source)
         delay = self.random.uniform(0.0, AFTER_ALL * self.move_s)
@@ -103,7 +105,7 @@ class Faults(FleetCase):
         elif move:
             self.assertRegex(move["error"], "host1|host2", "it does not say where the guest is")
         self.fleet.wait_hosts()
-        return "moved" if where is target else "stayed"
+        return "moved" if where is target else "stayed", move.get("error") or said.strip()[-200:]
 
     def check_whole(self, source: Host, target: Host, trace: str) -> Host:
         def having() -> list[Host]:

@@ -52,6 +52,7 @@ class MigrationsTest : public ::testing::Test {
     options_.libvirt_socket = folder_.file("libvirt");
     options_.data_address = "127.0.0.1";
     options_.sessions_max = 1;
+    options_.leave_max = std::chrono::milliseconds(100);
   }
 
   static bus::PrepareTarget arrival(const std::string& session, const std::string& uuid = kUuid) {
@@ -91,6 +92,15 @@ TEST_F(MigrationsTest, TakesOnNoMoreThanItMay) {
 
   EXPECT_EQ(second.error().code(), Errc::kUnavailable);
   EXPECT_EQ(migrations.sessions(), std::vector{std::string(32, 'a')});
+}
+
+TEST_F(MigrationsTest, AnArrivalThatNobodyCameToGivesWayToTheNext) {
+  Migrations migrations(options_, hypervisor_, {.update = {}, .outcome = {}});
+  ASSERT_TRUE(migrations.prepare(arrival(std::string(32, 'a')), domain_));
+
+  EXPECT_TRUE(migrations.prepare(arrival(std::string(32, 'b')), domain_));
+
+  EXPECT_EQ(migrations.sessions(), std::vector{std::string(32, 'b')});
 }
 
 TEST_F(MigrationsTest, KnowsNothingOfASessionThatItNeverHad) {

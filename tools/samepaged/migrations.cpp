@@ -19,6 +19,7 @@ namespace {
 
 constexpr int kGiveWay = 10;  // nice(1)
 constexpr std::chrono::seconds kTargetPatience{60};
+constexpr std::chrono::seconds kSupersedeMax{1};
 
 using migrator::RelayEnds;
 using migrator::RelayHalf;
@@ -162,7 +163,8 @@ Migrations::~Migrations() {
   for (const auto& session : live()) {
     if (session->source) session->source->cancel();
   }
-  if (!wait_for_end(std::chrono::steady_clock::now() + options_.leave_max)) {
+  if (!wait_for_end(std::chrono::steady_clock::now() + options_.leave_max,
+                    [](const Session&) { return true; })) {
     for (const auto& session : live()) {
       if (session->source) session->source->abandon();
       if (session->target) session->target->abandon();
@@ -202,6 +204,7 @@ void Migrations::learn_images(const std::vector<SharingDomain>& domains) {
 Result<bus::TargetReady> Migrations::prepare(const bus::PrepareTarget& request,
                                              const SharingDomain& domain) {
   const auto secret = TRY(read_secret(request.secret()));
+  end_waiting_arrivals(VmId{request.vm_uuid()});
   const MutexLock lock(mutex_);
   TRY(check_room(request.session(), VmId{request.vm_uuid()}));
   auto session = std::make_shared<Session>();
@@ -243,6 +246,18 @@ Result<bus::TargetReady> Migrations::prepare(const bus::PrepareTarget& request,
   session->thread = std::jthread(
       [this, name = request.session(), borrowed = session.get()] { run_target(name, *borrowed); });
   return ready;
+}
+
+/// A placer that died between its orders to the two hosts has left one here that nobody comes to.
+void Migrations::end_waiting_arrivals(const VmId& vm) {
+  bool found = false;
+  for (const auto& session : live()) {
+    if (session->vm != vm || !session->target) continue;
+    session->target->supersede();
+    found = true;
+  }
+  const auto is_meant = [&vm](const Session& session) { return session.vm == vm; };
+  if (found) wait_for_end(std::chrono::steady_clock::now() + kSupersedeMax, is_meant);
 }
 
 std::shared_ptr<const migrator::TemplateArrival> Migrations::expect_template(
@@ -471,11 +486,13 @@ std::vector<std::shared_ptr<Migrations::Session>> Migrations::live() {
   return sessions;
 }
 
-bool Migrations::wait_for_end(Deadline deadline) {
+bool Migrations::wait_for_end(Deadline deadline,
+                              const std::function<bool(const Session&)>& is_meant) {
   const MutexLock lock(mutex_);
-  const auto all_ended = [this]() REQUIRES(mutex_) {
-    return std::all_of(sessions_.begin(), sessions_.end(),
-                       [](const auto& entry) { return entry.second->ended; });
+  const auto all_ended = [&]() REQUIRES(mutex_) {
+    return std::all_of(sessions_.begin(), sessions_.end(), [&](const auto& entry) {
+      return entry.second->ended || !is_meant(*entry.second);
+    });
   };
   while (!all_ended()) {
     if (ended_.wait_until(mutex_, deadline) == std::cv_status::timeout) return all_ended();

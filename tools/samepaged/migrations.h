@@ -72,8 +72,9 @@ class Migrations {
   Migrations(const Migrations&) = delete;
   Migrations& operator=(const Migrations&) = delete;
 
-  /// Gets ready to receive a VM and starts to index this host's pages. kInvalid: the request is
-  /// malformed, or the VM is here already. kUnavailable: too many migrations, or no port is free.
+  /// Gets ready to receive a VM, in place of an earlier session for it to which no source came.
+  /// kInvalid: the request is malformed, or the VM is here or on its way already. kUnavailable: too
+  /// many migrations, or no port is free.
   Result<bus::TargetReady> prepare(const bus::PrepareTarget& request, const SharingDomain& domain);
 
   /// Starts to send a VM away. Errors as prepare().
@@ -114,6 +115,7 @@ class Migrations {
 
   Result<void> check_room(const std::string& session, const VmId& vm) REQUIRES(mutex_);
   void drop_ended() REQUIRES(mutex_);
+  void end_waiting_arrivals(const VmId& vm);
   std::shared_ptr<const migrator::TemplateArrival> expect_template(
       const bus::PrepareTarget& request) const;
   std::shared_ptr<DepartingPages> take_pages(const SharingDomain& domain);
@@ -124,7 +126,7 @@ class Migrations {
   void take_progress(const std::string& name, Session& session,
                      const migrator::SourceProgress& progress);
   std::vector<std::shared_ptr<Session>> live();
-  bool wait_for_end(Deadline deadline);
+  bool wait_for_end(Deadline deadline, const std::function<bool(const Session&)>& is_meant);
 
   const Options options_;
   Hypervisor& hypervisor_;
