@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import Any, Iterator
 
+STORM_DEPTH = 2  # Reads under way of a storm's client; other boots have more.
+
 Row = dict[str, Any]
 Promise = tuple[str, float, float, bool]
 
@@ -31,10 +33,13 @@ def promises(rows: list[Row]) -> Iterator[Promise]:
     for peer, clients, bound in (("memcached", 100, 3), ("nbd file", 100, 8),
                                  ("full copy", 10, 300), ("disk copy", 10, 300)):
         yield from ratio(f"storm of 100 over {peer}", rate("shm", 100), rate(peer, clients), bound)
-    storm = [row for row in rows if row["path"] == "shm" and row["case"] == "boot"]
-    if storm:
-        yield at_least("time linear in clients, R2",
-                       r_squared([(row["clients"], row["seconds"]) for row in storm]), 0.99)
+    storms: dict[int, list[float]] = {}
+    for row in rows:
+        if (row["path"], row["case"], row.get("depth")) == ("shm", "boot", STORM_DEPTH):
+            storms.setdefault(row["clients"], []).append(row["seconds"])
+    if storms:
+        medians = [(clients, statistics.median(seconds)) for clients, seconds in storms.items()]
+        yield at_least("time linear in clients, R2", r_squared(medians), 0.99)
     for clients, bound in ((1, 1), (10, 5)):
         yield from ratio(f"full read over full copy, {clients}", rate("shm", clients, "all"),
                          rate("full copy", clients, "all"), bound)
