@@ -77,9 +77,10 @@ Result<void> FirstRun::become(const Identity& identity) {
   fs::remove(root_ / "var/lib/systemd/random-seed", ignored);
   // An address is leased to a machine-id, and a hook may talk to others.
   if (has_networks()) restart("systemd-networkd");
+  // Nobody is to take one fork for another for as long as hooks may need.
+  attempt("make SSH host keys", make_ssh_keys());
   run_hooks(identity);
   restart("systemd-journald");
-  attempt("make SSH host keys", make_ssh_keys());
   if (failed_) return fail(Errc::kIo, "this VM is not all of its own yet");
   fs::create_directories((root_ / kDoneFor).parent_path(), ignored);
   return write(kDoneFor, identity.uuid + "\n");
@@ -129,8 +130,7 @@ Result<void> FirstRun::make_ssh_keys() {
     if (file.filename().string().starts_with("ssh_host_")) fs::remove(file, ignored);
   }
   TRY(system_.run({"ssh-keygen", "-A"}));
-  std::error_code error;
-  if (fs::exists(root_ / "etc/ssh/sshd_config", error)) restart("ssh");
+  if (fs::exists(root_ / "etc/ssh/sshd_config", ignored)) restart("ssh");
   return {};
 }
 

@@ -40,8 +40,8 @@ class GuestSystem {
 /// machine-id, SSH host keys, and what its owner adds (docs/guest.md).
 ///
 /// Invariant: does nothing in a leader, nor when all was done for this VM already, so it may be
-/// run as often as one likes, one run at a time. What keeps others waiting comes first, what takes
-/// longest comes last.
+/// run as often as one likes, one run at a time. By what others know the VM it is told apart before
+/// its owner's hooks run, and what nobody waits for comes last.
 class FirstRun {
  public:
   /// `system` must outlive it; every path is below `root`.
