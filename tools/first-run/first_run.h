@@ -20,7 +20,8 @@ struct Identity {
 /// `text` is "UUID NAME ROLE" and then anything. kCorrupt: it is not, or the UUID is none.
 Result<Identity> parse_identity(std::string_view text);
 
-/// What the step asks of the kernel and of other programs.
+/// What the step asks of the kernel and of other programs. kIo: that one refused; the message says
+/// why.
 class GuestSystem {
  public:
   virtual ~GuestSystem() = default;
@@ -28,6 +29,8 @@ class GuestSystem {
   /// Mixes `secret` into the kernel's random pool and makes its generator draw from the pool, which
   /// it would do only a minute later by itself.
   virtual Result<void> reseed(std::string_view secret) = 0;
+
+  /// Sets the wall clock, in UTC.
   virtual Result<void> set_clock(std::chrono::seconds since_epoch) = 0;
   virtual Result<void> set_host_name(const std::string& name) = 0;
 
