@@ -52,10 +52,9 @@ class DiskFaults(DiskCase):
         self.addCleanup(command.kill)
         time.sleep(delay)  # The moment is what is tried, not what is waited for.
         victim = source if of_source else target
-        self.fleet.kill(victim.name)
-        self.fleet.start_agent(victim)
+        self.restart_agent(victim)
         _, said = self.end_of(command, ENDS_S)
-        where = self.one_host_has_it(f"{delay:.2f} s, {said}")
+        where = self.wait_for_one_host("web", f"{delay:.2f} s, {said}", ENDS_S)
         self.assert_runs_once(self.guest, where)
         self.fleet.wait_hosts()
         self.wait_until(f"the disk is on {where.name} ({said})", lambda: self.is_settled(
@@ -72,12 +71,6 @@ class DiskFaults(DiskCase):
         others = {phase for host, phase in disks.items() if host != where.name}
         allowed = {"leaving"} if may_be_in_doubt else set()
         return disks.get(where.name) == "here" and others <= allowed
-
-    def one_host_has_it(self, trace: str) -> Host:
-        def having() -> list[Host]:
-            return [host for host in self.lab.hosts if "web" in host.guest_names()]
-        self.wait_until(f"one host has the guest ({trace})", lambda: len(having()) == 1, ENDS_S)
-        return having()[0]
 
     def test_kill_source_agent(self) -> None:
         self.strike(of_source=True)

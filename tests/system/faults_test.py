@@ -99,7 +99,7 @@ class Faults(FleetCase):
         strike(source, target)
         out, said = self.end_of(command, ENDS_S)
         move = json.loads(out)["moves"][0] if out.strip() else {}
-        where = self.check_whole(source, target, f"{delay:.2f} s, {said}")
+        where = self.check_whole(f"{delay:.2f} s, {said}")
         if move.get("state") == "done":
             self.assertIs(where, target, said)
         elif move:
@@ -107,19 +107,12 @@ class Faults(FleetCase):
         self.fleet.wait_hosts()
         return "moved" if where is target else "stayed", move.get("error") or said.strip()[-200:]
 
-    def check_whole(self, source: Host, target: Host, trace: str) -> Host:
-        def having() -> list[Host]:
-            return [host for host in (source, target) if "mover" in host.guest_names()]
-        self.wait_until(f"one host has the guest ({trace})", lambda: len(having()) == 1, ENDS_S)
-        where = having()[0]
+    def check_whole(self, trace: str) -> Host:
+        where = self.wait_for_one_host("mover", trace, ENDS_S)
         self.assert_runs_once(self.mover, where)
         lost = self.must_stay - pages_of(ram(self.mover, where))
         self.assertEqual(len(lost), 0, f"pages that are not what they were ({trace})")
         return where
-
-    def kill_agent(self, host: Host) -> None:
-        self.fleet.kill(host.name)
-        self.fleet.start_agent(host)
 
     def kill_libvirtd(self, host: Host) -> None:
         host.disconnect()
@@ -138,10 +131,10 @@ class Faults(FleetCase):
         set_link("up")
 
     def test_kill_source_agent(self) -> None:
-        self.strike_often(lambda source, target: self.kill_agent(source))
+        self.strike_often(lambda source, target: self.restart_agent(source))
 
     def test_kill_target_agent(self) -> None:
-        self.strike_often(lambda source, target: self.kill_agent(target))
+        self.strike_often(lambda source, target: self.restart_agent(target))
 
     def test_kill_both_agents(self) -> None:
         def strike(source: Host, target: Host) -> None:

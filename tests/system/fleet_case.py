@@ -112,6 +112,18 @@ class FleetCase(unittest.TestCase):
             return bool(move and move["page_refs"] > 0)
         self.wait_until(f"{guest.spec.name} is being moved", referred)
 
+    def restart_agent(self, host: Host) -> None:
+        """Kills a host's agent and starts it again."""
+        self.fleet.kill(host.name)
+        self.fleet.start_agent(host)
+
+    def wait_for_one_host(self, name: str, trace: str, timeout_s: float) -> Host:
+        """The host that has the guest, as soon as it is only one."""
+        def having() -> list[Host]:
+            return [host for host in self.lab.hosts if name in host.guest_names()]
+        self.wait_until(f"one host has {name} ({trace})", lambda: len(having()) == 1, timeout_s)
+        return having()[0]
+
     def assert_runs_once(self, guest: Guest, host: Host) -> None:
         """The guest beats, on this host, and no other host has a copy."""
         with guest.heartbeat() as heartbeat:
