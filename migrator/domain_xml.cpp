@@ -304,6 +304,12 @@ bool has_agent_channel(std::string_view text) {
   return false;
 }
 
+bool has_network_card(std::string_view text) {
+  pugi::xml_document document;
+  const auto domain = parse(document, text, "domain");
+  return domain && domain->child("devices").child("interface");
+}
+
 std::vector<std::string> nbd_sockets(std::string_view text) {
   std::vector<std::string> sockets;
   pugi::xml_document document;

@@ -23,6 +23,8 @@ TEST(ImageDomain, has_what_was_asked_for) {
   EXPECT_EQ(serial_file(xml).value(), "/var/log/libvirt/qemu/web.serial.log");
   EXPECT_NE(xml.find("root=/dev/vda &amp; quiet"), std::string::npos);
   EXPECT_NE(xml.find("<source bridge=\"br0\""), std::string::npos);
+  EXPECT_TRUE(has_network_card(xml));
+  EXPECT_FALSE(has_network_card(image_domain_xml({.name = "web"}).value()));
   EXPECT_TRUE(leader_xml(xml, {.name = "leader", .id = {}}));
 }
 

@@ -3,13 +3,16 @@
 
 #include "tools/first-run/first_run.h"
 
+#include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <set>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "tests/tools/temp_dir.h"
+#include "tools/first-run/linux_guest.h"
 
 namespace samepage::first_run {
 namespace {
@@ -38,10 +41,21 @@ class FakeGuest final : public GuestSystem {
     if (on_run) on_run(words);
     return done(words);
   }
+  Result<void> wait_for_card() override {
+    if (cards == 0) return fail(Errc::kIo, "no card comes any more");
+    --cards;
+    if (on_card) on_card();
+    return done("card");
+  }
+  void pause(std::chrono::seconds time) override {
+    seen.push_back("pause " + std::to_string(time.count()));
+  }
 
   std::vector<std::string> seen;
   std::set<std::string> failing;
   std::function<void(const std::string&)> on_run;
+  std::function<void()> on_card;
+  int cards = 0;
 
  private:
   Result<void> done(const std::string& what) {
@@ -54,8 +68,8 @@ class FakeGuest final : public GuestSystem {
 class FirstRunTest : public ::testing::Test {
  protected:
   FirstRunTest() {
-    for (const char* folder :
-         {"etc/samepage/first-run.d", "etc/ssh", "usr/bin", "var/lib/dbus", "var/lib/systemd"}) {
+    for (const char* folder : {"etc/samepage/first-run.d", "etc/ssh", "run", "usr/bin",
+                               "var/lib/dbus", "var/lib/systemd"}) {
       fs::create_directories(dir_.file(folder));
     }
     dir_.write("etc/hostname", "leader\n");
@@ -72,7 +86,10 @@ class FirstRunTest : public ::testing::Test {
   void program(const std::string& path) {
     fs::permissions(dir_.write(path, "#!/bin/sh\n"), fs::perms::owner_all);
   }
-  Result<void> run() { return FirstRun(dir_.file("."), guest_).run(); }
+  Result<Outcome> run() { return FirstRun(dir_.file("."), guest_).run(); }
+  Result<Outcome> stay() {
+    return FirstRun(dir_.file("."), guest_).stay([this] { guest_.seen.push_back("looked"); });
+  }
 
   const TempDir dir_;
   FakeGuest guest_;
@@ -85,7 +102,7 @@ TEST_F(FirstRunTest, AForkGetsAnIdentityOnce) {
   ASSERT_TRUE(run());
   EXPECT_THAT(guest_.seen,
               ElementsAre("reseed " + std::string(kUuid), "clock 1700000000", "hostname web-7",
-                          "systemctl --no-block try-restart systemd-journald"));
+                          "pause 60", "systemctl --no-block try-restart systemd-journald"));
   EXPECT_EQ(dir_.read("etc/hostname"), "web-7\n");
   EXPECT_EQ(dir_.read("etc/machine-id"), "0f0e0d0c0b0a49088706050403020100\n");
   EXPECT_FALSE(fs::exists(dir_.file("var/lib/dbus/machine-id")));
@@ -112,7 +129,7 @@ TEST_F(FirstRunTest, HooksRunInOrderWhenOthersCanTellTheVmApart) {
               ElementsAre("systemctl --no-block try-restart systemd-networkd", "ssh-keygen -A",
                           "systemctl --no-block try-restart ssh",
                           "10-a web-7 " + std::string(kUuid), "50-b web-7 " + std::string(kUuid),
-                          "systemctl --no-block try-restart systemd-journald"));
+                          "pause 60", "systemctl --no-block try-restart systemd-journald"));
   EXPECT_FALSE(fs::exists(dir_.file("etc/ssh/ssh_host_rsa_key")));
   EXPECT_TRUE(fs::exists(dir_.file("etc/ssh/sshd_config")));
 }
@@ -135,9 +152,35 @@ TEST_F(FirstRunTest, WhatFailsIsTriedAgainAndKeepsNothingElseFromBeingDone) {
 
 TEST_F(FirstRunTest, ALeaderStaysAsItIs) {
   say(std::string(kUuid) + " leader-web leader ====");
-  ASSERT_TRUE(run());
+  EXPECT_EQ(run().value(), Outcome::kLeader);
   EXPECT_THAT(guest_.seen, IsEmpty());
   EXPECT_EQ(dir_.read("etc/hostname"), "leader\n");
+}
+
+TEST_F(FirstRunTest, OneThatStaysInTheLeaderGoesOnInTheFork) {
+  say(std::string(kUuid) + " leader-web leader ====");
+  guest_.cards = 2;
+  guest_.on_card = [this] {
+    if (guest_.cards == 0) say_vm();
+  };
+  EXPECT_EQ(stay().value(), Outcome::kBecame);
+  EXPECT_THAT(guest_.seen, ElementsAre("looked", "card", "card", "reseed " + std::string(kUuid),
+                                       "hostname web-7", "pause 60",
+                                       "systemctl --no-block try-restart systemd-journald"));
+}
+
+TEST_F(FirstRunTest, OneThatStaysEndsWhereThereIsNothingToWaitFor) {
+  say_vm();
+  EXPECT_EQ(stay().value(), Outcome::kBecame);
+  EXPECT_THAT(guest_.seen,
+              ElementsAre("reseed " + std::string(kUuid), "hostname web-7", "looked", "pause 60",
+                          "systemctl --no-block try-restart systemd-journald"))
+      << "the boot does not wait for the journal";
+  guest_.seen.clear();
+  EXPECT_EQ(stay().value(), Outcome::kNothing) << "all was done";
+  EXPECT_THAT(guest_.seen, ElementsAre("looked"));
+  say(std::string(kUuid) + " leader-web leader ====");
+  EXPECT_EQ(stay().error().code(), Errc::kIo) << "udev is gone";
 }
 
 TEST_F(FirstRunTest, AMachineThatIsNoGuestOfOursStaysAsItIs) {
@@ -163,6 +206,34 @@ TEST_F(FirstRunTest, NonsenseIsRefused) {
   say("not-a-uuid web-7 vm");
   EXPECT_THAT(run().error().message(), HasSubstr("makes no sense"));
   EXPECT_EQ(dir_.read("etc/hostname"), "leader\n");
+}
+
+std::string udev_message(const std::string& properties, std::uint32_t properties_at = 40) {
+  std::string message("libudev\0", 8);
+  for (const std::uint32_t word : {0xfeedcafeU, 40U, properties_at, 0U, 0U, 0U, 0U, 0x61616161U}) {
+    message.append(reinterpret_cast<const char*>(&word), sizeof word);
+  }
+  return message + properties;
+}
+
+TEST(UdevMessage, TellsOfACardThatWasAdded) {
+  using namespace std::string_literals;
+  const std::string added = "ACTION=add\0DEVPATH=/devices/x/net/eth0\0SUBSYSTEM=net\0"s;
+  EXPECT_TRUE(tells_of_card(udev_message(added)));
+  EXPECT_TRUE(tells_of_card(udev_message("ACTION=add\0SUBSYSTEM=net"s)));
+  EXPECT_FALSE(tells_of_card(udev_message("ACTION=remove\0SUBSYSTEM=net\0"s)));
+  EXPECT_FALSE(tells_of_card(udev_message("ACTION=add\0SUBSYSTEM=pci\0"s)));
+}
+
+TEST(UdevMessage, NonsenseTellsNothing) {
+  using namespace std::string_literals;
+  const std::string added = "ACTION=add\0SUBSYSTEM=net\0"s;
+  EXPECT_FALSE(tells_of_card(""));
+  EXPECT_FALSE(tells_of_card("add@/devices/x\0"s + added)) << "the kernel's own";
+  EXPECT_FALSE(tells_of_card(udev_message(added, 0xffffffffU)));
+  for (std::size_t size = 0; size < 40; ++size) {
+    EXPECT_FALSE(tells_of_card(udev_message(added).substr(0, size))) << size;
+  }
 }
 
 }  // namespace

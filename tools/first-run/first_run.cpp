@@ -1,14 +1,20 @@
 #include "tools/first-run/first_run.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <optional>
 #include <sstream>
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
+
+#include "core/fd.h"
 
 namespace samepage::first_run {
 namespace {
@@ -17,6 +23,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kIdentity = "sys/firmware/qemu_fw_cfg/by_name/opt/org.samepage/identity/raw";
 constexpr const char* kDoneFor = "var/lib/samepage/identity";
+constexpr const char* kLock = "run/samepage-first-run.lock";
 constexpr const char* kHooks = "etc/samepage/first-run.d";
 constexpr const char* kHardwareClock = "sys/class/rtc/rtc0/since_epoch";
 
@@ -55,13 +62,38 @@ Result<Identity> parse_identity(std::string_view text) {
   return identity;
 }
 
-Result<void> FirstRun::run() {
+Result<Outcome> FirstRun::run() {
+  const Outcome outcome = TRY(look());
+  follow(outcome);
+  return outcome;
+}
+
+Result<Outcome> FirstRun::stay(const std::function<void()>& looked) {
+  Outcome outcome = TRY(look());
+  looked();
+  while (outcome == Outcome::kLeader) {
+    TRY(system_.wait_for_card());
+    outcome = TRY(look());
+  }
+  follow(outcome);
+  return outcome;
+}
+
+Result<Outcome> FirstRun::look() {
+  const Fd lock(::open((root_ / kLock).c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
+  if (!lock || ::flock(lock.get(), LOCK_EX) != 0) {
+    return fail(Errc::kIo, std::string("/") + kLock + ": " + std::strerror(errno));
+  }
   auto said = read_file(root_ / kIdentity);
   if (!said && system_.run({"modprobe", "-q", "qemu_fw_cfg"})) said = read_file(root_ / kIdentity);
-  if (!said) return {};
+  if (!said) return Outcome::kNothing;
   const Identity identity = TRY(parse_identity(*said));
-  if (identity.role != "vm" || read_file(root_ / kDoneFor) == identity.uuid + "\n") return {};
-  return become(identity);
+  if (identity.role == "leader") return Outcome::kLeader;
+  if (identity.role != "vm" || read_file(root_ / kDoneFor) == identity.uuid + "\n") {
+    return Outcome::kNothing;
+  }
+  TRY(become(identity));
+  return Outcome::kBecame;
 }
 
 Result<void> FirstRun::become(const Identity& identity) {
@@ -80,10 +112,16 @@ Result<void> FirstRun::become(const Identity& identity) {
   // Nobody is to take one fork for another for as long as hooks may need.
   attempt("make SSH host keys", make_ssh_keys());
   run_hooks(identity);
-  restart("systemd-journald");
   if (failed_) return fail(Errc::kIo, "this VM is not all of its own yet");
   fs::create_directories((root_ / kDoneFor).parent_path(), ignored);
   return write(kDoneFor, identity.uuid + "\n");
+}
+
+/// What nobody waits for.
+void FirstRun::follow(Outcome outcome) {
+  if (outcome != Outcome::kBecame) return;
+  system_.pause(kJournalDelay);
+  restart("systemd-journald");
 }
 
 /// The guest's clock stood still since the freeze, its hardware clock did not.

@@ -2,22 +2,20 @@
 // guest, so it is one static program that needs nothing there. docs/guest.md.
 
 #include <cstdio>
+#include <string_view>
 
-#include <fcntl.h>
-#include <sys/file.h>
-
-#include "core/fd.h"
 #include "tools/first-run/linux_guest.h"
 
-int main() {
-  const samepage::Fd lock(
-      ::open("/run/samepage-first-run.lock", O_CREAT | O_RDWR | O_CLOEXEC, 0600));
-  if (!lock || ::flock(lock.get(), LOCK_EX) != 0) {
-    std::perror("samepage: /run/samepage-first-run.lock");
-    return 1;
+int main(int argc, char** argv) {
+  using namespace samepage::first_run;
+  const bool stays = argc == 2 && std::string_view(argv[1]) == "--stay";
+  if (argc > 1 && !stays) {
+    std::fprintf(stderr, "usage: first-run [--stay]\n");
+    return 2;
   }
-  samepage::first_run::LinuxGuest guest;
-  const auto done = samepage::first_run::FirstRun("/", guest).run();
+  LinuxGuest guest;
+  FirstRun step("/", guest);
+  const auto done = stays ? step.stay(notify_systemd) : step.run();
   if (!done) std::fprintf(stderr, "samepage: %s\n", done.error().message().c_str());
   return done ? 0 : 1;
 }

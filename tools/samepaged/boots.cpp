@@ -238,16 +238,20 @@ Result<bus::BootedVm> Boots::boot(const bus::BootVm& request) {
            request.cold(), report.took.count(), took.count());
   const auto vm = TRY(find_vm(identity.name, identity.id));
   if (!vm) return fail(Errc::kUnavailable, identity.name + " ended just after its boot");
-  if (!request.paused()) have_first_run(identity.id, state.leader.xml);
+  if (!request.paused() && state.leader.nics.empty()) {
+    have_first_run(identity.id, state.leader.xml);
+  }
   bus::BootedVm booted = TRY(look_at(*vm));
   booted.set_took_ms(static_cast<std::uint64_t>(took.count()));
   booted.set_fetched_bytes(fetched_bytes);
   return booted;
 }
 
-/// Nobody waits for it: the guest may have no agent, or no such program (docs/guest.md).
+/// Nobody waits for it: the guest may have no agent, or no such program (docs/guest.md). A guest
+/// with a network card is told by the card.
 void Boots::have_first_run(const VmId& vm, const std::string& xml) {
-  if (migrator::has_agent_channel(xml)) try_first_run(vm, clock_.now() + kFirstRunMax);
+  if (migrator::has_network_card(xml) || !migrator::has_agent_channel(xml)) return;
+  try_first_run(vm, clock_.now() + kFirstRunMax);
 }
 
 /// A guest that has just been forked, beside many others, may take its time to answer.
