@@ -92,6 +92,13 @@ Result<bool> LibvirtVmControl::is_running(const VmId& vm) {
   return state == VIR_DOMAIN_RUNNING || state == VIR_DOMAIN_BLOCKED;
 }
 
+Result<std::chrono::nanoseconds> LibvirtVmControl::cpu_time(const VmId& vm) {
+  const auto domain = TRY(connection_->find(vm));
+  virDomainInfo info{};
+  if (virDomainGetInfo(domain.get(), &info) != 0) return failed_to("ask for the VM's work");
+  return std::chrono::nanoseconds(info.cpuTime);
+}
+
 Result<bool> LibvirtVmControl::agent_answers(const VmId& vm) {
   const auto domain = TRY(connection_->find(vm));
   const LibvirtText name(virDomainGetHostname(domain.get(), VIR_DOMAIN_GET_HOSTNAME_AGENT));

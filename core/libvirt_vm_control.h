@@ -27,6 +27,7 @@ class LibvirtVmControl final : public VmControl {
   Result<void> save(const VmId& vm, const std::string& save_image) override;
   Result<void> attach(const VmId& vm, const std::string& device) override;
   Result<bool> is_running(const VmId& vm) override;
+  Result<std::chrono::nanoseconds> cpu_time(const VmId& vm) override;
   Result<bool> agent_answers(const VmId& vm) override;
   Result<void> run_in_guest(const VmId& vm, const std::string& program) override;
   Result<std::string> xml(const VmId& vm) override;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <string>
 
 #include "core/hypervisor.h"
@@ -35,6 +36,9 @@ class VmControl {
 
   /// Whether its processors run. kNotFound: it has ended.
   virtual Result<bool> is_running(const VmId& vm) = 0;
+
+  /// What it has used of the host's processors since it started.
+  virtual Result<std::chrono::nanoseconds> cpu_time(const VmId& vm) = 0;
 
   /// Whether the guest's agent answers.
   virtual Result<bool> agent_answers(const VmId& vm) = 0;

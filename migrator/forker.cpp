@@ -1,5 +1,6 @@
 #include "migrator/forker.h"
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 #include <regex>
@@ -23,6 +24,7 @@ using std::chrono::duration_cast;
 using std::chrono::milliseconds;
 
 constexpr auto kLookInterval = milliseconds(50);
+constexpr auto kRestInterval = milliseconds(500);
 constexpr std::size_t kSerialBytesMax = std::size_t{4} << 20U;
 constexpr std::size_t kSerialTailBytes = 300;
 
@@ -161,6 +163,9 @@ Result<std::shared_ptr<const ShelvedTemplate>> Forker::make_template(
   TRY(wait_until_ready(order, id, deadline, cancelled));
   state.ready_ms =
       static_cast<std::uint64_t>(duration_cast<milliseconds>(clock_.now() - started).count());
+  if (order.ready_when.kind != ReadyWhen::Kind::kTime) {
+    TRY(wait_for_rest(id, std::min(deadline, clock_.now() + kRestMax), cancelled));
+  }
   TRY(vms_.suspend(id));
   const fs::path ram = TRY(find_ram_file(shelf_.work_folder().parent_path(), identity.name));
   state.ram_block = ram.filename();
@@ -263,6 +268,23 @@ Result<void> Forker::wait_until_ready(const LeaderOrder& order, const VmId& vm, 
     }
     std::this_thread::sleep_for(kLookInterval);
   }
+}
+
+Result<void> Forker::wait_for_rest(const VmId& vm, Deadline until,
+                                   const std::function<bool()>& cancelled) {
+  auto looked = clock_.now();
+  auto used = TRY(vms_.cpu_time(vm));
+  while (clock_.now() < until) {
+    if (cancelled()) return fail(Errc::kUnavailable, "the template was cancelled");
+    std::this_thread::sleep_for(kLookInterval);
+    const std::chrono::duration<double> passed = clock_.now() - looked;
+    if (passed < kRestInterval) continue;
+    const auto used_now = TRY(vms_.cpu_time(vm));
+    if (used_now - used < kRestShare * passed) break;
+    looked = clock_.now();
+    used = used_now;
+  }
+  return {};
 }
 
 Result<ForkReport> Forker::fork(const ShelvedTemplate& shelved, const ForkOrder& order) {

@@ -60,14 +60,21 @@ class Forker {
   /// Ends what a killed process was making. Errors as VmControl's.
   Result<void> clean_up();
 
-  /// Boots a leader, waits until it is ready, and puts it on the shelf. `cancelled` is asked a few
-  /// times a second. kTimedOut: not ready by the deadline. kUnavailable: cancelled, or the leader
-  /// ended by itself, or there is no room. kInvalid: the domain can be no template.
+  /// Boots a leader, waits until it is ready and has come to rest (kRestShare), and puts it on the
+  /// shelf. `cancelled` is asked a few times a second. kTimedOut: not ready by the deadline.
+  /// kUnavailable: cancelled, or the leader ended by itself, or there is no room. kInvalid: the
+  /// domain can be no template.
   Result<std::shared_ptr<const ShelvedTemplate>> make_template(
       const LeaderOrder& order, Deadline deadline, const std::function<bool()>& cancelled);
 
   /// A VM of the template. kInvalid: libvirt refuses it, or does not call our hook.
   Result<ForkReport> fork(const ShelvedTemplate& shelved, const ForkOrder& order);
+
+  /// A leader that says it is ready often has to end what it began at its boot, and each fork would
+  /// have to as well. So it is frozen once it uses less than this share of a processor; or kRestMax
+  /// after it was ready, or right at the time that the order says.
+  static constexpr double kRestShare = 0.2;
+  static constexpr std::chrono::seconds kRestMax{15};
 
   /// The same VM from scratch, without the template. Errors as VmControl's and BootDisks'.
   Result<ForkReport> boot_cold(const TemplateState& state, const ForkOrder& order);
@@ -80,6 +87,8 @@ class Forker {
   void undo_boot(const VmIdentity& vm);
   Result<void> wait_until_ready(const LeaderOrder& order, const VmId& vm, Deadline deadline,
                                 const std::function<bool()>& cancelled);
+  Result<void> wait_for_rest(const VmId& vm, Deadline until,
+                             const std::function<bool()>& cancelled);
   Result<std::function<Result<bool>()>> readiness(const ReadyWhen& when, const VmId& vm,
                                                   const std::string& serial);
   Result<TemplateState> describe(const LeaderOrder& order) const;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <deque>
 #include <filesystem>
 #include <fstream>
@@ -31,6 +33,8 @@ class FakeVmControl final : public VmControl {
   std::string serial;                        ///< Text that a started VM puts on its serial line.
   std::map<std::string, Error> fail;         ///< By method: what it answers instead.
   std::vector<std::string> ran_in_guests;    ///< "UUID PROGRAM".
+  std::atomic<std::chrono::milliseconds>
+      work{};                ///< What a VM has used more, each time it is asked.
   bool leader_dies = false;  ///< A VM that was started has ended when it is looked at.
 
   struct Vm {
@@ -95,6 +99,11 @@ class FakeVmControl final : public VmControl {
     if (found == vms.end()) return samepage::fail(Errc::kNotFound, "no such VM");
     return found->second.running;
   }
+  Result<std::chrono::nanoseconds> cpu_time(const VmId& vm) override {
+    TRY(begin("cpu_time"));
+    if (!vms.contains(vm)) return samepage::fail(Errc::kNotFound, "no such VM");
+    return used_ += work.load();
+  }
   Result<bool> agent_answers(const VmId& /*vm*/) override { return true; }
   Result<void> run_in_guest(const VmId& vm, const std::string& program) override {
     ran_in_guests.push_back(vm.uuid + " " + program);
@@ -136,6 +145,7 @@ class FakeVmControl final : public VmControl {
   }
 
   std::filesystem::path backing_dir_;
+  std::chrono::nanoseconds used_{0};
 };
 
 }  // namespace samepage::fakes

@@ -2,6 +2,7 @@
 #include "migrator/forker.h"
 
 #include <fstream>
+#include <thread>
 
 #include <gtest/gtest.h>
 
@@ -104,6 +105,29 @@ TEST_F(ForkerTest, a_leader_becomes_a_template_that_outlives_it) {
 
   const auto again = TemplateShelf::open({.folder = root_ / "samepage"}).value();
   EXPECT_EQ(again->find("small").value()->state.id, state.id);
+}
+
+TEST_F(ForkerTest, a_leader_is_frozen_when_it_has_come_to_rest) {
+  vms_.work = std::chrono::milliseconds(400);
+  std::thread ends_its_boot([this] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(700));
+    vms_.work = std::chrono::milliseconds(1);
+  });
+  const auto began = clock_.now();
+  const auto made =
+      forker_->make_template(order(), began + std::chrono::seconds(20), [] { return false; });
+  const auto took = clock_.now() - began;
+  ends_its_boot.join();
+  ASSERT_TRUE(made) << made.error().message();
+  EXPECT_GE(took, std::chrono::milliseconds(1000)) << "the first look saw it at work";
+  EXPECT_LT(took, Forker::kRestMax);
+  EXPECT_LT((*made)->state.ready_ms, 700U) << "it was ready before";
+}
+
+TEST_F(ForkerTest, a_leader_that_dies_before_it_rests_is_no_template) {
+  vms_.fail.emplace("cpu_time", Error(Errc::kNotFound, "no such VM"));
+  EXPECT_FALSE(make());
+  expect_nothing_left();
 }
 
 TEST_F(ForkerTest, a_fork_runs_with_a_name_a_card_and_files_of_its_own) {
