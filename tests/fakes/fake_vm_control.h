@@ -27,14 +27,15 @@ class FakeVmControl final : public VmControl {
 
   // The script.
 
+  /// What a VM has used more, each time it is asked.
+  std::atomic<std::chrono::milliseconds> work{};
+
   std::vector<std::byte> saved;              ///< What save() writes.
   std::string ram = std::string(4096, 'R');  ///< What a leader's RAM file holds.
   bool has_hook = true;                      ///< Tickets are taken.
   std::string serial;                        ///< Text that a started VM puts on its serial line.
   std::map<std::string, Error> fail;         ///< By method: what it answers instead.
   std::vector<std::string> ran_in_guests;    ///< "UUID PROGRAM".
-  std::atomic<std::chrono::milliseconds>
-      work{};                ///< What a VM has used more, each time it is asked.
   bool leader_dies = false;  ///< A VM that was started has ended when it is looked at.
 
   struct Vm {

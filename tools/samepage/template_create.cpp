@@ -124,8 +124,8 @@ void add_template_options(CLI::App& command, TemplateOptions& options) {
   command
       .add_option(
           "--ready-when", options.ready_when,
-          "When it is ready: a pattern on its serial line, AGENT, which are followed by up to "
-          "15 s until it rests, or seconds")
+          "When it is ready: a pattern on its serial line or AGENT, then up to 15 s until it "
+          "rests; or seconds")
       ->type_name("PATTERN|AGENT|SECONDS")
       ->capture_default_str();
   command.add_option("--time-max", options.time_max_s, "When to give up")
