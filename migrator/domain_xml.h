@@ -71,6 +71,8 @@ std::vector<std::string> nbd_sockets(std::string_view domain);
 
 /// Whether the guest's agent has a channel to the host.
 bool has_agent_channel(std::string_view domain);
+
+/// Whether the domain has one now: a leader's XML is without the cards that its forks get.
 bool has_network_card(std::string_view domain);
 
 /// The RAM block of which `file`, in libvirt's folder for the RAM files of a domain, holds the

@@ -54,6 +54,12 @@ struct ForkReport {
 /// Lifetime: borrows all that it is given.
 class Forker {
  public:
+  /// A leader that says it is ready often has to end what it began at its boot, and each fork would
+  /// have to as well. So it is frozen once it uses less than this share of a processor; or kRestMax
+  /// after it was ready, or right at the time that the order says.
+  static constexpr double kRestShare = 0.2;
+  static constexpr std::chrono::seconds kRestMax{15};
+
   Forker(VmControl& vms, TemplateShelf& shelf, BootDisks& disks, const Clock& clock)
       : vms_(vms), shelf_(shelf), disks_(disks), clock_(clock) {}
 
@@ -69,12 +75,6 @@ class Forker {
 
   /// A VM of the template. kInvalid: libvirt refuses it, or does not call our hook.
   Result<ForkReport> fork(const ShelvedTemplate& shelved, const ForkOrder& order);
-
-  /// A leader that says it is ready often has to end what it began at its boot, and each fork would
-  /// have to as well. So it is frozen once it uses less than this share of a processor; or kRestMax
-  /// after it was ready, or right at the time that the order says.
-  static constexpr double kRestShare = 0.2;
-  static constexpr std::chrono::seconds kRestMax{15};
 
   /// The same VM from scratch, without the template. Errors as VmControl's and BootDisks'.
   Result<ForkReport> boot_cold(const TemplateState& state, const ForkOrder& order);

@@ -248,7 +248,7 @@ Result<bus::BootedVm> Boots::boot(const bus::BootVm& request) {
 }
 
 /// Nobody waits for it: the guest may have no agent, or no such program (docs/guest.md). A guest
-/// with a network card is told by the card.
+/// with a network card, which `xml` of a leader does not tell, is told by the card.
 void Boots::have_first_run(const VmId& vm, const std::string& xml) {
   if (migrator::has_network_card(xml) || !migrator::has_agent_channel(xml)) return;
   try_first_run(vm, clock_.now() + kFirstRunMax);
